@@ -1,0 +1,19 @@
+"""Environments whose every reset is a *level*: batched torch tasks and a Gymnasium adapter."""
+
+from lit_crl.envs.acrobot import Acrobot
+from lit_crl.envs.batched import BatchedEnv
+from lit_crl.envs.cartpole import CartPole
+from lit_crl.envs.gymnasium import GymnasiumEnv
+from lit_crl.envs.interface import LevelEnv
+from lit_crl.envs.mountain_car import MountainCar
+from lit_crl.envs.point_mass import PointMass
+
+__all__ = [
+    "Acrobot",
+    "BatchedEnv",
+    "CartPole",
+    "GymnasiumEnv",
+    "LevelEnv",
+    "MountainCar",
+    "PointMass",
+]

@@ -1,0 +1,225 @@
+"""The one thin shell around batched torch environments.
+
+A task is a handful of tensor functions (level to state, dynamics, observation); ``BatchedEnv``
+adds what all tasks share: levels at reset, the episode clock, the random stream and checkpoints.
+Nothing here loops over the environments, so one step costs the same handful of tensor operations
+for one environment or for ten thousand.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
+    """Base of the batched torch environments: levels, clock, random stream and checkpoints.
+
+    All tensors live on ``device``. The random stream that draws target levels starts from a
+    fixed seed, so runs repeat unless ``reset(seed=...)`` says otherwise. Stepping an env whose
+    episode has ended is undefined, as in Gymnasium: reset it first.
+
+    Subclasses set the class (or instance) attributes below and define ``initial_state``,
+    ``dynamics``, ``observe``, ``visited_level`` and ``target_levels``.
+
+    Attributes:
+        state: Physical state [N, s], float32.
+        levels: Level [N, d] at which each running episode started, in env units.
+        elapsed: Env steps [N] of each running episode, int64.
+        rng: The environment's own random stream.
+    """
+
+    single_observation_space: Box
+    single_action_space: Discrete[Any]
+    level_space: Box
+    level_names: tuple[str, ...]
+    level_plane: tuple[int, int] = (0, 1)
+    max_episode_steps: int
+    gymnasium_id: str | None = None
+    tracks_visited: bool = True
+    resumable: bool = True
+
+    def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
+        """Build ``num_envs`` environments, each at a target level.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+
+        Raises:
+            ValueError: If ``num_envs`` is not positive.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}, but must be at least 1.")
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.level_low = torch.as_tensor(self.level_space.low, device=self.device)
+        self.level_high = torch.as_tensor(self.level_space.high, device=self.device)
+        self.rng = torch.Generator(self.device)
+        # A spare stream places the first episodes: building an env consumes no randomness.
+        self.levels = self.target_levels(num_envs, torch.Generator(self.device))
+        self.state = self.initial_state(self.levels)
+        self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+
+    @abstractmethod
+    def initial_state(self, levels: Tensor) -> Tensor:
+        """Return the states [n, s] in which episodes at ``levels`` [n, d] start."""
+
+    @abstractmethod
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return next states [N, s], rewards [N] and terminated [N], without side effects."""
+
+    @abstractmethod
+    def observe(self, state: Tensor, levels: Tensor) -> Tensor:
+        """Return fresh observations [n, ...] of states [n, s] at levels [n, d]."""
+
+    @abstractmethod
+    def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
+        """Return the levels [n, d] that stand for being in ``state`` [n, s]."""
+
+    @abstractmethod
+    def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw [n, d] levels from the task's own reset distribution (``rng`` on any device)."""
+
+    def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw [n, d] levels uniformly from the level box (``rng`` on any device)."""
+        return uniform_levels(n, self.level_low, self.level_high, rng)
+
+    def heldout(self) -> dict[str, Tensor]:
+        """Return fixed held-out levels [m, d] by name; none unless the task has some."""
+        return {}
+
+    def in_bounds(self, levels: Tensor) -> Tensor:
+        """Mask [n] of finite levels inside the level box, up to float rounding."""
+        return in_bounds(levels, self.level_low, self.level_high)
+
+    def valid(self, levels: Tensor) -> Tensor:
+        """Mask [n] of the levels [n, d] at which an episode can start."""
+        return self.in_bounds(levels)
+
+    @staticmethod
+    def success(terminated: Tensor, truncated: Tensor) -> Tensor:
+        """Whether ended episodes were won, from their last step; here: the goal was reached."""
+        return terminated
+
+    def current_levels(self) -> Tensor:
+        """Return [N, d], the level that each env's present state is; may be out of bounds."""
+        return self.visited_level(self.state, self.levels)
+
+    def current_observations(self) -> Tensor:
+        """Return the observations [N, ...] of where the envs are now."""
+        return self.observe(self.state, self.levels)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Start new episodes.
+
+        Args:
+            seed: Restarts the environment's random stream.
+            options: ``"levels"``: [N, d] levels to start at, in env units (absent: target
+                levels); ``"reset_mask"``: bool [N], the envs to reset (absent: all). Rows of
+                ``"levels"`` outside the mask are ignored.
+
+        Returns:
+            Observations [N, ...] of all envs, and an empty dictionary.
+
+        Raises:
+            ValueError: If an option is unknown, misshapen, or a level is out of bounds.
+        """
+        if seed is not None:
+            self.rng.manual_seed(seed)
+        options = options or {}
+        if unknown := options.keys() - {"levels", "reset_mask"}:
+            raise ValueError(
+                f"options has the unknown key {min(unknown)!r}; use 'levels' and 'reset_mask'."
+            )
+        mask = check_mask(options.get("reset_mask"), self.num_envs, self.device)
+        if options.get("levels") is None:
+            levels = self.target_levels(self.num_envs, self.rng)
+        else:
+            levels = check_levels(
+                options["levels"], self.num_envs, self.level_low, self.level_high, mask
+            )
+        if mask is None:
+            self.levels = levels
+            self.state = self.initial_state(levels)
+            self.elapsed = torch.zeros_like(self.elapsed)
+        else:
+            rows = mask.unsqueeze(-1)
+            self.levels = torch.where(rows, levels, self.levels)
+            self.state = torch.where(rows, self.initial_state(self.levels), self.state)
+            self.elapsed = self.elapsed.masked_fill(mask, 0)
+        return self.observe(self.state, self.levels), {}
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Advance every env by one env step.
+
+        Args:
+            actions: Actions [N], int64, numbered from 0. Their range is not checked, because
+                reading them back would stall an accelerator.
+
+        Returns:
+            Observations [N, ...], rewards [N] float32, terminated [N], truncated [N] (true at
+            the time limit even if terminated, as Gymnasium's ``TimeLimit``), and
+            ``{"success": bool [N]}``, meaningful where an episode ended.
+
+        Raises:
+            ValueError: If ``actions`` is not of shape [N].
+        """
+        if actions.shape != (self.num_envs,):
+            raise ValueError(
+                f"actions has shape {tuple(actions.shape)}, but one action for each of the "
+                f"{self.num_envs} envs is needed, shape ({self.num_envs},)."
+            )
+        # State is always rebound, never written in place: nothing handed out changes later.
+        self.state, reward, terminated = self.dynamics(self.state, self.levels, actions)
+        self.elapsed = self.elapsed + 1
+        truncated = self.elapsed >= self.max_episode_steps
+        info = {"success": self.success(terminated, truncated)}
+        return self.observe(self.state, self.levels), reward, terminated, truncated, info
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of everything needed to continue step for step."""
+        return {
+            "state": self.state.clone(),
+            "levels": self.levels.clone(),
+            "elapsed": self.elapsed.clone(),
+            "rng": self.rng.get_state().clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state_dict()`` of an equally shaped environment.
+
+        Raises:
+            ValueError: If the numbers of envs or the level sizes differ.
+        """
+        for name in ("state", "levels", "elapsed"):
+            present, loaded = getattr(self, name), state[name]
+            if present.shape != loaded.shape:
+                raise ValueError(
+                    f"{name!r} in the state has shape {tuple(loaded.shape)}, but this "
+                    f"environment has {tuple(present.shape)}; build it with the same settings."
+                )
+            setattr(self, name, loaded.to(self.device, present.dtype, copy=True))
+        self.rng.set_state(state["rng"].cpu())
+
+    def draw_level_plane(self, axes: Axes) -> None:
+        """Draw the task's picture under a scatter of levels on the ``level_plane`` axes."""
+        draw_box(axes, self.level_space, self.level_names, self.level_plane)

@@ -1,0 +1,53 @@
+"""Making one Gymnasium environment that a DQN can act in, with errors that say what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import FlattenObservation
+
+Env = gymnasium.Env[Any, Any]
+
+
+def make_env(id: str, **kwargs: Any) -> Env:
+    """Make one Gymnasium environment with discrete actions and ``Box`` observations.
+
+    Args:
+        id: Gymnasium id. Discrete, ``Dict`` and ``Tuple`` observations are flattened.
+        **kwargs: For ``gymnasium.make``.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: If the id is unknown, a dependency is missing or the actions are not discrete.
+    """
+    try:
+        env: Env = gymnasium.make(id, disable_env_checker=True, **kwargs)
+    except (DependencyNotInstalled, ImportError) as error:
+        raise ValueError(
+            f"{id!r} needs a package that is missing; `pip install` it, usually as an extra "
+            f'like `pip install "gymnasium[box2d]"` ({error})'
+        ) from error
+    except UnregisteredEnv as error:
+        raise ValueError(
+            f"Gymnasium knows no environment {id!r}; check the id, or `pip install` and import "
+            f"the package that registers it ({error})"
+        ) from error
+    if not isinstance(env.action_space, Discrete):
+        raise ValueError(
+            f"{id!r} has the action space {env.action_space}, but a DQN needs Discrete actions; "
+            "choose another id or register a discretized version of it."
+        )
+    return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+
+
+def wrapped_observation(env: Env, raw: Any) -> Any:
+    """Return an observation of ``env.unwrapped`` as the observation wrappers around it show it."""
+    if not isinstance(env, gymnasium.Wrapper):
+        return raw
+    inner = wrapped_observation(env.env, raw)
+    return env.observation(inner) if isinstance(env, gymnasium.ObservationWrapper) else inner
