@@ -1,0 +1,5 @@
+"""``python -m lit_crl``."""
+
+from lit_crl.cli import run
+
+run()

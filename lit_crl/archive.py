@@ -1,0 +1,134 @@
+"""The archive: levels met so far, with their outcomes, and how much each deserves practice.
+
+Two rings in preallocated tensors. *Tried* levels are those an episode started at, with the
+outcome of that episode. *Visited* levels are states that were met on the way and could be
+started from; they have no outcome, because a state met late in an episode has fewer steps left
+than an episode that starts there would have.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_crl.gan import learnability
+
+#: Neighbour whose distance measures novelty; small enough to be local, large enough to be steady.
+NEIGHBOUR = 10
+#: Fewest outcomes that the success head learns from: fewer would be memorised.
+MIN_RECENT = 256
+
+
+def novelty(levels: Tensor) -> Tensor:
+    """Distance of each level ``[n, d]`` to its 10th nearest among the others, mean 1, ``[n]``.
+
+    The k-th neighbour's distance is a density estimate (Loftsgaarden & Quesenberry 1965):
+    p(x) ∝ distance⁻ᵈ, so weighting by it counters what is visited most.
+    """
+    neighbour = min(NEIGHBOUR + 1, len(levels))  # the nearest "neighbour" is the level itself
+    distance = torch.cdist(levels, levels).kthvalue(neighbour, dim=1).values
+    return distance / distance.mean().clamp(min=1e-8)
+
+
+def frontier_weight(p: Tensor, novelty: Tensor, exponent: float, floor: float = 0.01) -> Tensor:
+    """w = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, clipped at 20 times its mean, ``[n]``.
+
+    The floor keeps every level possible; the clip keeps one lucky outlier from being all reals.
+    """
+    weight = (learnability(p) + floor).square() * novelty.pow(exponent)
+    return weight.clamp(max=20 * weight.mean())
+
+
+@dataclass
+class LevelRing:
+    """The newest ``len(levels)`` levels, and a number (an outcome, say) with each."""
+
+    levels: Tensor
+    values: Tensor
+    written: int = 0
+
+    @classmethod
+    def empty(cls, capacity: int, dim: int, device: torch.device | str) -> "LevelRing":
+        """A ring of ``capacity`` levels of ``dim`` coordinates."""
+        return cls(torch.zeros(capacity, dim, device=device), torch.zeros(capacity, device=device))
+
+    def __len__(self) -> int:
+        """How many levels it holds now."""
+        return min(self.written, len(self.levels))
+
+    def add(self, levels: Tensor, values: Tensor) -> None:
+        """Append ``levels [n, d]`` with their ``values [n]``; the oldest make room."""
+        position = torch.arange(self.written, self.written + len(levels), device=levels.device)
+        position %= len(self.levels)
+        self.levels[position] = levels
+        self.values[position] = values
+        self.written += len(levels)
+
+    def draw(
+        self, n: int, rng: torch.Generator, newest: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``n`` levels and values, uniformly with replacement from all or the ``newest`` ones."""
+        window = len(self) if newest is None else min(newest, len(self))
+        age = torch.randint(1, window + 1, (n,), generator=rng, device=self.levels.device)
+        pick = (self.written - age) % len(self.levels)
+        return self.levels[pick], self.values[pick]
+
+
+class Archive:
+    """Tried levels with outcomes, and visited levels, both in the environment's units."""
+
+    def __init__(
+        self,
+        level_dim: int,
+        *,
+        tried: int = 8_192,
+        visited: int = 32_768,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Keep the newest ``tried`` outcomes and the newest ``visited`` states."""
+        self.tried = LevelRing.empty(tried, level_dim, device)
+        self.visited = LevelRing.empty(visited, level_dim, device)
+
+    def __len__(self) -> int:
+        """How many levels it holds, of both kinds."""
+        return len(self.tried) + len(self.visited)
+
+    def add_outcomes(self, levels: Tensor, success: Tensor) -> None:
+        """Record episodes that started at ``levels [n, d]`` and ended in ``success [n]``."""
+        self.tried.add(levels, success.float())
+
+    def add_visited(self, levels: Tensor) -> None:
+        """Record states that were met, as the levels ``[n, d]`` that would start there."""
+        self.visited.add(levels, torch.zeros(len(levels), device=levels.device))
+
+    def draw_outcomes(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``n`` of the newer tried levels ``[n, d]`` and their outcomes ``[n]``.
+
+        Only the newest quarter of all outcomes (at least ``MIN_RECENT``) still speaks of the
+        present policy.
+        """
+        return self.tried.draw(n, rng, newest=max(MIN_RECENT, self.tried.written // 4))
+
+    def candidates(self, n: int, rng: torch.Generator) -> Tensor:
+        """``n`` levels, half of them visited and half tried, or all from the kind there is."""
+        rings = [ring for ring in (self.visited, self.tried) if len(ring)]
+        shares = [n - n // 2, n // 2] if len(rings) == 2 else [n]
+        return torch.cat([ring.draw(k, rng)[0] for ring, k in zip(rings, shares, strict=True)])
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Both rings, as tensors and counts."""
+        return {
+            f"{name}.{field}": getattr(getattr(self, name), field)
+            for name in ("tried", "visited")
+            for field in ("levels", "values", "written")
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for key, value in state.items():
+            name, field = key.split(".")
+            ring = getattr(self, name)
+            if isinstance(value, Tensor):
+                getattr(ring, field).copy_(value)
+            else:
+                ring.written = value

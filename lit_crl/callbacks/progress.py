@@ -1,0 +1,112 @@
+"""What a person watches: one bar over env steps, and a line for each validation."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class EnvStepProgress(ProgressBar):
+    """A bar over env steps with return, success, ε and steps/s; plain lines without a terminal."""
+
+    #: Seconds between two updates of the bar.
+    REFRESH = 0.5
+
+    def __init__(self) -> None:
+        """Write to standard output."""
+        super().__init__()
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._shown = 0.0
+        self._mark = (0.0, 0)
+
+    def disable(self) -> None:
+        """Stay silent (Lightning calls this on all processes but the first)."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is about to happen and start the bar."""
+        if not self._enabled:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        has_gan: bool = pl_module.has_gan  # type: ignore[assignment]
+        gan = "DQN and GAN" if has_gan and data.gan_updates else "DQN alone"
+        where = type(data.env).__name__
+        if where == "GymnasiumEnv":
+            where = data.env.gymnasium_id
+        self.console.print(
+            f"Training {gan} on {where}: {data.budget:,} env steps, {data.num_envs} environments, "
+            f"levels from arm '{data.arm}', seed {data.seed}, on {pl_module.device.type}."
+        )
+        self._mark = (time.monotonic(), data.env_steps)
+        self._bar = Progress(
+            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} env steps"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
+            disable=not self.console.is_terminal,
+        )
+        self._bar.add_task("fit", total=data.budget, completed=data.env_steps, status="")
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Move the bar."""
+        now = time.monotonic()
+        if self._bar is None or now - self._shown < self.REFRESH:
+            return
+        self._shown = now
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        started, steps = self._mark
+        speed = (data.env_steps - steps) / max(now - started, 1e-9)
+        numbers = data.metrics()
+        status = f"ε {numbers['behaviour/epsilon']:.2f}  {speed:,.0f} steps/s"
+        if "behaviour/return_mean" in numbers:
+            status = (
+                f"return {numbers['behaviour/return_mean']:.1f}  "
+                f"success {numbers['behaviour/success_rate']:.0%}  {status}"
+            )
+        self._bar.update(self._bar.task_ids[0], completed=data.env_steps, status=status)
+        self._bar.refresh()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line of what the evaluation found."""
+        if not self._enabled or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        line = (
+            f"{trainer.datamodule.env_steps:>9,} env steps"  # type: ignore[attr-defined]
+            f"  return {numbers['target_return_mean']:8.2f}"
+            f"  success {numbers['target_success_rate']:4.0%}"
+        )
+        if "heldout_success_rate" in numbers:
+            line += f"  held-out {numbers['heldout_success_rate']:4.0%}"
+        if "levels_frontier_rate" in numbers:
+            line += (
+                f"  generated: valid {numbers['levels_valid_rate']:4.0%}"
+                f"  frontier {numbers['levels_frontier_rate']:4.0%}"
+            )
+        self.console.print(line)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the bar away."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
+        """Take the bar away, so that the message is readable."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,182 @@
+"""The end of a run: a table of what was reached, and the files that hold it."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
+
+#: What the table shows, in this order; what a task lacks is left out.
+ROWS = {
+    "target_return_mean": ("mean return, target levels", "{:.2f}"),
+    "target_return_std": ("  standard deviation over episodes", "{:.2f}"),
+    "target_success_rate": ("success, target levels", "{:.1%}"),
+    "heldout_success_rate": ("success, held-out levels", "{:.1%}"),
+    "levels_valid_rate": ("generated levels: valid", "{:.1%}"),
+    "levels_unique_rate": ("generated levels: distinct", "{:.1%}"),
+    "levels_frontier_rate": ("generated levels: on the frontier at the end", "{:.1%}"),
+    "levels_frontier_rate_best": ("generated levels: on the frontier at best", "{:.1%}"),
+    "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
+    "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
+    "env_steps": ("env steps", "{:,.0f}"),
+    "updates": ("DQN updates", "{:,.0f}"),
+    "gan_updates": ("GAN updates", "{:,.0f}"),
+    "wall_seconds": ("seconds of training", "{:.0f}"),
+}
+
+
+def git_commit() -> str | None:
+    """The checked-out commit, or None outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("lit_crl", "torch", "lightning", "gymnasium", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Replace ``path`` by ``content`` as a whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+class RunReport(Callback):
+    """Counts wall time and evaluation steps; writes test.json, summary.json and the figures."""
+
+    def __init__(self, folder: Path, experiment: str) -> None:
+        """Report on ``experiment`` into ``folder``."""
+        self.folder = folder
+        self.experiment = experiment
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.wall_seconds = 0.0
+        self.evaluation_env_steps = 0.0
+        self.best_frontier = 0.0
+        self._started: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def _tick(self) -> None:
+        if self._started is not None:
+            now = time.monotonic()
+            self.wall_seconds += now - self._started
+            self._started = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._tick()
+        self._started = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count what evaluation cost, and remember how good the generator ever was."""
+        numbers = trainer.callback_metrics
+        if trainer.state.fn == "fit":
+            self.evaluation_env_steps += float(numbers["evaluation_env_steps"])
+            frontier = float(numbers.get("levels_frontier_rate", 0.0))
+            self.best_frontier = max(self.best_frontier, frontier)
+        elif not trainer.sanity_checking:
+            self._print("Validation", {k: float(v) for k, v in numbers.items()})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table and write ``test.json``."""
+        if not trainer.is_global_zero:
+            return
+        results = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(results, self.folder / "test.json")
+        self._print("Test: greedy policy on levels that training never saw", results)
+
+    def _print(self, title: str, numbers: dict[str, float]) -> None:
+        table = Table(title=title, title_justify="left", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for key, (label, form) in ROWS.items():
+            if numbers.get(key) is not None:
+                table.add_row(label, form.format(numbers[key]))
+        self.console.print(table)
+
+    def summarise(self, trainer: Trainer, learner: Any) -> None:
+        """After fit and test: write ``summary.json`` and figures, and say where everything is."""
+        if not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        test = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.evaluation_env_steps += test["evaluation_env_steps"]
+        nothing = dict.fromkeys(
+            ("heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
+             "levels_unique_rate")
+        )  # fmt: skip
+        has_gan = learner.gan_updates > 0
+        summary = {
+            "experiment": self.experiment,
+            "arm": data.arm,
+            "seed": data.seed,
+            "env_steps": data.env_steps,
+            **nothing,
+            **test,
+            "evaluation_env_steps": self.evaluation_env_steps,
+            "updates": learner.updates,
+            "gan_updates": learner.gan_updates,
+            "wall_seconds": round(self.wall_seconds, 2),
+            "levels_frontier_rate_best": self.best_frontier if has_gan else None,
+            "levels_played": data.curriculum.counts.played if has_gan else None,
+            "git_commit": git_commit(),
+            "versions": versions(),
+        }
+        write_json(summary, self.folder / "summary.json")
+        self._draw(trainer, data)
+        self._print(f"{self.experiment}, arm {data.arm}, seed {data.seed}", summary)
+        self.console.print(f"Written to {self.folder}:")
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and "wandb" not in path.parts:
+                self.console.print(f"  {path.relative_to(self.folder)}")
+
+    def _draw(self, trainer: Trainer, data: Any) -> None:
+        from lit_crl.evaluation import figures  # drawing is slow to import and comes last
+
+        rows = next(log.rows for log in trainer.loggers if isinstance(log, MetricsCsv))
+        title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
+        folder = self.folder / "figures"
+        figures.save(figures.learning_curve(rows, title), folder / "learning_curve.png")
+        recorder = next(c for c in trainer.callbacks if isinstance(c, RecordMetrics))  # type: ignore[attr-defined]
+        if recorder.snapshots:
+            figure = figures.generated_levels(recorder.snapshots, data.env)
+            figures.save(figure, folder / "generated_levels.png")
+            arrays = {
+                key: np.stack([np.asarray(snapshot[key]) for snapshot in recorder.snapshots])
+                for key in ("env_steps", "levels", "p_hat")
+            }
+            np.savez(self.folder / "levels.npz", **arrays)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clock and counts."""
+        self._tick()
+        return {
+            "wall_seconds": self.wall_seconds,
+            "evaluation_env_steps": self.evaluation_env_steps,
+            "best_frontier": self.best_frontier,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        vars(self).update(state_dict)

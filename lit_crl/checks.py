@@ -1,0 +1,39 @@
+"""Checks of what users give: each raises one sentence that names the key, value and remedy."""
+
+import math
+
+
+class ConfigError(ValueError):
+    """A mistake in what the user asked for; its message is one sentence they can act on."""
+
+
+def positive(**numbers: float) -> None:
+    """Every number is finite and > 0; keywords are the keys with ``__`` for the dot."""
+    for key, number in numbers.items():
+        if not (math.isfinite(number) and number > 0):
+            _refuse(key, number, "a number above 0")
+
+
+def non_negative(**numbers: float) -> None:
+    """Every number is finite and ≥ 0."""
+    for key, number in numbers.items():
+        if not (math.isfinite(number) and number >= 0):
+            _refuse(key, number, "0 or a number above it")
+
+
+def unit_interval(**numbers: float) -> None:
+    """Every number lies in [0, 1]."""
+    for key, number in numbers.items():
+        if not 0 <= number <= 1:
+            _refuse(key, number, "a number from 0 to 1")
+
+
+def positive_unit_interval(**numbers: float) -> None:
+    """Every number lies in (0, 1]."""
+    for key, number in numbers.items():
+        if not 0 < number <= 1:
+            _refuse(key, number, "a number above 0 and at most 1")
+
+
+def _refuse(key: str, number: float, remedy: str) -> None:
+    raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")

@@ -1,0 +1,252 @@
+"""The command line: ``python -m lit_crl {fit,validate,test,predict}``."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from lit_crl import run_folder
+from lit_crl.callbacks import (
+    EnvStepProgress,
+    MetricsCsv,
+    RecordMetrics,
+    RunCheckpoint,
+    RunReport,
+)
+from lit_crl.callbacks.checkpoint import read_checkpoint
+from lit_crl.checks import ConfigError
+from lit_crl.datamodule import ReplayDataModule
+from lit_crl.learner import CreativeLearner
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class CreativeCLI(LightningCLI):
+    """LightningCLI with run folders, and the command line above the checkpoint on resume."""
+
+    run_folder: Path
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what names a run and its loggers; the seed is given once."""
+        parser.add_argument(
+            "--experiment", type=str, default="mountain_car", help="Folder of the run in the root."
+        )
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Folder of the run in the experiment."
+        )
+        parser.add_argument(
+            "--logger",
+            type=Literal["csv", "wandb"],
+            default="csv",
+            help="metrics.csv alone, or Weights & Biases as well (offline without an account).",
+        )
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as given: on resume the command line beats the checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder and the checkpoint before anything is built."""
+        config = self.config[self.subcommand]
+        if config.seed_everything is None or isinstance(config.seed_everything, bool):
+            raise ConfigError("seed_everything must be a number")
+        checkpoint = config.ckpt_path
+        resume = self.subcommand != "fit" or checkpoint == "last"
+        if checkpoint not in (None, "last") and self.subcommand != "fit":
+            self.run_folder = run_of(Path(checkpoint))
+        else:
+            self.run_folder = run_folder.choose_run_folder(
+                Path(config.trainer.default_root_dir),
+                config.experiment,
+                config.name,
+                config.seed_everything,
+                resume,
+            )
+        if self.subcommand != "fit" and checkpoint is None:
+            checkpoint = "last"
+        config.ckpt_path = self._checkpoint(checkpoint)
+        if self.subcommand == "fit":
+            run_folder.make_writable(self.run_folder)
+
+    def _checkpoint(self, given: str | None) -> str | None:
+        if given is None:
+            return None
+        path = self.run_folder / "checkpoints" / "last.ckpt" if given == "last" else Path(given)
+        if given == "last" and self.subcommand == "fit" and not path.is_file():
+            print(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
+            return None
+        read_checkpoint(path)
+        return str(path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the run's callbacks and loggers to the Trainer's own."""
+        config = self.config[self.subcommand]
+        self.csv = MetricsCsv(self.run_folder)
+        self.report = RunReport(self.run_folder, config.experiment)
+        self.trainer_defaults["callbacks"] = [
+            EnvStepProgress(),
+            RecordMetrics(),
+            self.report,
+            RunCheckpoint(self.run_folder / "checkpoints"),
+        ]
+        loggers: list[Logger] = [self.csv]
+        if self.subcommand == "fit" and config.logger == "wandb":
+            loggers.append(wandb_logger(config.experiment, self.run_folder))
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def before_fit(self) -> None:
+        """Write the resolved configuration; take up the metrics of a resumed run."""
+        config = self.config[self.subcommand]
+        text = self._parser(self.subcommand).dump(config, skip_link_targets=True)
+        (self.run_folder / "config.yaml").write_text(text)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
+        if config.ckpt_path is not None:
+            saved = read_checkpoint(Path(config.ckpt_path))
+            self.csv.resume(saved["lit_crl"]["env_steps"])
+            print(f"Resuming from {config.ckpt_path}.")
+
+    def after_fit(self) -> None:
+        """Test the policy and report."""
+        if self.trainer.interrupted:
+            return
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        self.report.summarise(self.trainer, self.model)
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
+    """Weights & Biases with ``env_steps`` as the axis of everything; offline without an account.
+
+    Raises:
+        ConfigError: If ``WANDB_MODE=online`` is set and no key is known.
+    """
+    import wandb  # slow to import, and few runs need it
+
+    mode = os.environ.get("WANDB_MODE")
+    has_key = bool(wandb.setup().settings.api_key or wandb.api.api_key)
+    if mode == "online" and not has_key:
+        raise ConfigError(
+            "WANDB_MODE is online, but W&B knows no key: run `wandb login`, or unset WANDB_MODE "
+            "to log offline"
+        )
+    offline = mode == "offline" or (mode is None and not has_key)
+    if offline:
+        print("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
+    logger = WandbLogger(
+        name=folder.name, group=experiment, project="lit_crl", save_dir=folder, offline=offline
+    )
+    logger.experiment.define_metric("env_steps")
+    logger.experiment.define_metric("*", step_metric="env_steps")
+    return logger
+
+
+def complete(args: Sequence[str]) -> list[str]:
+    """Add the configuration files that the given arguments imply.
+
+    ``--config`` finds the package's own files from anywhere. Without one, a checkpoint brings
+    the configuration of its run, ``--experiment`` that of the experiment, and nothing the
+    default experiment's.
+    """
+    if not args or args[0] not in SUBCOMMANDS:
+        return list(args)
+    subcommand, rest = args[0], list(args[1:])
+    configs = _values(rest, "--config", "-c")
+    if configs:
+        return [subcommand, *_with_found_configs(rest)]
+    checkpoint = next(iter(_values(rest, "--ckpt_path")), None)
+    if checkpoint not in (None, "last"):
+        saved = run_of(Path(str(checkpoint))) / "config.yaml"
+        if not saved.is_file():
+            read_checkpoint(Path(str(checkpoint)))
+            raise ConfigError(
+                f"{saved}, the configuration of the checkpoint's run, is missing: give --config"
+            )
+        return [subcommand, "--config", str(saved), *rest]
+    experiment = next(iter(_values(rest, "--experiment")), "mountain_car")
+    return [subcommand, "--config", str(run_folder.experiment_config(experiment)), *rest]
+
+
+def _values(args: Sequence[str], *flags: str) -> list[str]:
+    found = []
+    for position, argument in enumerate(args):
+        flag, equals, value = argument.partition("=")
+        if flag in flags:
+            found.append(value if equals else "".join(args[position + 1 : position + 2]))
+    return found
+
+
+def _with_found_configs(args: Sequence[str]) -> list[str]:
+    completed: list[str] = []
+    for argument in args:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-c") and equals:
+            completed += [flag, str(run_folder.find_config(value))]
+        elif completed and completed[-1] in ("--config", "-c"):
+            completed.append(str(run_folder.find_config(argument)))
+        else:
+            completed.append(argument)
+    return completed
+
+
+def main(args: Sequence[str] | None = None) -> CreativeCLI:
+    """Run a subcommand, as the command line does; for notebooks: ``main(["fit", ...])``.
+
+    Raises:
+        ConfigError: If the user asked for something that makes no sense.
+    """
+    _quiet_libraries()
+    given = complete(sys.argv[1:] if args is None else args)
+    parser = {
+        "parser_mode": "omegaconf+",
+        "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
+        "exit_on_error": False,
+    }
+    return CreativeCLI(
+        CreativeLearner,
+        ReplayDataModule,
+        args=given,
+        save_config_callback=None,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_kwargs={name: dict(parser) for name in SUBCOMMANDS} | {"exit_on_error": False},
+    )
+
+
+def run() -> None:
+    """The console entry: user mistakes end in one sentence and exit status 2."""
+    try:
+        main()
+    except (ConfigError, ArgumentError, MisconfigurationException) as error:
+        sentence = " ".join(str(error).split())
+        print(f"lit_crl: {sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _quiet_libraries() -> None:
+    """Silence what users can do nothing about, each by name."""
+    import logging
+
+    # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
+    warnings.filterwarnings("ignore", message="(?s).*jsonargparse.*", category=DeprecationWarning)
+    # main() may be called from a notebook or a test, whose own arguments are not ours.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)

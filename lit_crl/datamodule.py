@@ -1,0 +1,423 @@
+"""The replay as a Lightning DataModule: collects experience and feeds both phases.
+
+One batch is what one ``training_step`` needs: a stack of K minibatches of transitions, and on
+every ``gan_every``-th batch a stack of minibatches for the GAN. So the batch index alone decides
+when which phase runs, and every process of a data-parallel run does the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lit_crl import checks
+from lit_crl.archive import Archive
+from lit_crl.checks import ConfigError
+from lit_crl.curriculum import Arm, Curriculum, Reals, Teacher, arm_shares
+from lit_crl.envs import LevelEnv
+from lit_crl.evaluation.protocol import EnvFactory, Evaluation
+from lit_crl.exploration import EpsilonLadder, Exploration
+from lit_crl.replay import GoalEnv, Hindsight, ReplayBuffer, Transitions
+from lit_crl.rollout import Actor, Rollout
+from lit_crl.seeding import random_stream, stream_seed
+
+#: Equal shares: enough of the user's own task, enough breadth, enough frontier.
+EQUAL_MIX: Mapping[str, float] = {"target": 0.25, "reference": 0.25, "archive": 0.25, "gan": 0.25}
+
+
+class GanBatch(NamedTuple):
+    """Minibatches for the GAN phase, in the environment's units; leading dimensions ``[G, B]``."""
+
+    real: Tensor
+    label: Tensor
+    level: Tensor
+    success: Tensor
+
+
+class Batch(NamedTuple):
+    """What one ``training_step`` gets; ``gan`` is None when only the DQN phase runs."""
+
+    dqn: Transitions
+    gan: GanBatch | None
+    #: Share of the budget that is spent.
+    progress: float
+
+
+class ReplayDataModule(LightningDataModule):
+    """Environments, replay, archive and curriculum; an iterable of batches for the Trainer."""
+
+    env: LevelEnv
+    replay: ReplayBuffer
+    rollout: Rollout
+
+    def __init__(
+        self,
+        env: EnvFactory,
+        arm: Arm = "gan",
+        env_steps: int = 100_000,
+        num_envs: int = 32,
+        capacity: int = 100_000,
+        warmup: int = 2_000,
+        gamma: float = 0.99,
+        n_steps: int = 3,
+        batch_size: int = 256,
+        updates_per_batch: int = 16,
+        steps_per_batch: int = 4,
+        exploration: Exploration | None = None,
+        hindsight: float = 0.0,
+        mix: Mapping[str, float] | None = None,
+        gan_every: int = 16,
+        gan_updates: int = 32,
+        gan_batch_size: int = 256,
+        min_outcomes: int = 100,
+        reals: Reals = "frontier",
+        reference_reals: float = 0.25,
+        novelty_exponent: float = 0.5,
+        tried: int = 4_096,
+        visited: int = 32_768,
+        label_epsilon: float = 0.1,
+        validate_every: int = 10_000,
+        validation_episodes: int = 20,
+        test_episodes: int = 100,
+        generated_levels: int = 64,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        """Say what to practise in, how much, and how batches are made.
+
+        Args:
+            env: Class of the environment and its arguments.
+            arm: Curriculum: where levels come from. ``target``: the task's own resets;
+                ``reference``: also uniformly random levels; ``archive``: also visited states and
+                tried levels near the frontier; ``gan``: also generated levels.
+            env_steps: Budget, in steps of single environments, warm-up included.
+            num_envs: Environments that step together.
+            capacity: Rows of the replay buffer (one a step, one more an episode).
+            warmup: Env steps with random actions before the first update.
+            gamma: Discount factor γ of one step.
+            n_steps: Steps folded into one transition.
+            batch_size: Transitions an update of the DQN.
+            updates_per_batch: K, updates of the DQN in one batch (one ``training_step``).
+            steps_per_batch: Steps of every environment between two batches.
+            exploration: ε of each environment; default: a ladder from 0.4 down to 0.4⁸.
+            hindsight: Share of transitions relabelled with a goal reached later (goal tasks).
+            mix: Share of resets from each source under the ``gan`` arm; an arm that lacks a
+                source gives its share to its own. Default: 25 % each.
+            gan_every: Batches from one GAN phase to the next (one cycle).
+            gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
+            gan_batch_size: Levels an update of the GAN.
+            min_outcomes: Outcomes needed before the GAN trains and its levels are played.
+            reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
+            reference_reals: Share of reference levels among the reals.
+            novelty_exponent: How much novelty counts when archive levels are drawn.
+            tried: Newest outcomes that the success head learns from.
+            visited: Newest visited states that are kept.
+            label_epsilon: Only environments that explore at most this much give outcomes.
+            validate_every: Env steps from one validation to the next.
+            validation_episodes: Target episodes of a validation.
+            test_episodes: Target episodes of the final test.
+            generated_levels: Generated levels that an evaluation plays, 16 times each.
+            device: Where environments and replay live; ``auto``: where the learner is.
+            seed: Seed of every random stream of the data.
+
+        Raises:
+            ConfigError: If a number makes no sense.
+        """
+        super().__init__()
+        self._check(locals())
+        self.make_env = env
+        self.arm = arm
+        self.budget = env_steps
+        self.num_envs = num_envs
+        self.capacity = capacity
+        self.gamma = gamma
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.updates_per_batch = updates_per_batch
+        self.steps_per_batch = steps_per_batch
+        self.exploration = exploration or EpsilonLadder()
+        self.hindsight = hindsight
+        self.shares = arm_shares(arm, mix or EQUAL_MIX)
+        self.gan_every = gan_every
+        self.gan_updates = gan_updates
+        self.gan_batch_size = gan_batch_size
+        self.min_outcomes = min_outcomes
+        self.reals = reals
+        self.reference_reals = reference_reals
+        self.novelty_exponent = novelty_exponent
+        self.tried = tried
+        self.visited = visited
+        self.label_epsilon = label_epsilon
+        self.validation_episodes = validation_episodes
+        self.test_episodes = test_episodes
+        self.generated_levels = generated_levels
+        self.requested_device = device
+        self.seed = seed
+        self.batches_per_epoch = max(1, validate_every // self.steps_of_a_batch)
+        # Warm-up takes the remainder, so that the budget is met to the step.
+        self.warmup = warmup + (env_steps - warmup) % self.steps_of_a_batch
+        self.batches_done = 0
+        self.archive: Archive | None = None
+        self.curriculum: Curriculum | None = None
+
+    @staticmethod
+    def _check(given: Mapping[str, Any]) -> None:
+        at_least_one = (
+            "env_steps num_envs capacity n_steps batch_size updates_per_batch steps_per_batch "
+            "gan_every gan_batch_size min_outcomes tried visited validate_every "
+            "validation_episodes test_episodes"
+        )
+        checks.positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
+        zero_or_more = "warmup gan_updates novelty_exponent generated_levels"
+        checks.non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
+        checks.unit_interval(
+            **{f"data__{key}": given[key] for key in "gamma hindsight label_epsilon".split()},
+            data__reference_reals=given["reference_reals"],
+        )
+        if given["batch_size"] > given["capacity"]:
+            raise ConfigError(
+                f"data.batch_size is {given['batch_size']}, more than data.capacity "
+                f"({given['capacity']}): give a smaller batch or a larger buffer"
+            )
+        least = given["warmup"] + given["num_envs"] * given["steps_per_batch"]
+        if given["env_steps"] < least:
+            raise ConfigError(
+                f"data.env_steps is {given['env_steps']}, but warm-up and one batch already take "
+                f"{least}: give more, or a smaller data.warmup"
+            )
+
+    @property
+    def steps_of_a_batch(self) -> int:
+        """Env steps between two batches."""
+        return self.num_envs * self.steps_per_batch
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken so far."""
+        return self.rollout.env_steps if hasattr(self, "rollout") else 0
+
+    @property
+    def epsilon(self) -> Tensor:
+        """ε of every environment now, ``[N]``; 1 while warming up."""
+        if self.env_steps < self.warmup:
+            return torch.ones(self.num_envs, device=self.env.device)
+        return self.exploration(self.num_envs, self.env_steps).to(self.env.device)
+
+    def setup(self, stage: str) -> None:
+        """Make the environments, and for ``fit`` the replay, the archive and the curriculum."""
+        if hasattr(self, "env"):
+            return
+        device = self._device()
+        self.env = self.make_env(self.num_envs, device)
+        if self.arm != "target" and self.env.level_space is None:
+            raise ConfigError(
+                f"data.arm is {self.arm!r}, but {self.env.gymnasium_id or 'this environment'} has "
+                "no level_space: use data.arm target, or give level_space and set_level"
+            )
+        if stage == "fit":
+            self._set_up_collection(device)
+
+    def _device(self) -> torch.device:
+        if self.requested_device != "auto":
+            return torch.device(self.requested_device)
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def _set_up_collection(self, device: torch.device) -> None:
+        env = self.env
+        self.replay = ReplayBuffer(
+            self.capacity,
+            self.num_envs,
+            env.single_observation_space,
+            n_steps=self.n_steps,
+            device=device,
+        )
+        self._goals = self._hindsight()
+        if env.level_space is not None:
+            self.archive = Archive(
+                env.level_space.shape[0], tried=self.tried, visited=self.visited, device=device
+            )
+            self.curriculum = Curriculum(
+                env,
+                self.archive,
+                self.shares,
+                novelty_exponent=self.novelty_exponent,
+                min_outcomes=self.min_outcomes,
+                rng=random_stream(self.seed, "curriculum", device=device),
+            )
+        self.rng = random_stream(self.seed, "replay", device=device)
+        self.rollout = Rollout(
+            env,
+            self.replay,
+            self.archive,
+            gamma=self.gamma,
+            label_epsilon=self.label_epsilon,
+            seed=stream_seed(self.seed, "training environments") % 2**31,
+        )
+
+    def _hindsight(self) -> Hindsight | None:
+        if self.hindsight == 0:
+            return None
+        if not hasattr(self.env, "achieved_goal") or self.env.max_episode_steps is None:
+            raise ConfigError(
+                f"data.hindsight is {self.hindsight}, but {type(self.env).__name__} has no goals "
+                "to relabel: set it to 0"
+            )
+        goals = cast(GoalEnv, self.env)
+        return Hindsight(goals, self.hindsight, self.env.max_episode_steps, self.gamma)
+
+    def train_dataloader(self) -> "ReplayLoader":
+        """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
+        return ReplayLoader(self)
+
+    def batches(self) -> Iterator[Batch]:
+        """Collect and sample until the budget is spent."""
+        learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        while self.env_steps < self.warmup:
+            self._step(learner.act, learner)
+        while self.env_steps + self.steps_of_a_batch <= self.budget:
+            if self.curriculum is not None and self.batches_done % self.gan_every == 0:
+                self.curriculum.new_cycle()
+            for _ in range(self.steps_per_batch):
+                self._step(learner.act, learner)
+            self.batches_done += 1
+            progress = self.env_steps / self.budget
+            batch = Batch(self._transitions(), self._gan_batch(learner), progress)
+            # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
+            self._stop_if_spent()
+            yield batch
+        self._stop_if_spent()
+
+    def _stop_if_spent(self) -> None:
+        if self.env_steps + self.steps_of_a_batch > self.budget and self.trainer is not None:
+            self.trainer.should_stop = True
+
+    def _step(self, act: Actor, teacher: Teacher) -> None:
+        curriculum = self.curriculum
+        self.rollout.step(
+            act,
+            self.epsilon,
+            lambda n: cast(Curriculum, curriculum).draw(n, teacher),
+        )
+
+    def _transitions(self) -> Transitions:
+        shape = (self.updates_per_batch, self.batch_size)
+        return self.replay.sample(shape, self.rng, self._goals)
+
+    def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
+        due = self.gan_updates > 0 and self.batches_done % self.gan_every == 0
+        if not due or self.curriculum is None or self.archive is None:
+            return None
+        if not self.curriculum.ready():
+            return None
+        shape = (self.gan_updates, self.gan_batch_size)
+        n = shape[0] * shape[1]
+        real, label = self.curriculum.reals(self.reals, n, self.reference_reals, teacher)
+        level, success = self.archive.draw_outcomes(n, self.rng)
+        return GanBatch(*(field.unflatten(0, shape) for field in (real, label, level, success)))
+
+    def val_dataloader(self) -> "SingleBatch":
+        """One evaluation with few target episodes."""
+        return SingleBatch(self._evaluation(self.validation_episodes))
+
+    def test_dataloader(self) -> "SingleBatch":
+        """One evaluation with many target episodes."""
+        return SingleBatch(self._evaluation(self.test_episodes))
+
+    def predict_dataloader(self) -> "SingleBatch":
+        """How many levels to generate."""
+        return SingleBatch(self.generated_levels)
+
+    def _evaluation(self, episodes: int) -> Evaluation:
+        return Evaluation(
+            self.make_env, self.env.device, episodes, self.generated_levels, self.seed
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """How training went lately, and what became of the generated levels over the run."""
+        log = self.rollout.log
+        epsilon = self.epsilon
+        numbers = {"behaviour/epsilon": epsilon.mean().item()}
+        if log.returns:
+            numbers["behaviour/return_mean"] = sum(log.returns) / len(log.returns)
+            numbers["behaviour/success_rate"] = sum(log.successes) / len(log.successes)
+        for source, share in self.shares.items():
+            if share:
+                numbers[f"curriculum/{source}_episodes"] = log.episodes[source]
+                numbers[f"curriculum/{source}_solved"] = log.solved[source]
+        if self.curriculum is not None:
+            numbers |= self.curriculum.counts.rates()
+        return numbers
+
+    def collected_state(self) -> dict[str, Any]:
+        """Everything that was collected and every random stream of the data."""
+        return {
+            "batches_done": self.batches_done,
+            "rng": self.rng.get_state(),
+            "replay": self.replay.state_dict(),
+            "rollout": self.rollout.state_dict(),
+            "archive": self.archive.state_dict() if self.archive else {},
+            "curriculum": self.curriculum.state_dict() if self.curriculum else {},
+        }
+
+    def load_collected_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``collected_state`` gave.
+
+        Raises:
+            ConfigError: If it comes from a run with other sizes or another environment.
+        """
+        try:
+            self.replay.load_state_dict(state["replay"])
+            self.rollout.load_state_dict(state["rollout"])
+            if self.archive is not None and self.curriculum is not None:
+                self.archive.load_state_dict(state["archive"])
+                self.curriculum.load_state_dict(state["curriculum"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"the checkpoint does not fit this run's data settings ({error}): resume with "
+                "the env, num_envs, capacity, tried and visited it was saved with"
+            ) from error
+        self.batches_done = state["batches_done"]
+        self.rng.set_state(state["rng"].cpu())
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Batches are made where they are used, unless ``device`` keeps the data elsewhere."""
+        if isinstance(batch, Batch) and batch.dqn.obs.device != device:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch
+
+
+class ReplayLoader:
+    """A plain sized iterable: Lightning neither prefetches from it nor touches its batches."""
+
+    def __init__(self, data: ReplayDataModule) -> None:
+        """Batches of ``data``."""
+        self.data = data
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+        return self.data.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches without end; the Trainer takes ``len`` of them an epoch."""
+        return self.data.batches()
+
+
+class SingleBatch:
+    """An epoch of one batch."""
+
+    def __init__(self, batch: Any) -> None:
+        """Hand out ``batch`` once an epoch."""
+        self.batch = batch
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batch."""
+        yield self.batch

@@ -1,0 +1,95 @@
+"""The mathematics of the DQN: pure tensor functions, one equation each.
+
+Notation: ``q`` holds action values ``[..., A]``, ``action`` integer actions ``[...]``, ``reward``
+(n-step) rewards, ``discount`` is γⁿ, or 0 where the episode *terminated*. It stays γⁿ at a
+truncation, so that a time limit is never mistaken for the end of the task.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TDLoss = Literal["huber", "mse"]
+
+
+def epsilon_ladder(num_envs: int, base: float = 0.4, exponent: float = 7.0) -> Tensor:
+    """Exploration rate of each environment, from greedy-ish to exploratory, ``[num_envs]``.
+
+    ε_i = base^(1 + exponent · i / (N − 1)), Horgan et al. 2018 (Ape-X), §4.
+    """
+    position = torch.arange(num_envs, dtype=torch.float32) / max(num_envs - 1, 1)
+    return torch.pow(torch.tensor(base), 1 + exponent * position)
+
+
+def epsilon_greedy(q: Tensor, epsilon: Tensor | float, rng: torch.Generator) -> Tensor:
+    """The greedy action, or with probability ε a uniformly random one; ``[N, A] -> [N]``.
+
+    Every row draws its own coin; ``epsilon`` is a number or one rate a row.
+    """
+    batch, num_actions = q.shape
+    explore = torch.rand(batch, generator=rng, device=q.device) < epsilon
+    random = torch.randint(num_actions, (batch,), generator=rng, device=q.device)
+    return torch.where(explore, random, q.argmax(dim=1))
+
+
+def q_of(q: Tensor, action: Tensor) -> Tensor:
+    """The value of the action that was taken, Q(s, a): ``[..., A], [...] -> [...]``."""
+    return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def td_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
+    """y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
+    return reward + discount * next_q.max(dim=-1).values
+
+
+def double_td_target(
+    reward: Tensor, discount: Tensor, next_q: Tensor, next_q_online: Tensor
+) -> Tensor:
+    """y = r + discount · Q⁻(s', argmax_a Q(s', a)), van Hasselt et al. 2016, eq. 4.
+
+    ``next_q`` comes from the target network, ``next_q_online`` (which only selects) from the
+    online one.
+    """
+    return reward + discount * q_of(next_q, next_q_online.argmax(dim=-1))
+
+
+def td_loss(q: Tensor, target: Tensor, kind: TDLoss = "huber") -> Tensor:
+    """Mean Huber loss (threshold 1) or mean squared error between Q(s, a) and its target."""
+    return F.huber_loss(q, target) if kind == "huber" else F.mse_loss(q, target)
+
+
+def dueling(value: Tensor, advantage: Tensor) -> Tensor:
+    """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), Wang et al. 2016, eq. 9."""
+    return value + advantage - advantage.mean(dim=-1, keepdim=True)
+
+
+def n_step(reward: Tensor, discount: Tensor, boundary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fold up to n consecutive steps into one transition.
+
+    R = Σ_k (Π_{j<k} discount_j) · r_k, Sutton & Barto 2018, eq. 7.1, cut at the episode's end.
+
+    Args:
+        reward: Rewards of the window, ``[..., n]``.
+        discount: γ, or 0 at a termination, ``[..., n]``.
+        boundary: True where that row is an episode's final observation, from which no step was
+            taken, ``[..., n]``. ``boundary[..., 0]`` is False: the window starts at a step.
+
+    Returns:
+        The n-step reward, the discount of the bootstrap value, and how many steps (1 … n) the
+        folded transition spans, each ``[...]``.
+    """
+    alive = (~boundary).long().cumprod(dim=-1)
+    step_discount = torch.where(alive.bool(), discount, torch.ones_like(discount))
+    weight = step_discount.cumprod(dim=-1)
+    before = torch.cat([torch.ones_like(weight[..., :1]), weight[..., :-1]], dim=-1)
+    folded = (before * reward * alive).sum(dim=-1)
+    return folded, weight[..., -1], alive.sum(dim=-1)
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """θ⁻ ← (1 − rate)·θ⁻ + rate·θ in place, Lillicrap et al. 2016; rate 1 is a hard copy."""
+    # One multi-tensor kernel: a loop over parameters costs more than the update's arithmetic.
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)

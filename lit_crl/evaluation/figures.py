@@ -1,0 +1,118 @@
+"""The figures of a run: learning curve, and generated levels over training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt  # noqa: E402 - the backend must be chosen first
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from lit_crl.envs import LevelEnv  # noqa: E402
+
+#: Okabe & Ito's colours, which remain distinct under colour blindness.
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
+    """Env steps and values of one column, without the rows that lack it."""
+    points = [(float(row["env_steps"]), float(row[name])) for row in rows if name in row]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def learning_curve(rows: Rows, title: str) -> Figure:
+    """Return and success rates over env steps, from the rows of ``metrics.csv``."""
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(7, 5.4), sharex=True, layout="constrained", height_ratios=[3, 2]
+    )
+    top.plot(*series(rows, "behaviour/return_mean"), color="0.6", label="training episodes")
+    top.plot(
+        *series(rows, "evaluation/target_return_mean"),
+        color=BLUE,
+        marker="o",
+        label="evaluation: greedy, target levels",
+    )
+    top.set_ylabel("return")
+    top.set_title(title)
+    for name, colour, marker, label in (
+        ("evaluation/target_success_rate", BLUE, "o", "target levels"),
+        ("evaluation/heldout_success_rate", ORANGE, "s", "held-out levels"),
+    ):
+        if any(name in row for row in rows):
+            bottom.plot(*series(rows, name), color=colour, marker=marker, label=label)
+    bottom.set(ylabel="success rate", xlabel="env steps", ylim=(-0.04, 1.04))
+    for axes in (top, bottom):
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    bottom.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    return figure
+
+
+def generated_levels(snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, panels: int = 6) -> Figure:
+    """Generated levels at several moments of training, coloured by p̂, over the task's picture.
+
+    Args:
+        snapshots: ``env_steps``, ``levels [n, d]`` and ``p_hat [n]`` of each moment.
+        env: The environment, which draws its picture and says which two axes to show.
+        panels: How many moments to show at most, evenly spread.
+    """
+    chosen = np.unique(np.linspace(0, len(snapshots) - 1, panels).round().astype(int))
+    columns = min(3, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure, grid = plt.subplots(
+        lines,
+        columns,
+        figsize=(3.6 * columns + 0.9, 3.0 * lines + 0.5),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    across, up = env.level_plane
+    points = None
+    for axes, index in zip(grid.flat, chosen, strict=False):
+        snapshot = snapshots[index]
+        env.draw_level_plane(axes)
+        points = axes.scatter(
+            snapshot["levels"][:, across],
+            snapshot["levels"][:, up],
+            c=snapshot["p_hat"],
+            vmin=0,
+            vmax=1,
+            cmap="viridis",
+            s=9,
+            linewidths=0,
+            zorder=3,
+        )
+        axes.set_title(f"{snapshot['env_steps']:,} env steps", fontsize=10)
+        _label_edges(axes)
+    for axes in list(grid.flat)[len(chosen) :]:
+        axes.set_visible(False)
+    assert points is not None, "generated_levels needs at least one snapshot"
+    figure.colorbar(points, ax=grid, label="p̂: predicted success", shrink=0.8)
+    figure.suptitle("Levels that the GAN generates, over training")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _label_edges(axes: Axes) -> None:
+    """Axis labels on the outer panels only; one legend serves the whole figure."""
+    axes.label_outer()
+    if (legend := axes.get_legend()) is not None:
+        legend.remove()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG and forget it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

@@ -1,0 +1,186 @@
+"""Greedy evaluation: whole episodes on target and held-out levels, with streams of its own.
+
+Nothing here touches the training environments or random streams, so evaluating more often, or
+never, leaves the trained weights as they are, bit for bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from lit_crl.curriculum import on_frontier, unique_rate
+from lit_crl.dqn import epsilon_greedy
+from lit_crl.envs import GymnasiumEnv, LevelEnv
+from lit_crl.levels import UnitBox
+from lit_crl.seeding import random_stream, stream_seed
+
+#: Makes a batched environment (a ``LevelEnv``): how many copies, and on which device.
+EnvFactory = Callable[[int, torch.device], VectorEnv]
+#: Observations ``[N, ...]`` to action values ``[N, A]``.
+ActionValues = Callable[[Tensor], Tensor]
+
+#: Episodes a level that the frontier hit rate is measured with, and how much they explore.
+EPISODES_PER_LEVEL = 16
+FRONTIER_EPSILON = 0.05
+
+
+class Judge(Protocol):
+    """What evaluation asks of the learner."""
+
+    def action_values(self, obs: Tensor) -> Tensor:
+        """Q of the network that is evaluated (the Polyak average), ``[N, A]``."""
+
+    def draw_noise(self, n: int, rng: torch.Generator) -> Tensor:
+        """Noise for ``n`` levels."""
+
+    def generate_levels(self, z: Tensor) -> Tensor:
+        """The levels of noise ``z``."""
+
+    def success_probability(self, levels: Tensor) -> Tensor:
+        """p̂ of levels."""
+
+
+class Episodes(NamedTuple):
+    """Finished episodes, one entry each: ``[E]``."""
+
+    returns: Tensor
+    lengths: Tensor
+    success: Tensor
+
+
+@torch.no_grad()
+def run_episodes(
+    env: LevelEnv,
+    act: Callable[[Tensor], Tensor],
+    *,
+    seed: int,
+    levels: Tensor | None = None,
+    success: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Episodes:
+    """One episode of every environment, all at once.
+
+    Args:
+        env: The environments; as many episodes as it has copies.
+        act: Observations ``[N, ...]`` to actions ``[N]``.
+        seed: Seed of the environments' reset.
+        levels: Where the episodes start, ``[N, d]``; None: target levels.
+        success: What counts as success, from terminated and truncated; None: the environment
+            says it.
+    """
+    obs, _ = env.reset(seed=seed, options={} if levels is None else {"levels": levels})
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=obs.device)
+    returns, lengths = running.float() * 0, running.float() * 0
+    solved = ~running
+    while running.any():
+        obs, reward, terminated, truncated, info = env.step(act(obs))
+        returns += reward * running
+        lengths += running
+        ended = terminated | truncated
+        won = info["success"] if success is None else success(terminated, truncated)
+        solved |= won & ended & running
+        running &= ~ended
+        if ended.any() and running.any():
+            obs, _ = env.reset(options={"reset_mask": ended})
+    return Episodes(returns, lengths, solved)
+
+
+@dataclass
+class Evaluation:
+    """What a validation or a test runs: target episodes, held-out levels, generated levels.
+
+    Args:
+        make_env: Makes the training task's environment.
+        device: Where environments run and observations come from.
+        episodes: Episodes on target levels; where the task exists in Gymnasium they are played
+            in Gymnasium's own environment.
+        generated: Generated levels that are examined; 0: none.
+        seed: Seed of evaluation's own streams.
+    """
+
+    make_env: EnvFactory
+    device: torch.device
+    episodes: int
+    generated: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Make the environments once; every call of ``run`` plays the same episodes anew."""
+        own = self.make_env(1, self.device)
+        self._own = own
+        self._success: Callable[[Tensor, Tensor], Tensor] | None = None
+        if own.gymnasium_id is not None and not isinstance(own, GymnasiumEnv):
+            self._success = own.success
+            self._target: LevelEnv = GymnasiumEnv(self.episodes, self.device, id=own.gymnasium_id)
+        else:
+            self._target = self.make_env(self.episodes, self.device)
+
+    def run(self, judge: Judge, has_gan: bool) -> dict[str, float]:
+        """Metrics of the present policy, and of the present generator if there is one."""
+        results = self._target_metrics(judge)
+        results |= self._heldout_metrics(judge)
+        if has_gan and self.generated:
+            results |= self._generated_metrics(judge)
+        return results
+
+    def _target_metrics(self, judge: Judge) -> dict[str, float]:
+        episodes = run_episodes(
+            self._target,
+            lambda obs: judge.action_values(obs).argmax(1),
+            seed=stream_seed(self.seed, "target evaluation") % 2**31,
+            success=self._success,
+        )
+        return {
+            "target_return_mean": episodes.returns.mean().item(),
+            "target_return_std": episodes.returns.std(correction=0).item(),
+            "target_success_rate": episodes.success.float().mean().item(),
+            "evaluation_env_steps": episodes.lengths.sum().item(),
+        }
+
+    def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
+        results: dict[str, float] = {}
+        for name, levels in self._own.heldout().items():
+            env = self.make_env(len(levels), self.device)
+            episodes = run_episodes(
+                env, lambda obs: judge.action_values(obs).argmax(1), seed=self.seed, levels=levels
+            )
+            results[f"heldout_{name}_success_rate"] = episodes.success.float().mean().item()
+        if results:
+            results["heldout_success_rate"] = sum(results.values()) / len(results)
+        return results
+
+    def _generated_metrics(self, judge: Judge) -> dict[str, float]:
+        """Play generated levels 16 times each with a little exploration, and compare with p̂."""
+        rng = random_stream(self.seed, "generated evaluation", device=self.device)
+        space = self._own.level_space
+        assert space is not None  # without levels there is no generator, see ``run``
+        box = UnitBox.of(space).to(self.device)
+        levels = judge.generate_levels(judge.draw_noise(self.generated, rng))
+        valid = self._own.valid(levels)
+        results = {
+            "levels_valid_rate": valid.float().mean().item(),
+            "levels_unique_rate": unique_rate(box.to_unit(levels)),
+        }
+        if not valid.any():
+            return results | {"levels_frontier_rate": 0.0}
+        played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
+        episodes = run_episodes(
+            self.make_env(len(played), self.device),
+            lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
+            seed=self.seed,
+            levels=played,
+        )
+        p = episodes.success.float().view(-1, EPISODES_PER_LEVEL).mean(1)
+        predicted = judge.success_probability(levels[valid])
+        outcome = episodes.success.view(-1, EPISODES_PER_LEVEL)
+        results["levels_frontier_rate"] = on_frontier(p).float().sum().item() / len(levels)
+        results["levels_success_rate"] = p.mean().item()
+        results["p_hat_brier"] = (predicted[:, None] - outcome.float()).square().mean().item()
+        if outcome.any() and not outcome.all():
+            scores = predicted[:, None].expand_as(outcome).flatten()
+            results["p_hat_auc"] = binary_auroc(scores, outcome.flatten().long()).item()
+        return results

@@ -1,0 +1,116 @@
+"""The mathematics of the GAN: pure tensor functions, one equation each.
+
+``real`` and ``fake`` are the discriminator's logits for real and generated levels, ``[B]``.
+``p`` is a success probability p̂(level), ``[...]``. All losses are means over the batch and are
+meant to be minimised. They are written with ``softplus`` on logits, which cannot overflow.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GANLoss = Literal["relativistic", "non_saturating", "least_squares", "hinge"]
+
+
+def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """−E[log D(x)] − E[log(1 − D(G(z)))], Goodfellow et al. 2014, eq. 1."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def non_saturating_generator(fake: Tensor) -> Tensor:
+    """−E[log D(G(z))], Goodfellow et al. 2014, §3."""
+    return F.softplus(-fake).mean()
+
+
+def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """E[softplus(−(D(x) − D(G(z))))], Jolicoeur-Martineau 2019; Huang et al. 2024 (R3GAN), eq. 2."""
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
+    """E[softplus(−(D(G(z)) − D(x)))], the same pairing seen from the generator."""
+    return F.softplus(real - fake).mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """E[max(0, 1 − D(x))] + E[max(0, 1 + D(G(z)))], Lim & Ye 2017; Miyato et al. 2018, eq. 16."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """−E[D(G(z))], Miyato et al. 2018, eq. 17."""
+    return -fake.mean()
+
+
+def labelled_least_squares_discriminator(real: Tensor, label: Tensor, fake: Tensor) -> Tensor:
+    """E[y(D(x) − 1)² + (1 − y)(D(x) + 1)²] + E[(D(G(z)) + 1)²], Florensa et al. 2018, eq. 5.
+
+    ``label`` y ``[B]`` is 1 for a level of the right difficulty and 0 for one that is too easy or
+    too hard. With all labels 1 this is LSGAN (Mao et al. 2017) with targets (−1, 1).
+    """
+    return (real - 2 * label + 1).square().mean() + (fake + 1).square().mean()
+
+
+def least_squares_generator(fake: Tensor) -> Tensor:
+    """E[(D(G(z)) − 1)²]: the generator's target is the label of a good level.
+
+    Florensa et al. 2018 write the target as c = 0; their code uses 1, and so does this function.
+    """
+    return (fake - 1).square().mean()
+
+
+def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
+    """The discriminator's adversarial loss of that kind; only least squares looks at ``label``."""
+    if kind == "relativistic":
+        return relativistic_discriminator(real, fake)
+    if kind == "non_saturating":
+        return non_saturating_discriminator(real, fake)
+    if kind == "hinge":
+        return hinge_discriminator(real, fake)
+    return labelled_least_squares_discriminator(real, label, fake)
+
+
+def generator_loss(kind: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """L_GAN, the generator's adversarial loss of that kind; only relativistic looks at ``real``."""
+    if kind == "relativistic":
+        return relativistic_generator(real, fake)
+    if kind == "non_saturating":
+        return non_saturating_generator(fake)
+    if kind == "hinge":
+        return hinge_generator(fake)
+    return least_squares_generator(fake)
+
+
+def gradient_penalty(logit: Tensor, level: Tensor) -> Tensor:
+    """½‖∇_x D(x)‖² of each level ``[B]``: R1 on reals, R2 on fakes, Mescheder et al. 2018, eq. 9.
+
+    ``level`` must require gradients and ``logit [B]`` must come from it, row by row. The graph is
+    kept, so that the result can be minimised.
+    """
+    (gradient,) = torch.autograd.grad(logit.sum(), level, create_graph=True)
+    return 0.5 * gradient.flatten(1).square().sum(dim=1)
+
+
+def learnability(p: Tensor) -> Tensor:
+    """4 p (1 − p): 1 where the policy solves a level every other time, 0 at never and always.
+
+    Rutherford et al. 2024 (SFL), eq. 1, scaled to a maximum of 1.
+    """
+    return 4 * p * (1 - p)
+
+
+def challenge(p: Tensor) -> Tensor:
+    """−E[4 p̂ (1 − p̂)]: smallest when every generated level is on the policy's frontier."""
+    return -learnability(p).mean()
+
+
+def success_loss(logit: Tensor, success: Tensor) -> Tensor:
+    """Binary cross-entropy of the success head against observed outcomes in {0, 1}."""
+    return F.binary_cross_entropy_with_logits(logit, success)
+
+
+def joint_loss(dqn: Tensor, gan: Tensor, lambda_gan: float) -> Tensor:
+    """L = L_DQN + λ · L_GAN, the objective that the two phases descend in turn."""
+    return dqn + lambda_gan * gan

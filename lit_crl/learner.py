@@ -1,0 +1,415 @@
+"""CreativeLearner: the DQN that acts, the GAN that makes its levels, and their two phases."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lit_crl import checks, dqn, gan
+from lit_crl.checks import ConfigError
+from lit_crl.envs import LevelEnv
+from lit_crl.levels import UnitBox
+from lit_crl.networks import QNetwork, discriminator_for, generator_for
+from lit_crl.replay import Transitions
+from lit_crl.seeding import random_stream
+
+
+def q_adam(params: Any) -> Optimizer:
+    """Adam for the Q-network: one fused kernel, learning rate 5e-4."""
+    return Adam(params, lr=5e-4, eps=1e-5, fused=True)
+
+
+def gan_adam(params: Any) -> Optimizer:
+    """Adam for the GAN: no momentum, which would chase the other player (R3GAN, β₁ = 0)."""
+    return Adam(params, lr=5e-4, betas=(0.0, 0.99), fused=True)
+
+
+class CreativeLearner(LightningModule):
+    """A DQN and a GAN trained in turn on L = L_DQN + λ · L_GAN.
+
+    In the *DQN phase* the Q-network learns from replayed transitions while the GAN is frozen. In
+    the *GAN phase* the discriminator learns what levels the policy reaches (and, with its
+    success head, which of them it solves) and the generator learns to make such levels, while
+    the Q-network is frozen. The networks are built when the environment is known: by the
+    Trainer, or by ``build``.
+    """
+
+    q_network: QNetwork
+    target_network: QNetwork
+    generator: nn.Module
+    generator_ema: nn.Module
+    discriminator: nn.Module
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (128, 128),
+        dueling: bool = False,
+        layer_norm: bool = True,
+        scale_obs: bool = True,
+        double: bool = True,
+        td_loss: dqn.TDLoss = "huber",
+        target_rate: float = 0.005,
+        target_period: int = 1,
+        max_grad_norm: float = 10.0,
+        final_lr: float = 0.1,
+        gan_loss: gan.GANLoss = "relativistic",
+        lambda_gan: float = 1.0,
+        r1: float = 0.5,
+        r2: float = 0.5,
+        gan_hidden: Sequence[int] = (256, 256),
+        noise_dim: int = 0,
+        ema_rate: float = 0.005,
+        level_noise: float = 0.05,
+        q_optimizer: OptimizerCallable = q_adam,
+        generator_optimizer: OptimizerCallable = gan_adam,
+        discriminator_optimizer: OptimizerCallable = gan_adam,
+        seed: int = 0,
+    ) -> None:
+        """Say how the networks look and learn.
+
+        Args:
+            hidden: Width of each hidden layer of the Q-network.
+            dueling: Split the Q-network's head into state value and advantages.
+            layer_norm: LayerNorm after each hidden layer of the Q-network.
+            scale_obs: Scale bounded vector observations to [−1, 1]; turn it off where the bounds
+                say little of the scale that matters.
+            double: Double DQN: the online network selects the bootstrap action.
+            td_loss: ``huber`` or ``mse``.
+            target_rate: Share of the online weights that goes into the target network at each
+                sync; 1 is a hard copy, less is a Polyak average.
+            target_period: DQN updates from one sync of the target network to the next.
+            max_grad_norm: The Q-network's gradient is scaled down to this norm.
+            final_lr: The Q-network's learning rate falls linearly over the run to this share of
+                its start; 1 keeps it constant.
+            gan_loss: Adversarial loss: ``relativistic``, ``non_saturating``,
+                ``least_squares`` (labelled, as in Goal-GAN) or ``hinge``.
+            lambda_gan: λ of the joint objective. The generator minimises
+                ``challenge + λ · L_GAN``: a large λ makes levels like those that the policy
+                has reached, a small one levels that it solves every other time.
+            r1: Weight of the gradient penalty on real levels.
+            r2: Weight of the gradient penalty on generated levels.
+            gan_hidden: Width of each hidden layer of generator and discriminator.
+            noise_dim: Length of the generator's noise z; 0: max(8, twice the level's length).
+            ema_rate: Share of the generator's weights that goes into its moving average, which
+                makes the levels that are played, at each update.
+            level_noise: Standard deviation of the noise added to levels that are played, as a
+                share of the level space; a generator alone never leaves its data.
+            q_optimizer: Optimizer of the Q-network.
+            generator_optimizer: Optimizer of the generator.
+            discriminator_optimizer: Optimizer of the discriminator and its success head.
+            seed: Seed of exploration and of z.
+
+        Raises:
+            ConfigError: If a number makes no sense.
+        """
+        super().__init__()
+        checks.positive(
+            model__target_period=target_period,
+            model__max_grad_norm=max_grad_norm,
+            **{f"model__hidden__{i}": width for i, width in enumerate(hidden)},
+            **{f"model__gan_hidden__{i}": width for i, width in enumerate(gan_hidden)},
+        )
+        checks.positive_unit_interval(
+            model__target_rate=target_rate, model__ema_rate=ema_rate, model__final_lr=final_lr
+        )
+        checks.non_negative(
+            model__lambda_gan=lambda_gan,
+            model__r1=r1,
+            model__r2=r2,
+            model__noise_dim=noise_dim,
+            model__level_noise=level_noise,
+        )
+        self.automatic_optimization = False
+        self.hidden, self.gan_hidden = hidden, gan_hidden
+        self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
+        self.double = double
+        self.td_loss = td_loss
+        self.target_rate, self.target_period = target_rate, target_period
+        self.max_grad_norm = max_grad_norm
+        self.final_lr = final_lr
+        self.gan_loss = gan_loss
+        self.lambda_gan = lambda_gan
+        self.r1, self.r2 = r1, r2
+        self.noise_dim = noise_dim
+        self.ema_rate = ema_rate
+        self.level_noise = level_noise
+        self.q_optimizer = q_optimizer
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        self.seed = seed
+        self.has_gan = False
+        self.updates = 0
+        self.gan_updates = 0
+        self.losses = LossSums()
+        self._rngs: dict[str, torch.Generator] = {}
+
+    # Building
+
+    def build(self, env: LevelEnv) -> "CreativeLearner":
+        """Make the networks for an environment's spaces; without levels there is no GAN."""
+        self.q_network = QNetwork(
+            env.single_observation_space,
+            int(env.single_action_space.n),
+            self.hidden,
+            self.dueling,
+            self.layer_norm,
+            self.scale_obs,
+        )
+        self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
+        self.has_gan = env.level_space is not None
+        if env.level_space is not None:
+            self.box = UnitBox.of(env.level_space)
+            self.generator = generator_for(self.box, self.noise_dim, self.gan_hidden)
+            self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False)
+            self.discriminator = discriminator_for(self.box, self.gan_hidden)
+        return self
+
+    def configure_model(self) -> None:
+        """Build the networks for the DataModule's environment, once."""
+        if not hasattr(self, "q_network"):
+            self.build(cast(Any, self.trainer).datamodule.env)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer each for Q-network, discriminator and generator."""
+        optimizers = [self.q_optimizer(self.q_network.parameters())]
+        # Kept here, so that on resume the configured rate beats the one in the checkpoint.
+        self._q_lr = optimizers[0].defaults["lr"]
+        if self.has_gan:
+            optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
+            optimizers.append(self.generator_optimizer(self.generator.parameters()))
+        return optimizers
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """The learner's random stream for a purpose, on its own device."""
+        if purpose not in self._rngs or self._rngs[purpose].device != self.device:
+            self._rngs[purpose] = random_stream(self.seed, purpose, device=self.device)
+        return self._rngs[purpose]
+
+    # Behaviour
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
+        """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
+        return dqn.epsilon_greedy(self.q_network(obs), epsilon, self.rng("exploration"))
+
+    @torch.no_grad()
+    def action_values(self, obs: Tensor) -> Tensor:
+        """Q of the target network ``[N, A]``: smoother than the online one, so it is judged."""
+        return cast(Tensor, self.target_network(obs))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Greedy actions ``[N]`` of the target network."""
+        return self.action_values(obs).argmax(dim=1)
+
+    # Levels
+
+    def draw_noise(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """Noise z for ``n`` levels, ``[n, noise_dim]``."""
+        size = (n, int(cast(Any, self.generator).noise_dim))
+        return torch.randn(size, generator=rng or self.rng("z"), device=self.device)
+
+    @torch.no_grad()
+    def generate_levels(self, n_or_z: int | Tensor) -> Tensor:
+        """Levels in the environment's units, ``[n, d]``.
+
+        Args:
+            n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
+                ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
+
+        Raises:
+            ConfigError: If the environment has no levels.
+        """
+        if not self.has_gan:
+            raise ConfigError("there is no generator: the environment has no level_space")
+        if isinstance(n_or_z, Tensor):
+            return self.box.from_unit(self.generator_ema(n_or_z))
+        unit = self.generator_ema(self.draw_noise(n_or_z))
+        noise = torch.randn(unit.shape, generator=self.rng("z"), device=self.device)
+        # The unit cube is 2 wide, so that level_noise is a share of the level space.
+        return self.box.from_unit(unit + 2 * self.level_noise * noise)
+
+    @torch.no_grad()
+    def success_probability(self, levels: Tensor) -> Tensor:
+        """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
+        return torch.sigmoid(cast(Any, self.discriminator).success_logit(self.box.to_unit(levels)))
+
+    # Training
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """The DQN phase, and on batches that bring levels the GAN phase."""
+        self._dqn_phase(batch.dqn, batch.progress)
+        if batch.gan is not None:
+            self._gan_phase(batch.gan)
+
+    def _dqn_phase(self, stack: Transitions, progress: float) -> None:
+        optimizer = self._optimizers()[0]
+        for group in optimizer.param_groups:
+            group["lr"] = self._q_lr * (1 - progress * (1 - self.final_lr))
+        for transitions in zip(*(field.unbind() for field in stack), strict=True):
+            loss, q = self.dqn_loss(Transitions(*transitions))
+            self._descend(optimizer, loss)
+            self.updates += 1
+            if self.updates % self.target_period == 0:
+                dqn.polyak_update(self.target_network, self.q_network, self.target_rate)
+            self.losses.add({"dqn/loss": loss, "dqn/q_mean": q.mean()})
+
+    def dqn_loss(self, transitions: Transitions) -> tuple[Tensor, Tensor]:
+        """L_DQN of a minibatch, and the values Q(s, a) ``[B]`` that it was taken at."""
+        obs, action, reward, discount, next_obs = transitions
+        with torch.no_grad():
+            next_q = self.target_network(next_obs).float()
+            if self.double:
+                online = self.q_network(next_obs).float()
+                target = dqn.double_td_target(reward, discount, next_q, online)
+            else:
+                target = dqn.td_target(reward, discount, next_q)
+        q = dqn.q_of(self.q_network(obs).float(), action)
+        return dqn.td_loss(q, target, self.td_loss), q.detach()
+
+    def _gan_phase(self, stack: Any) -> None:
+        _, discriminator_optimizer, generator_optimizer = self._optimizers()
+        for real, label, level, success in zip(*(f.unbind() for f in stack), strict=True):
+            real, level = self.box.to_unit(real), self.box.to_unit(level)
+            z = self.draw_noise(len(real))
+            losses = self.discriminator_losses(real, label, level, success, z)
+            self._descend(discriminator_optimizer, sum(losses.values(), torch.zeros(())))
+            self.discriminator.requires_grad_(False)
+            challenge, adversarial = self.generator_losses(real, z)
+            self._descend(generator_optimizer, challenge + self.lambda_gan * adversarial)
+            self.discriminator.requires_grad_(True)
+            dqn.polyak_update(self.generator_ema, self.generator, self.ema_rate)
+            self.gan_updates += 1
+            losses |= {"gan/challenge": challenge, "gan/generator_loss": adversarial}
+            self.losses.add(losses)
+
+    def discriminator_losses(
+        self, real: Tensor, label: Tensor, level: Tensor, success: Tensor, z: Tensor
+    ) -> dict[str, Tensor]:
+        """The parts of L_D; levels are in the unit cube.
+
+        Args:
+            real: Real levels ``[B, d]``.
+            label: 1 where a real level is a positive one, ``[B]`` (least squares only).
+            level: Levels that episodes started at ``[B, d]``.
+            success: How those episodes ended, 0 or 1, ``[B]``.
+            z: Noise of the generated levels ``[B, noise_dim]``.
+        """
+        with torch.no_grad():
+            fake = self.generator(z)
+        both = torch.cat([real, fake]).requires_grad_(self.r1 + self.r2 > 0)
+        logit = self.discriminator(both).float()
+        real_logit, fake_logit = logit.chunk(2)
+        success_logit = cast(Any, self.discriminator).success_logit(level).float()
+        losses = {
+            "gan/discriminator_loss": gan.discriminator_loss(
+                self.gan_loss, real_logit, fake_logit, label
+            ),
+            "gan/success_loss": gan.success_loss(success_logit, success),
+        }
+        if self.r1 + self.r2 > 0:
+            at_real, at_fake = gan.gradient_penalty(logit, both).chunk(2)
+            losses["gan/penalty"] = self.r1 * at_real.mean() + self.r2 * at_fake.mean()
+        return losses
+
+    def generator_losses(self, real: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Challenge and L_GAN of the generator, through the frozen discriminator."""
+        fake = self.generator(z)
+        with torch.no_grad():
+            real_logit = self.discriminator(real).float()
+        adversarial = gan.generator_loss(self.gan_loss, real_logit, self.discriminator(fake).float())
+        p = torch.sigmoid(cast(Any, self.discriminator).success_logit(fake).float())
+        return gan.challenge(p), adversarial
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return cast(Any, optimizers if isinstance(optimizers, list) else [optimizers])
+
+    def _descend(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the Q-network's gradient; here it is already unscaled under mixed precision."""
+        parameters = optimizer.param_groups[0]["params"]
+        if parameters[0] is next(self.q_network.parameters()):
+            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+
+    # Evaluation
+
+    def validation_step(self, evaluation: Any, batch_idx: int) -> dict[str, float]:
+        """Play the evaluation's episodes with the greedy policy."""
+        return self._evaluate(evaluation)
+
+    def test_step(self, evaluation: Any, batch_idx: int) -> dict[str, float]:
+        """Play the evaluation's episodes with the greedy policy."""
+        return self._evaluate(evaluation)
+
+    def _evaluate(self, evaluation: Any) -> dict[str, float]:
+        results: dict[str, float] = evaluation.run(self, self.has_gan and self.gan_updates > 0)
+        self.log_dict(results, logger=False, batch_size=1)
+        return results
+
+    def predict_step(self, n: int, batch_idx: int) -> dict[str, Tensor]:
+        """``n`` generated levels with their p̂."""
+        levels = self.generate_levels(n)
+        return {"levels": levels, "p_hat": self.success_probability(levels)}
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and random streams, as plain numbers and tensors."""
+        checkpoint["lit_crl"] = {
+            "updates": self.updates,
+            "gan_updates": self.gan_updates,
+            "losses": self.losses.state_dict(),
+            "rngs": {purpose: rng.get_state() for purpose, rng in self._rngs.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counters and random streams back."""
+        saved = checkpoint["lit_crl"]
+        self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
+        self.losses.load_state_dict(saved["losses"])
+        for purpose, state in saved["rngs"].items():
+            self.rng(purpose).set_state(state.cpu())
+
+
+class LossSums:
+    """Running sums of losses, kept as tensors so that no update waits for a number."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add one update's losses."""
+        for name, loss in losses.items():
+            detached = loss.detach()
+            if name in self._sums:
+                self._sums[name] += detached
+                self._counts[name] += 1
+            else:
+                self._sums[name], self._counts[name] = detached.clone(), 1
+
+    def pop_means(self) -> dict[str, float]:
+        """The means since the last call, which this forgets."""
+        means = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

@@ -1,0 +1,49 @@
+"""Levels as the networks see them: every coordinate of a bounded box scaled to [−1, 1]."""
+
+from typing import Self
+
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+
+class UnitBox(nn.Module):
+    """The affine map between a bounded box in the environment's units and the cube [−1, 1]ᵈ.
+
+    It is a module only so that its bounds move with the network that uses them; they are not
+    saved, because the space defines them.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        """Map ``low … high`` (each ``[d]``, finite) onto −1 … 1."""
+        super().__init__()
+        self.register_buffer("low", low.float(), persistent=False)
+        self.register_buffer("high", high.float(), persistent=False)
+
+    @classmethod
+    def of(cls, space: Box) -> Self:
+        """The map of a bounded space.
+
+        Raises:
+            ValueError: If a bound is infinite.
+        """
+        low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise ValueError(f"level_space must have finite bounds, got {space}: give low and high")
+        return cls(low, high)
+
+    @property
+    def dim(self) -> int:
+        """How many coordinates a level has."""
+        return self.low.numel()
+
+    def to_unit(self, level: Tensor) -> Tensor:
+        """Environment units to [−1, 1]."""
+        return 2 * (level - self.low) / (self.high - self.low) - 1
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """[−1, 1] to environment units; what lies outside the cube is clamped to it."""
+        return self.low + (unit.clamp(-1, 1) + 1) / 2 * (self.high - self.low)

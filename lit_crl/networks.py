@@ -1,0 +1,191 @@
+"""The networks: torsos for vectors and images, the Q-head, and the GAN for vector levels.
+
+A network for grid-shaped levels belongs here too, beside the vector ones, and is chosen in
+``generator_for`` and ``discriminator_for``.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+from lit_crl.dqn import dueling
+from lit_crl.levels import UnitBox
+
+#: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
+_LARGEST_MEANINGFUL_BOUND = 1e3
+
+
+class ScaleObservation(nn.Module):
+    """Scale each bounded coordinate of a vector observation to [−1, 1]; pass the rest through."""
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, space: Box) -> None:
+        """Read the bounds of ``space``."""
+        super().__init__()
+        low = torch.as_tensor(space.low, dtype=torch.float32).flatten()
+        high = torch.as_tensor(space.high, dtype=torch.float32).flatten()
+        bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_BOUND
+        bounded &= high > low
+        centre = torch.where(bounded, (low + high) / 2, torch.zeros_like(low))
+        half_range = torch.where(bounded, (high - low) / 2, torch.ones_like(low))
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("half_range", half_range, persistent=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """``[B, *shape] -> [B, d]``."""
+        return (obs.flatten(1) - self.centre) / self.half_range
+
+
+class ScaleImage(nn.Module):
+    """Turn an image of bytes, channels first or last, into ``[B, C, H, W]`` floats in [0, 1]."""
+
+    def __init__(self, channels_last: bool) -> None:
+        """``channels_last`` says that observations come as ``[B, H, W, C]``."""
+        super().__init__()
+        self.channels_last = channels_last
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """``[B, H, W, C]`` or ``[B, C, H, W]`` bytes to ``[B, C, H, W]`` floats."""
+        image = obs.movedim(-1, 1) if self.channels_last else obs
+        return image.float() / 255
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
+    """Linear layers of these sizes, each followed by (LayerNorm and) the activation."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers.append(nn.Linear(inputs, outputs))
+        if layer_norm:
+            layers.append(nn.LayerNorm(outputs))
+        layers.append(activation())
+    return nn.Sequential(*layers)
+
+
+def vector_torso(
+    space: Box, hidden: Sequence[int], layer_norm: bool, scale: bool
+) -> tuple[nn.Module, int]:
+    """A torso for vector observations, and its number of features."""
+    inputs = int(np.prod(space.shape))
+    features = mlp([inputs, *hidden], nn.ReLU, layer_norm)
+    first = ScaleObservation(space) if scale else nn.Flatten()
+    return nn.Sequential(first, features), hidden[-1]
+
+
+def image_torso(space: Box, hidden: Sequence[int], layer_norm: bool) -> tuple[nn.Module, int]:
+    """A convolutional torso for images of bytes (Mnih et al. 2015), and its number of features.
+
+    From 36×36 pixels on it has the three layers of the paper; smaller images (MinAtar-like) get
+    two 3×3 layers without stride.
+    """
+    channels_last = space.shape[-1] <= 4 or space.shape[-1] < space.shape[0]
+    channels = space.shape[-1] if channels_last else space.shape[0]
+    smallest = min(space.shape[:2] if channels_last else space.shape[1:])
+    if smallest >= 36:
+        spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+    else:
+        spec = [(16, 3, 1), (32, 3, 1)]
+    layers: list[nn.Module] = [ScaleImage(channels_last)]
+    for filters, kernel, stride in spec:
+        layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+        channels = filters
+    layers.append(nn.Flatten())
+    with torch.no_grad():
+        blank = torch.zeros(1, *space.shape, dtype=torch.uint8)
+        inputs = nn.Sequential(*layers)(blank).shape[1]
+    return nn.Sequential(*layers, mlp([inputs, *hidden], nn.ReLU, layer_norm)), hidden[-1]
+
+
+class QNetwork(nn.Module):
+    """Action values: a torso that fits the observation space, and a plain or dueling head."""
+
+    def __init__(
+        self,
+        space: Box,
+        num_actions: int,
+        hidden: Sequence[int] = (128, 128),
+        dueling: bool = False,
+        layer_norm: bool = True,
+        scale_obs: bool = True,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            space: Observation space of one environment; bytes of rank 3 make it convolutional.
+            num_actions: Size of the discrete action space.
+            hidden: Width of each fully connected hidden layer.
+            dueling: Split the head into state value and advantages.
+            layer_norm: Normalise after each hidden layer, which keeps off-policy TD learning
+                stable (Gallici et al. 2025, PQN).
+            scale_obs: Scale bounded vector observations to [−1, 1] (images always are scaled).
+        """
+        super().__init__()
+        if len(space.shape) == 3 and space.dtype == np.uint8:
+            self.torso, features = image_torso(space, hidden, layer_norm)
+        else:
+            self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)
+        self.advantage = nn.Linear(features, num_actions)
+        self.value = nn.Linear(features, 1) if dueling else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations ``[B, *shape]`` to action values ``[B, A]``."""
+        features = self.torso(obs)
+        advantage = cast(Tensor, self.advantage(features))
+        return advantage if self.value is None else dueling(self.value(features), advantage)
+
+
+class VectorGenerator(nn.Module):
+    """Noise to levels in the unit cube: an MLP without normalisation, tanh at the end."""
+
+    def __init__(self, level_dim: int, noise_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+        """``noise_dim`` numbers in, ``level_dim`` coordinates in [−1, 1] out."""
+        super().__init__()
+        self.noise_dim = noise_dim
+        self.body = mlp([noise_dim, *hidden], nn.LeakyReLU, layer_norm=False)
+        self.head = nn.Linear(hidden[-1], level_dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``z [B, noise_dim]`` to levels ``[B, level_dim]`` in the unit cube."""
+        return torch.tanh(self.head(self.body(z)))
+
+
+class VectorDiscriminator(nn.Module):
+    """Two judgements of a level: is it like the reals, and would the policy solve it?
+
+    The two heads have bodies of their own: the gradient penalty wants the first smooth, while
+    the second must follow the frontier's edge.
+    """
+
+    def __init__(self, level_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+        """``level_dim`` coordinates in the unit cube in."""
+        super().__init__()
+        sizes = [level_dim, *hidden]
+        self.critic = nn.Sequential(
+            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
+        )
+        self.success_head = nn.Sequential(
+            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
+        )
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Realness logits ``[B]`` of levels ``[B, level_dim]`` in the unit cube."""
+        return cast(Tensor, self.critic(level)).squeeze(-1)
+
+    def success_logit(self, level: Tensor) -> Tensor:
+        """Logits ``[B]`` of p̂, the probability that the present policy solves the level."""
+        return cast(Tensor, self.success_head(level)).squeeze(-1)
+
+
+def generator_for(level_box: UnitBox, noise_dim: int, hidden: Sequence[int]) -> VectorGenerator:
+    """The generator that fits a level space; ``noise_dim`` 0 means max(8, 2·d)."""
+    return VectorGenerator(level_box.dim, noise_dim or max(8, 2 * level_box.dim), hidden)
+
+
+def discriminator_for(level_box: UnitBox, hidden: Sequence[int]) -> VectorDiscriminator:
+    """The discriminator that fits a level space."""
+    return VectorDiscriminator(level_box.dim, hidden)

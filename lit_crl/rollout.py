@@ -1,0 +1,175 @@
+"""Stepping the environments with the learner: exploration, resets to levels, outcomes."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_crl.archive import Archive
+from lit_crl.curriculum import SOURCES
+from lit_crl.replay import ReplayBuffer
+from lit_crl.seeding import random_stream
+
+#: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
+Actor = Callable[[Tensor, Tensor], Tensor]
+#: Gives ``n`` levels ``[n, d]`` and the index of each one's source ``[n]``.
+LevelSource = Callable[[int], tuple[Tensor, Tensor]]
+
+#: Every how many vector steps the states are put into the archive: neighbours in time are alike.
+VISIT_EVERY = 4
+
+
+@dataclass
+class EpisodeLog:
+    """What the finished training episodes looked like."""
+
+    returns: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    episodes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    solved: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+
+    def add(self, returns: Tensor, success: Tensor, source: Tensor, greedy: Tensor) -> None:
+        """Record finished episodes ``[m]``; only those of ``greedy`` environments are averaged."""
+        rows = zip(
+            returns.tolist(), success.tolist(), source.tolist(), greedy.tolist(), strict=True
+        )
+        for episode_return, solved, index, is_greedy in rows:
+            self.episodes[SOURCES[index]] += 1
+            self.solved[SOURCES[index]] += int(solved)
+            if is_greedy:
+                self.returns.append(episode_return)
+                self.successes.append(float(solved))
+
+
+class Rollout:
+    """Runs all environments in step and writes what happens to the replay and the archive."""
+
+    def __init__(
+        self,
+        env: Any,
+        replay: ReplayBuffer,
+        archive: Archive | None,
+        *,
+        gamma: float,
+        label_epsilon: float,
+        seed: int,
+    ) -> None:
+        """Start every environment at a target level.
+
+        Args:
+            env: The batched environment, see ``lit_crl.envs.LevelEnv``.
+            replay: Where transitions go.
+            archive: Where levels and outcomes go; None for an environment without levels.
+            gamma: Discount factor of one step.
+            label_epsilon: Episodes of environments that explore more than this say nothing
+                about the policy, so their outcomes are not recorded.
+            seed: Seed of the environments' own random streams.
+        """
+        self.env = env
+        self.replay = replay
+        self.archive = archive
+        self.gamma = gamma
+        self.label_epsilon = label_epsilon
+        options: dict[str, Tensor] = {}
+        self.level: Tensor | None = None
+        if archive is not None:
+            self.level = env.target_levels(env.num_envs, random_stream(seed, "first levels"))
+            options["levels"] = self.level = self.level.to(archive.tried.levels.device)
+        self.obs, _ = env.reset(seed=seed, options=options)
+        device = self.obs.device
+        self.done = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+        self.source = torch.zeros(env.num_envs, dtype=torch.int64, device=device)
+        self.episode_return = torch.zeros(env.num_envs, device=device)
+        # ε changes between batches; an episode is judged by the largest it was played with.
+        self.largest_epsilon = torch.zeros(env.num_envs, device=device)
+        self.env_steps = 0
+        self.log = EpisodeLog()
+
+    def step(self, act: Actor, epsilon: Tensor, draw_levels: LevelSource) -> None:
+        """One step of every environment; those that finished are first reset to new levels."""
+        if self.done.any():
+            self._reset(draw_levels)
+        self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
+        action = act(self.obs, epsilon)
+        next_obs, reward, terminated, truncated, info = self.env.step(action)
+        self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
+        self.episode_return += reward
+        self.obs, self.done = next_obs, terminated | truncated
+        self.env_steps += self.env.num_envs
+        if self.done.any():
+            self._finish(info["success"])
+        if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
+            self._visit()
+
+    def _visit(self) -> None:
+        if self.archive is not None and self.env.tracks_visited:
+            visited = self.env.current_levels()
+            self.archive.add_visited(visited[self.env.valid(visited)])
+
+    def _reset(self, draw_levels: LevelSource) -> None:
+        options: dict[str, Tensor] = {"reset_mask": self.done}
+        if self.level is not None:
+            levels, source = draw_levels(int(self.done.sum()))
+            self.level[self.done] = levels
+            self.source[self.done] = source
+            options["levels"] = self.level
+        obs, _ = self.env.reset(options=options)
+        fresh = self.done.view(-1, *[1] * (obs.ndim - 1))
+        self.obs = torch.where(fresh, obs, self.obs)
+        self.episode_return[self.done] = 0
+        self.largest_epsilon[self.done] = 0
+
+    def _finish(self, success: Tensor) -> None:
+        done = self.done
+        self.replay.add_final(self.obs, done)
+        judged = done & (self.largest_epsilon <= self.label_epsilon)
+        self.log.add(
+            self.episode_return[done], success[done], self.source[done], judged[done]
+        )
+        if self.archive is not None and self.level is not None and judged.any():
+            known = judged & self.level.isfinite().all(dim=1)
+            self.archive.add_outcomes(self.level[known], success[known])
+
+    def _restart_episodes(self) -> None:
+        """Cut the running episodes off as a time limit would: the environments lost theirs."""
+        self.replay.add_final(self.obs, ~self.done)
+        self.obs = self.env.current_observations()
+        for running in (self.done, self.source, self.episode_return, self.largest_epsilon):
+            running.zero_()
+        if self.level is not None:
+            self.level.copy_(self.env.levels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Running episodes, counters and the environments' states."""
+        return {
+            "obs": self.obs,
+            "done": self.done,
+            "source": self.source,
+            "level": self.level,
+            "episode_return": self.episode_return,
+            "largest_epsilon": self.largest_epsilon,
+            "env_steps": self.env_steps,
+            "env": self.env.state_dict(),
+            "returns": list(self.log.returns),
+            "successes": list(self.log.successes),
+            "episodes": dict(self.log.episodes),
+            "solved": dict(self.log.solved),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for name in ("obs", "done", "source", "episode_return", "largest_epsilon"):
+            getattr(self, name).copy_(state[name])
+        if self.level is not None:
+            self.level.copy_(state["level"])
+        self.env_steps = state["env_steps"]
+        self.env.load_state_dict(state["env"])
+        if not self.env.resumable:
+            self._restart_episodes()
+        self.log.returns.extend(state["returns"])
+        self.log.successes.extend(state["successes"])
+        self.log.episodes.update(state["episodes"])
+        self.log.solved.update(state["solved"])
