@@ -31,7 +31,7 @@ def novelty(levels: Tensor) -> Tensor:
 
 
 def frontier_weight(p: Tensor, novelty: Tensor, exponent: float, floor: float = 0.01) -> Tensor:
-    """w = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, clipped at 20 times its mean, ``[n]``.
+    """W = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, clipped at 20 times its mean, ``[n]``.
 
     The floor keeps every level possible; the clip keeps one lucky outlier from being all reals.
     """

@@ -1,12 +1,14 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict}``."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -58,8 +60,15 @@ class CreativeCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
-        if config.seed_everything is None or isinstance(config.seed_everything, bool):
-            raise ConfigError("seed_everything must be a number")
+        if isinstance(config.seed_everything, bool) or config.seed_everything < 0:
+            raise ConfigError(
+                f"seed_everything is {config.seed_everything}: give 0 or a whole number above it"
+            )
+        if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.accelerator is {config.trainer.accelerator}, but this machine has no "
+                "CUDA device: use --trainer.accelerator cpu"
+            )
         checkpoint = config.ckpt_path
         resume = self.subcommand != "fit" or checkpoint == "last"
         if checkpoint not in (None, "last") and self.subcommand != "fit":
@@ -76,7 +85,7 @@ class CreativeCLI(LightningCLI):
             checkpoint = "last"
         config.ckpt_path = self._checkpoint(checkpoint)
         if self.subcommand == "fit":
-            run_folder.make_writable(self.run_folder)
+            run_folder.check_writable(self.run_folder)
 
     def _checkpoint(self, given: str | None) -> str | None:
         if given is None:
@@ -92,7 +101,8 @@ class CreativeCLI(LightningCLI):
         """Add the run's callbacks and loggers to the Trainer's own."""
         config = self.config[self.subcommand]
         self.csv = MetricsCsv(self.run_folder)
-        self.report = RunReport(self.run_folder, config.experiment)
+        text = self._parser(self.subcommand).dump(config, skip_link_targets=True)
+        self.report = RunReport(self.run_folder, config.experiment, text)
         self.trainer_defaults["callbacks"] = [
             EnvStepProgress(),
             RecordMetrics(),
@@ -105,13 +115,12 @@ class CreativeCLI(LightningCLI):
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
     def before_fit(self) -> None:
-        """Write the resolved configuration; take up the metrics of a resumed run."""
+        """Take up the metrics of a resumed run; tell W&B the resolved configuration."""
         config = self.config[self.subcommand]
-        text = self._parser(self.subcommand).dump(config, skip_link_targets=True)
-        (self.run_folder / "config.yaml").write_text(text)
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update(yaml.safe_load(text), allow_val_change=True)
+                resolved = yaml.safe_load(self.report.config)
+                logger.experiment.config.update(resolved, allow_val_change=True)
         if config.ckpt_path is not None:
             saved = read_checkpoint(Path(config.ckpt_path))
             self.csv.resume(saved["lit_crl"]["env_steps"])
@@ -140,7 +149,7 @@ def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
     import wandb  # slow to import, and few runs need it
 
     mode = os.environ.get("WANDB_MODE")
-    has_key = bool(wandb.setup().settings.api_key or wandb.api.api_key)
+    has_key = wandb.login(prompt=False) if mode != "offline" else False
     if mode == "online" and not has_key:
         raise ConfigError(
             "WANDB_MODE is online, but W&B knows no key: run `wandb login`, or unset WANDB_MODE "
@@ -235,9 +244,19 @@ def run() -> None:
     try:
         main()
     except (ConfigError, ArgumentError, MisconfigurationException) as error:
-        sentence = " ".join(str(error).split())
-        print(f"lit_crl: {sentence}", file=sys.stderr)
+        print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def one_sentence(message: str) -> str:
+    """A library's message on one line, in words that do not need Python to be understood."""
+    sentence = " ".join(message.split())
+    sentence = re.sub(r"<class '([\w.]+)'>", r"\1", sentence)
+    sentence = re.sub(r"typing\.Literal\[([^]]*)\]", r"value out of \1", sentence)
+    sentence = re.sub(r'^Parser key "([^"]+)":', r"\1:", sentence)
+    if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):
+        sentence += "; `python -m lit_crl fit --help` lists every key"
+    return sentence
 
 
 def _quiet_libraries() -> None:
@@ -246,6 +265,8 @@ def _quiet_libraries() -> None:
 
     # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
     warnings.filterwarnings("ignore", message="(?s).*jsonargparse.*", category=DeprecationWarning)
+    # torch 2.13 deprecates what Lightning 2.6 asks of its trees of batches.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # main() may be called from a notebook or a test, whose own arguments are not ours.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -187,7 +187,10 @@ class Curriculum:
         if shares[2] and not len(self.archive):
             shares[1], shares[2] = shares[1] + shares[2], 0.0
         source = torch.multinomial(
-            torch.tensor(shares, device=self._levels.device), n, replacement=True, generator=self.rng
+            torch.tensor(shares, device=self._levels.device),
+            n,
+            replacement=True,
+            generator=self.rng,
         )
         drawn = torch.stack(
             [

@@ -6,8 +6,7 @@ when which phase runs, and every process of a data-parallel run does the same.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,35 +14,18 @@ from torch import Tensor
 
 from lit_crl import checks
 from lit_crl.archive import Archive
+from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Arm, Curriculum, Reals, Teacher, arm_shares
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
-from lit_crl.replay import GoalEnv, Hindsight, ReplayBuffer, Transitions
+from lit_crl.replay import GoalEnv, Hindsight, ReplayBuffer
 from lit_crl.rollout import Actor, Rollout
 from lit_crl.seeding import random_stream, stream_seed
 
 #: Equal shares: enough of the user's own task, enough breadth, enough frontier.
 EQUAL_MIX: Mapping[str, float] = {"target": 0.25, "reference": 0.25, "archive": 0.25, "gan": 0.25}
-
-
-class GanBatch(NamedTuple):
-    """Minibatches for the GAN phase, in the environment's units; leading dimensions ``[G, B]``."""
-
-    real: Tensor
-    label: Tensor
-    level: Tensor
-    success: Tensor
-
-
-class Batch(NamedTuple):
-    """What one ``training_step`` gets; ``gan`` is None when only the DQN phase runs."""
-
-    dqn: Transitions
-    gan: GanBatch | None
-    #: Share of the budget that is spent.
-    progress: float
 
 
 class ReplayDataModule(LightningDataModule):
@@ -174,7 +156,7 @@ class ReplayDataModule(LightningDataModule):
         zero_or_more = "warmup gan_updates novelty_exponent generated_levels"
         checks.non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
         checks.unit_interval(
-            **{f"data__{key}": given[key] for key in "gamma hindsight label_epsilon".split()},
+            **{f"data__{key}": given[key] for key in ["gamma", "hindsight", "label_epsilon"]},
             data__reference_reals=given["reference_reals"],
         )
         if given["batch_size"] > given["capacity"]:
@@ -211,7 +193,10 @@ class ReplayDataModule(LightningDataModule):
         if hasattr(self, "env"):
             return
         device = self._device()
-        self.env = self.make_env(self.num_envs, device)
+        try:
+            self.env = cast(LevelEnv, self.make_env(self.num_envs, device))
+        except ValueError as error:
+            raise ConfigError(f"data.env: {error}") from error
         if self.arm != "target" and self.env.level_space is None:
             raise ConfigError(
                 f"data.arm is {self.arm!r}, but {self.env.gymnasium_id or 'this environment'} has "
@@ -268,13 +253,14 @@ class ReplayDataModule(LightningDataModule):
         goals = cast(GoalEnv, self.env)
         return Hindsight(goals, self.hindsight, self.env.max_episode_steps, self.gamma)
 
-    def train_dataloader(self) -> "ReplayLoader":
+    def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
-        return ReplayLoader(self)
+        return ReplayLoader(self.batches, self.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        shape = (self.updates_per_batch, self.batch_size)
         while self.env_steps < self.warmup:
             self._step(learner.act, learner)
         while self.env_steps + self.steps_of_a_batch <= self.budget:
@@ -284,7 +270,8 @@ class ReplayDataModule(LightningDataModule):
                 self._step(learner.act, learner)
             self.batches_done += 1
             progress = self.env_steps / self.budget
-            batch = Batch(self._transitions(), self._gan_batch(learner), progress)
+            transitions = self.replay.sample(shape, self.rng, self._goals)
+            batch = Batch(transitions, self._gan_batch(learner), progress)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -302,10 +289,6 @@ class ReplayDataModule(LightningDataModule):
             lambda n: cast(Curriculum, curriculum).draw(n, teacher),
         )
 
-    def _transitions(self) -> Transitions:
-        shape = (self.updates_per_batch, self.batch_size)
-        return self.replay.sample(shape, self.rng, self._goals)
-
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.gan_updates > 0 and self.batches_done % self.gan_every == 0
         if not due or self.curriculum is None or self.archive is None:
@@ -316,17 +299,19 @@ class ReplayDataModule(LightningDataModule):
         n = shape[0] * shape[1]
         real, label = self.curriculum.reals(self.reals, n, self.reference_reals, teacher)
         level, success = self.archive.draw_outcomes(n, self.rng)
-        return GanBatch(*(field.unflatten(0, shape) for field in (real, label, level, success)))
+        return GanBatch(
+            *(field.view(*shape, *field.shape[1:]) for field in (real, label, level, success))
+        )
 
-    def val_dataloader(self) -> "SingleBatch":
+    def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
         return SingleBatch(self._evaluation(self.validation_episodes))
 
-    def test_dataloader(self) -> "SingleBatch":
+    def test_dataloader(self) -> SingleBatch:
         """One evaluation with many target episodes."""
         return SingleBatch(self._evaluation(self.test_episodes))
 
-    def predict_dataloader(self) -> "SingleBatch":
+    def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate."""
         return SingleBatch(self.generated_levels)
 
@@ -337,19 +322,8 @@ class ReplayDataModule(LightningDataModule):
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""
-        log = self.rollout.log
-        epsilon = self.epsilon
-        numbers = {"behaviour/epsilon": epsilon.mean().item()}
-        if log.returns:
-            numbers["behaviour/return_mean"] = sum(log.returns) / len(log.returns)
-            numbers["behaviour/success_rate"] = sum(log.successes) / len(log.successes)
-        for source, share in self.shares.items():
-            if share:
-                numbers[f"curriculum/{source}_episodes"] = log.episodes[source]
-                numbers[f"curriculum/{source}_solved"] = log.solved[source]
-        if self.curriculum is not None:
-            numbers |= self.curriculum.counts.rates()
-        return numbers
+        rates = self.curriculum.counts.rates() if self.curriculum else {}
+        return {"behaviour/epsilon": self.epsilon.mean().item()} | self.rollout.log.means() | rates
 
     def collected_state(self) -> dict[str, Any]:
         """Everything that was collected and every random stream of the data."""
@@ -389,35 +363,3 @@ class ReplayDataModule(LightningDataModule):
         if isinstance(batch, Batch) and batch.dqn.obs.device != device:
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         return batch
-
-
-class ReplayLoader:
-    """A plain sized iterable: Lightning neither prefetches from it nor touches its batches."""
-
-    def __init__(self, data: ReplayDataModule) -> None:
-        """Batches of ``data``."""
-        self.data = data
-
-    def __len__(self) -> int:
-        """Batches of one epoch."""
-        return self.data.batches_per_epoch
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches without end; the Trainer takes ``len`` of them an epoch."""
-        return self.data.batches()
-
-
-class SingleBatch:
-    """An epoch of one batch."""
-
-    def __init__(self, batch: Any) -> None:
-        """Hand out ``batch`` once an epoch."""
-        self.batch = batch
-
-    def __len__(self) -> int:
-        """One."""
-        return 1
-
-    def __iter__(self) -> Iterator[Any]:
-        """The batch."""
-        yield self.batch

@@ -5,13 +5,24 @@ Notation: ``q`` holds action values ``[..., A]``, ``action`` integer actions ``[
 truncation, so that a time limit is never mistaken for the end of the task.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 TDLoss = Literal["huber", "mse"]
+
+
+class Transitions(NamedTuple):
+    """A batch of (n-step) transitions; every field has the same leading dimensions."""
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_obs: Tensor
 
 
 def epsilon_ladder(num_envs: int, base: float = 0.4, exponent: float = 7.0) -> Tensor:
@@ -40,14 +51,14 @@ def q_of(q: Tensor, action: Tensor) -> Tensor:
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
-    """y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
+    """Y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
     return reward + discount * next_q.max(dim=-1).values
 
 
 def double_td_target(
     reward: Tensor, discount: Tensor, next_q: Tensor, next_q_online: Tensor
 ) -> Tensor:
-    """y = r + discount · Q⁻(s', argmax_a Q(s', a)), van Hasselt et al. 2016, eq. 4.
+    """Y = r + discount · Q⁻(s', argmax_a Q(s', a)), van Hasselt et al. 2016, eq. 4.
 
     ``next_q`` comes from the target network, ``next_q_online`` (which only selects) from the
     online one.
@@ -58,6 +69,28 @@ def double_td_target(
 def td_loss(q: Tensor, target: Tensor, kind: TDLoss = "huber") -> Tensor:
     """Mean Huber loss (threshold 1) or mean squared error between Q(s, a) and its target."""
     return F.huber_loss(q, target) if kind == "huber" else F.mse_loss(q, target)
+
+
+def dqn_loss(
+    q_network: Callable[[Tensor], Tensor],
+    target_network: Callable[[Tensor], Tensor],
+    transitions: Transitions,
+    kind: TDLoss,
+    double: bool,
+) -> tuple[Tensor, Tensor]:
+    """L_DQN of a minibatch, and the values Q(s, a) ``[B]`` that it was taken at.
+
+    Targets and loss are in float32 under mixed precision: their differences are small.
+    """
+    obs, action, reward, discount, next_obs = transitions
+    with torch.no_grad():
+        next_q = target_network(next_obs).float()
+        if double:
+            target = double_td_target(reward, discount, next_q, q_network(next_obs).float())
+        else:
+            target = td_target(reward, discount, next_q)
+    q = q_of(q_network(obs).float(), action)
+    return td_loss(q, target, kind), q.detach()
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:

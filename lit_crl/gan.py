@@ -5,13 +5,24 @@
 meant to be minimised. They are written with ``softplus`` on logits, which cannot overflow.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 GANLoss = Literal["relativistic", "non_saturating", "least_squares", "hinge"]
+
+
+class Critic(Protocol):
+    """A discriminator with a success head."""
+
+    def __call__(self, level: Tensor) -> Tensor:
+        """Realness logits ``[B]``."""
+
+    def success_logit(self, level: Tensor) -> Tensor:
+        """Logits ``[B]`` of p̂."""
 
 
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -25,7 +36,7 @@ def non_saturating_generator(fake: Tensor) -> Tensor:
 
 
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[softplus(−(D(x) − D(G(z))))], Jolicoeur-Martineau 2019; Huang et al. 2024 (R3GAN), eq. 2."""
+    """E[softplus(−(D(x) − D(G(z))))], Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024, eq. 2."""
     return F.softplus(fake - real).mean()
 
 
@@ -91,6 +102,40 @@ def gradient_penalty(logit: Tensor, level: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logit.sum(), level, create_graph=True)
     return 0.5 * gradient.flatten(1).square().sum(dim=1)
+
+
+def discriminator_losses(
+    discriminator: Callable[[Tensor], Tensor],
+    kind: GANLoss,
+    real: Tensor,
+    label: Tensor,
+    fake: Tensor,
+    r1: float,
+    r2: float,
+) -> dict[str, Tensor]:
+    """The adversarial loss and, if weighted, the penalty r1 · R1 + r2 · R2 of the critic.
+
+    ``real`` and ``fake`` are levels in the unit cube ``[B, d]``, ``label [B]`` as above.
+    """
+    both = torch.cat([real, fake]).requires_grad_(r1 + r2 > 0)
+    logit = discriminator(both).float()
+    real_logit, fake_logit = logit.chunk(2)
+    losses = {"gan/discriminator_loss": discriminator_loss(kind, real_logit, fake_logit, label)}
+    if r1 + r2 > 0:
+        at_real, at_fake = gradient_penalty(logit, both).chunk(2)
+        losses["gan/penalty"] = r1 * at_real.mean() + r2 * at_fake.mean()
+    return losses
+
+
+def generator_losses(
+    discriminator: Critic, kind: GANLoss, real: Tensor, fake: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Challenge and L_GAN of generated levels ``fake [B, d]``, through a frozen discriminator."""
+    with torch.no_grad():
+        real_logit = discriminator(real).float()
+    adversarial = generator_loss(kind, real_logit, discriminator(fake).float())
+    p = torch.sigmoid(discriminator.success_logit(fake).float())
+    return challenge(p), adversarial
 
 
 def learnability(p: Tensor) -> Tensor:

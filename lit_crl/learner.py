@@ -15,8 +15,14 @@ from lit_crl import checks, dqn, gan
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.levels import UnitBox
-from lit_crl.networks import QNetwork, discriminator_for, generator_for
-from lit_crl.replay import Transitions
+from lit_crl.loss_sums import LossSums
+from lit_crl.networks import (
+    QNetwork,
+    VectorDiscriminator,
+    VectorGenerator,
+    discriminator_for,
+    generator_for,
+)
 from lit_crl.seeding import random_stream
 
 
@@ -42,9 +48,9 @@ class CreativeLearner(LightningModule):
 
     q_network: QNetwork
     target_network: QNetwork
-    generator: nn.Module
-    generator_ema: nn.Module
-    discriminator: nn.Module
+    generator: VectorGenerator
+    generator_ema: VectorGenerator
+    discriminator: VectorDiscriminator
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class CreativeLearner(LightningModule):
         dueling: bool = False,
         layer_norm: bool = True,
         scale_obs: bool = True,
-        double: bool = True,
+        double_dqn: bool = True,
         td_loss: dqn.TDLoss = "huber",
         target_rate: float = 0.005,
         target_period: int = 1,
@@ -79,7 +85,7 @@ class CreativeLearner(LightningModule):
             layer_norm: LayerNorm after each hidden layer of the Q-network.
             scale_obs: Scale bounded vector observations to [−1, 1]; turn it off where the bounds
                 say little of the scale that matters.
-            double: Double DQN: the online network selects the bootstrap action.
+            double_dqn: The online network selects the bootstrap action.
             td_loss: ``huber`` or ``mse``.
             target_rate: Share of the online weights that goes into the target network at each
                 sync; 1 is a hard copy, less is a Polyak average.
@@ -128,7 +134,7 @@ class CreativeLearner(LightningModule):
         self.automatic_optimization = False
         self.hidden, self.gan_hidden = hidden, gan_hidden
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
-        self.double = double
+        self.double_dqn = double_dqn
         self.td_loss = td_loss
         self.target_rate, self.target_period = target_rate, target_period
         self.max_grad_norm = max_grad_norm
@@ -163,7 +169,7 @@ class CreativeLearner(LightningModule):
         )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.has_gan = env.level_space is not None
-        if env.level_space is not None:
+        if self.has_gan:
             self.box = UnitBox.of(env.level_space)
             self.generator = generator_for(self.box, self.noise_dim, self.gan_hidden)
             self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False)
@@ -211,7 +217,7 @@ class CreativeLearner(LightningModule):
 
     def draw_noise(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise z for ``n`` levels, ``[n, noise_dim]``."""
-        size = (n, int(cast(Any, self.generator).noise_dim))
+        size = (n, self.generator.noise_dim)
         return torch.randn(size, generator=rng or self.rng("z"), device=self.device)
 
     @torch.no_grad()
@@ -237,7 +243,7 @@ class CreativeLearner(LightningModule):
     @torch.no_grad()
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
-        return torch.sigmoid(cast(Any, self.discriminator).success_logit(self.box.to_unit(levels)))
+        return torch.sigmoid(self.discriminator.success_logit(self.box.to_unit(levels)))
 
     # Training
 
@@ -247,40 +253,42 @@ class CreativeLearner(LightningModule):
         if batch.gan is not None:
             self._gan_phase(batch.gan)
 
-    def _dqn_phase(self, stack: Transitions, progress: float) -> None:
+    def _dqn_phase(self, stack: dqn.Transitions, progress: float) -> None:
         optimizer = self._optimizers()[0]
         for group in optimizer.param_groups:
             group["lr"] = self._q_lr * (1 - progress * (1 - self.final_lr))
         for transitions in zip(*(field.unbind() for field in stack), strict=True):
-            loss, q = self.dqn_loss(Transitions(*transitions))
+            loss, q = dqn.dqn_loss(
+                self.q_network,
+                self.target_network,
+                dqn.Transitions(*transitions),
+                self.td_loss,
+                self.double_dqn,
+            )
             self._descend(optimizer, loss)
             self.updates += 1
             if self.updates % self.target_period == 0:
                 dqn.polyak_update(self.target_network, self.q_network, self.target_rate)
             self.losses.add({"dqn/loss": loss, "dqn/q_mean": q.mean()})
 
-    def dqn_loss(self, transitions: Transitions) -> tuple[Tensor, Tensor]:
-        """L_DQN of a minibatch, and the values Q(s, a) ``[B]`` that it was taken at."""
-        obs, action, reward, discount, next_obs = transitions
-        with torch.no_grad():
-            next_q = self.target_network(next_obs).float()
-            if self.double:
-                online = self.q_network(next_obs).float()
-                target = dqn.double_td_target(reward, discount, next_q, online)
-            else:
-                target = dqn.td_target(reward, discount, next_q)
-        q = dqn.q_of(self.q_network(obs).float(), action)
-        return dqn.td_loss(q, target, self.td_loss), q.detach()
-
     def _gan_phase(self, stack: Any) -> None:
         _, discriminator_optimizer, generator_optimizer = self._optimizers()
         for real, label, level, success in zip(*(f.unbind() for f in stack), strict=True):
             real, level = self.box.to_unit(real), self.box.to_unit(level)
             z = self.draw_noise(len(real))
-            losses = self.discriminator_losses(real, label, level, success, z)
-            self._descend(discriminator_optimizer, sum(losses.values(), torch.zeros(())))
+            with torch.no_grad():
+                fake = self.generator(z)
+            losses = gan.discriminator_losses(
+                self.discriminator, self.gan_loss, real, label, fake, self.r1, self.r2
+            )
+            losses["gan/success_loss"] = gan.success_loss(
+                self.discriminator.success_logit(level).float(), success
+            )
+            self._descend(discriminator_optimizer, torch.stack(list(losses.values())).sum())
             self.discriminator.requires_grad_(False)
-            challenge, adversarial = self.generator_losses(real, z)
+            challenge, adversarial = gan.generator_losses(
+                self.discriminator, self.gan_loss, real, self.generator(z)
+            )
             self._descend(generator_optimizer, challenge + self.lambda_gan * adversarial)
             self.discriminator.requires_grad_(True)
             dqn.polyak_update(self.generator_ema, self.generator, self.ema_rate)
@@ -288,47 +296,11 @@ class CreativeLearner(LightningModule):
             losses |= {"gan/challenge": challenge, "gan/generator_loss": adversarial}
             self.losses.add(losses)
 
-    def discriminator_losses(
-        self, real: Tensor, label: Tensor, level: Tensor, success: Tensor, z: Tensor
-    ) -> dict[str, Tensor]:
-        """The parts of L_D; levels are in the unit cube.
-
-        Args:
-            real: Real levels ``[B, d]``.
-            label: 1 where a real level is a positive one, ``[B]`` (least squares only).
-            level: Levels that episodes started at ``[B, d]``.
-            success: How those episodes ended, 0 or 1, ``[B]``.
-            z: Noise of the generated levels ``[B, noise_dim]``.
-        """
-        with torch.no_grad():
-            fake = self.generator(z)
-        both = torch.cat([real, fake]).requires_grad_(self.r1 + self.r2 > 0)
-        logit = self.discriminator(both).float()
-        real_logit, fake_logit = logit.chunk(2)
-        success_logit = cast(Any, self.discriminator).success_logit(level).float()
-        losses = {
-            "gan/discriminator_loss": gan.discriminator_loss(
-                self.gan_loss, real_logit, fake_logit, label
-            ),
-            "gan/success_loss": gan.success_loss(success_logit, success),
-        }
-        if self.r1 + self.r2 > 0:
-            at_real, at_fake = gan.gradient_penalty(logit, both).chunk(2)
-            losses["gan/penalty"] = self.r1 * at_real.mean() + self.r2 * at_fake.mean()
-        return losses
-
-    def generator_losses(self, real: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Challenge and L_GAN of the generator, through the frozen discriminator."""
-        fake = self.generator(z)
-        with torch.no_grad():
-            real_logit = self.discriminator(real).float()
-        adversarial = gan.generator_loss(self.gan_loss, real_logit, self.discriminator(fake).float())
-        p = torch.sigmoid(cast(Any, self.discriminator).success_logit(fake).float())
-        return gan.challenge(p), adversarial
-
     def _optimizers(self) -> list[LightningOptimizer]:
-        optimizers = self.optimizers()
-        return cast(Any, optimizers if isinstance(optimizers, list) else [optimizers])
+        optimizers: Any = self.optimizers()
+        return cast(
+            list[LightningOptimizer], optimizers if isinstance(optimizers, list) else [optimizers]
+        )
 
     def _descend(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
@@ -379,37 +351,3 @@ class CreativeLearner(LightningModule):
         self.losses.load_state_dict(saved["losses"])
         for purpose, state in saved["rngs"].items():
             self.rng(purpose).set_state(state.cpu())
-
-
-class LossSums:
-    """Running sums of losses, kept as tensors so that no update waits for a number."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Add one update's losses."""
-        for name, loss in losses.items():
-            detached = loss.detach()
-            if name in self._sums:
-                self._sums[name] += detached
-                self._counts[name] += 1
-            else:
-                self._sums[name], self._counts[name] = detached.clone(), 1
-
-    def pop_means(self) -> dict[str, float]:
-        """The means since the last call, which this forgets."""
-        means = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
-        return means
-
-    def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
-        return {"sums": dict(self._sums), "counts": dict(self._counts)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

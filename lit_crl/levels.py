@@ -24,12 +24,14 @@ class UnitBox(nn.Module):
         self.register_buffer("high", high.float(), persistent=False)
 
     @classmethod
-    def of(cls, space: Box) -> Self:
+    def of(cls, space: Box | None) -> Self:
         """The map of a bounded space.
 
         Raises:
-            ValueError: If a bound is infinite.
+            ValueError: If there is no space, or a bound is infinite.
         """
+        if space is None:
+            raise ValueError("the environment has no level_space: there are no levels to scale")
         low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
         if not (low.isfinite().all() and high.isfinite().all()):
             raise ValueError(f"level_space must have finite bounds, got {space}: give low and high")

@@ -5,6 +5,7 @@ A network for grid-shaped levels belongs here too, beside the vector ones, and i
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -59,7 +60,7 @@ class ScaleImage(nn.Module):
 def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
     """Linear layers of these sizes, each followed by (LayerNorm and) the activation."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers.append(nn.Linear(inputs, outputs))
         if layer_norm:
             layers.append(nn.LayerNorm(outputs))
@@ -86,10 +87,7 @@ def image_torso(space: Box, hidden: Sequence[int], layer_norm: bool) -> tuple[nn
     channels_last = space.shape[-1] <= 4 or space.shape[-1] < space.shape[0]
     channels = space.shape[-1] if channels_last else space.shape[0]
     smallest = min(space.shape[:2] if channels_last else space.shape[1:])
-    if smallest >= 36:
-        spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-    else:
-        spec = [(16, 3, 1), (32, 3, 1)]
+    spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
     layers: list[nn.Module] = [ScaleImage(channels_last)]
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]

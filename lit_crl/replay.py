@@ -8,26 +8,15 @@ observation, and an n-step window stop where its episode stops.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lit_crl.dqn import n_step
+from lit_crl.dqn import Transitions, n_step
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
-
-
-class Transitions(NamedTuple):
-    """A batch of (n-step) transitions; every field has the same leading dimensions."""
-
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    discount: Tensor
-    next_obs: Tensor
 
 
 class GoalEnv(Protocol):
@@ -41,14 +30,6 @@ class GoalEnv(Protocol):
 
     def goal_reward(self, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and termination that arriving at ``next_obs`` gives under its own goal."""
-
-
-@dataclass
-class _Rows:
-    """Where a sampled batch lives: flat row numbers of the window, ``[B, n]``, and of its end."""
-
-    window: Tensor
-    end: Tensor
 
 
 class ReplayBuffer:
@@ -148,7 +129,7 @@ class ReplayBuffer:
         pick = torch.randint(len(starts), (batch,), generator=rng, device=starts.device)
         start = starts.index_select(0, pick)
         transitions = self.gather(start) if goals is None else goals.gather(self, start, rng)
-        return Transitions(*(field.unflatten(0, shape) for field in transitions))
+        return Transitions(*(field.view(*shape, *field.shape[1:]) for field in transitions))
 
     def window(self, start: Tensor) -> Tensor:
         """Flat row numbers of the n + 1 rows from each ``start [B]`` on, ``[B, n + 1]``."""
@@ -178,7 +159,7 @@ class ReplayBuffer:
     @staticmethod
     def take(field: Tensor, rows: Tensor) -> Tensor:
         """``field`` at a table of rows ``[B, n]``; ``index_select`` is the fastest gather."""
-        return field.index_select(0, rows.reshape(-1)).unflatten(0, rows.shape)
+        return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that was stored, as tensors."""
@@ -236,9 +217,7 @@ class Hindsight:
         pick: Callable[[Tensor], Tensor] = lambda own: torch.where(  # noqa: E731
             chosen[:, None], self.env.relabel(own, goal), own
         )
-        return transitions._replace(
-            obs=pick(transitions.obs), next_obs=pick(transitions.next_obs)
-        )
+        return transitions._replace(obs=pick(transitions.obs), next_obs=pick(transitions.next_obs))
 
     def _future(self, replay: ReplayBuffer, start: Tensor, rng: torch.Generator) -> Tensor:
         """An observation drawn uniformly from those that followed ``start`` in its episode."""

@@ -43,6 +43,17 @@ class EpisodeLog:
                 self.returns.append(episode_return)
                 self.successes.append(float(solved))
 
+    def means(self) -> dict[str, float]:
+        """As metrics: recent return and success, and episodes by the source of their level."""
+        numbers: dict[str, float] = {}
+        if self.returns:
+            numbers["behaviour/return_mean"] = sum(self.returns) / len(self.returns)
+            numbers["behaviour/success_rate"] = sum(self.successes) / len(self.successes)
+        for source in SOURCES:
+            numbers[f"curriculum/{source}_episodes"] = self.episodes[source]
+            numbers[f"curriculum/{source}_solved"] = self.solved[source]
+        return numbers
+
 
 class Rollout:
     """Runs all environments in step and writes what happens to the replay and the archive."""
@@ -126,9 +137,7 @@ class Rollout:
         done = self.done
         self.replay.add_final(self.obs, done)
         judged = done & (self.largest_epsilon <= self.label_epsilon)
-        self.log.add(
-            self.episode_return[done], success[done], self.source[done], judged[done]
-        )
+        self.log.add(self.episode_return[done], success[done], self.source[done], judged[done])
         if self.archive is not None and self.level is not None and judged.any():
             known = judged & self.level.isfinite().all(dim=1)
             self.archive.add_outcomes(self.level[known], success[known])

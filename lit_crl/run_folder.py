@@ -1,6 +1,7 @@
 """Where a run lives, ``<root>/<experiment>/<name>``, and where configurations are found."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from lit_crl.checks import ConfigError
@@ -85,17 +86,19 @@ def _numbered(seed: int, number: int) -> str:
     return f"seed{seed}" if number == 1 else f"seed{seed}-{number}"
 
 
-def make_writable(folder: Path) -> None:
-    """Create ``folder`` and see that it can be written to.
+def check_writable(folder: Path) -> None:
+    """See that ``folder`` can be written to, before an hour is spent; it is not created.
 
     Raises:
         ConfigError: If it cannot.
     """
+    existed = folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if not existed:
+            folder.rmdir()
     except OSError as error:
         raise ConfigError(
             f"cannot write to the run folder {folder} ({os.strerror(error.errno or 0)}): choose "

@@ -103,7 +103,8 @@ class RecordMetrics(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` batches."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if data.batches_done % trainer.log_every_n_steps == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if data.batches_done % every == 0:
             # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
             self._last |= pl_module.losses.pop_means()  # type: ignore[union-attr, operator]
             learner: Any = pl_module

@@ -1,5 +1,6 @@
 """The end of a run: a table of what was reached, and the files that hold it."""
 
+import csv
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -36,11 +38,13 @@ ROWS = {
 
 
 def git_commit() -> str | None:
-    """The checked-out commit, or None outside a git checkout."""
+    """The commit of the checkout that this code runs from, or None if it was installed."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
@@ -62,9 +66,10 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 class RunReport(Callback):
     """Counts wall time and evaluation steps; writes test.json, summary.json and the figures."""
 
-    def __init__(self, folder: Path, experiment: str) -> None:
-        """Report on ``experiment`` into ``folder``."""
+    def __init__(self, folder: Path, experiment: str, config: str) -> None:
+        """Report on ``experiment`` into ``folder``; ``config`` is the resolved YAML."""
         self.folder = folder
+        self.config = config
         self.experiment = experiment
         self.console = Console(highlight=False, soft_wrap=True)
         self.wall_seconds = 0.0
@@ -73,7 +78,10 @@ class RunReport(Callback):
         self._started: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; keep the configuration, now that nothing can be wrong with it."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(self.config)
         self._started = time.monotonic()
 
     def _tick(self) -> None:
@@ -104,7 +112,26 @@ class RunReport(Callback):
         results = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(results, self.folder / "test.json")
-        self._print("Test: greedy policy on levels that training never saw", results)
+        if not self.wall_seconds:  # after a fit, the summary shows these numbers and more
+            self._print("Test: greedy policy on levels that training never saw", results)
+            self.console.print(f"Written to {self.folder / 'test.json'}")
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        """Write generated levels, from hard to easy, as a table in the environment's units."""
+        env = trainer.datamodule.env  # type: ignore[attr-defined]
+        path = self.folder / "predicted_levels.csv"
+        order = outputs["p_hat"].argsort()
+        rows = torch.cat([outputs["p_hat"][:, None], outputs["levels"]], dim=1)[order].tolist()
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["p_hat", *env.level_names])
+            writer.writerows(rows)
+        p_hat = outputs["p_hat"]
+        self.console.print(
+            f"{len(rows)} generated levels, p̂ from {p_hat.min():.2f} to {p_hat.max():.2f}: {path}"
+        )
 
     def _print(self, title: str, numbers: dict[str, float]) -> None:
         table = Table(title=title, title_justify="left", show_header=False)
@@ -162,11 +189,11 @@ class RunReport(Callback):
         if recorder.snapshots:
             figure = figures.generated_levels(recorder.snapshots, data.env)
             figures.save(figure, folder / "generated_levels.png")
-            arrays = {
-                key: np.stack([np.asarray(snapshot[key]) for snapshot in recorder.snapshots])
+            steps, levels, p_hat = (
+                np.stack([np.asarray(snapshot[key]) for snapshot in recorder.snapshots])
                 for key in ("env_steps", "levels", "p_hat")
-            }
-            np.savez(self.folder / "levels.npz", **arrays)
+            )
+            np.savez(self.folder / "levels.npz", env_steps=steps, levels=levels, p_hat=p_hat)
 
     def state_dict(self) -> dict[str, Any]:
         """Clock and counts."""

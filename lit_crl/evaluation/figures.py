@@ -7,12 +7,13 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt  # noqa: E402 - the backend must be chosen first
-import numpy as np  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from lit_crl.envs import LevelEnv  # noqa: E402
+from lit_crl.envs import LevelEnv
+from lit_crl.envs.interface import draw_box
 
 #: Okabe & Ito's colours, which remain distinct under colour blindness.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
@@ -54,7 +55,9 @@ def learning_curve(rows: Rows, title: str) -> Figure:
     return figure
 
 
-def generated_levels(snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, panels: int = 6) -> Figure:
+def generated_levels(
+    snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, panels: int = 6
+) -> Figure:
     """Generated levels at several moments of training, coloured by p̂, over the task's picture.
 
     Args:
@@ -78,7 +81,7 @@ def generated_levels(snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, pane
     points = None
     for axes, index in zip(grid.flat, chosen, strict=False):
         snapshot = snapshots[index]
-        env.draw_level_plane(axes)
+        _draw_task(axes, env)
         points = axes.scatter(
             snapshot["levels"][:, across],
             snapshot["levels"][:, up],
@@ -99,8 +102,19 @@ def generated_levels(snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, pane
     figure.suptitle("Levels that the GAN generates, over training")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=len(handles), frameon=False
+        )
     return figure
+
+
+def _draw_task(axes: Axes, env: LevelEnv) -> None:
+    """The task's own picture, or the bounds of its level space if it has none."""
+    draw = getattr(env, "draw_level_plane", None)
+    if draw is not None:
+        draw(axes)
+    elif env.level_space is not None:
+        draw_box(axes, env.level_space, env.level_names, env.level_plane)
 
 
 def _label_edges(axes: Axes) -> None:

@@ -6,7 +6,7 @@ never, leaves the trained weights as they are, bit for bit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from lit_crl.curriculum import on_frontier, unique_rate
 from lit_crl.dqn import epsilon_greedy
-from lit_crl.envs import GymnasiumEnv, LevelEnv
+from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.levels import UnitBox
 from lit_crl.seeding import random_stream, stream_seed
 
@@ -110,14 +110,17 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Make the environments once; every call of ``run`` plays the same episodes anew."""
-        own = self.make_env(1, self.device)
+        own = self._make(1)
         self._own = own
         self._success: Callable[[Tensor, Tensor], Tensor] | None = None
-        if own.gymnasium_id is not None and not isinstance(own, GymnasiumEnv):
+        if isinstance(own, BatchedEnv) and own.gymnasium_id is not None:
             self._success = own.success
             self._target: LevelEnv = GymnasiumEnv(self.episodes, self.device, id=own.gymnasium_id)
         else:
-            self._target = self.make_env(self.episodes, self.device)
+            self._target = self._make(self.episodes)
+
+    def _make(self, num_envs: int) -> LevelEnv:
+        return cast(LevelEnv, self.make_env(num_envs, self.device))
 
     def run(self, judge: Judge, has_gan: bool) -> dict[str, float]:
         """Metrics of the present policy, and of the present generator if there is one."""
@@ -144,7 +147,7 @@ class Evaluation:
     def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
         results: dict[str, float] = {}
         for name, levels in self._own.heldout().items():
-            env = self.make_env(len(levels), self.device)
+            env = self._make(len(levels))
             episodes = run_episodes(
                 env, lambda obs: judge.action_values(obs).argmax(1), seed=self.seed, levels=levels
             )
@@ -156,9 +159,7 @@ class Evaluation:
     def _generated_metrics(self, judge: Judge) -> dict[str, float]:
         """Play generated levels 16 times each with a little exploration, and compare with p̂."""
         rng = random_stream(self.seed, "generated evaluation", device=self.device)
-        space = self._own.level_space
-        assert space is not None  # without levels there is no generator, see ``run``
-        box = UnitBox.of(space).to(self.device)
+        box = UnitBox.of(self._own.level_space).to(self.device)
         levels = judge.generate_levels(judge.draw_noise(self.generated, rng))
         valid = self._own.valid(levels)
         results = {
@@ -169,7 +170,7 @@ class Evaluation:
             return results | {"levels_frontier_rate": 0.0}
         played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
         episodes = run_episodes(
-            self.make_env(len(played), self.device),
+            self._make(len(played)),
             lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
             seed=self.seed,
             levels=played,

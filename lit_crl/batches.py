@@ -1,0 +1,59 @@
+"""What a ``training_step`` gets, and the iterables that hand it out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lit_crl.dqn import Transitions
+
+
+class GanBatch(NamedTuple):
+    """Minibatches for the GAN phase, in the environment's units; leading dimensions ``[G, B]``."""
+
+    real: Tensor
+    label: Tensor
+    level: Tensor
+    success: Tensor
+
+
+class Batch(NamedTuple):
+    """What one ``training_step`` gets; ``gan`` is None when only the DQN phase runs."""
+
+    dqn: Transitions
+    gan: GanBatch | None
+    #: Share of the budget that is spent.
+    progress: float
+
+
+class ReplayLoader:
+    """A plain sized iterable: Lightning neither prefetches from it nor touches its batches."""
+
+    def __init__(self, batches: Callable[[], Iterator[Batch]], length: int) -> None:
+        """``length`` of the ``batches`` make an epoch."""
+        self._batches = batches
+        self._length = length
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches until the budget is spent; the Trainer takes ``len`` of them an epoch."""
+        return self._batches()
+
+
+class SingleBatch:
+    """An epoch of one batch."""
+
+    def __init__(self, batch: Any) -> None:
+        """Hand out ``batch`` once an epoch."""
+        self.batch = batch
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batch."""
+        yield self.batch
