@@ -1,5 +1,6 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict}``."""
 
+import logging
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from lit_crl import run_folder
+from lit_crl import checks, run_folder
 from lit_crl.callbacks import (
     EnvStepProgress,
     MetricsCsv,
@@ -51,19 +52,30 @@ class CreativeCLI(LightningCLI):
             default="csv",
             help="metrics.csv alone, or Weights & Biases as well (offline without an account).",
         )
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=1,
+            help="CPU threads of one tensor operation; more only pay for large networks.",
+        )
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: on resume the command line beats the checkpoint."""
 
+    def _set_seed(self) -> None:
+        """Seed the global streams, which initialise the networks."""
+        seed = self.config[self.subcommand].seed_everything
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}: give a whole number from 0 to 2³² − 1")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
-        if isinstance(config.seed_everything, bool) or config.seed_everything < 0:
-            raise ConfigError(
-                f"seed_everything is {config.seed_everything}: give 0 or a whole number above it"
-            )
+        checks.positive(threads=config.threads)
+        torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
                 f"trainer.accelerator is {config.trainer.accelerator}, but this machine has no "
@@ -261,10 +273,8 @@ def one_sentence(message: str) -> str:
 
 def _quiet_libraries() -> None:
     """Silence what users can do nothing about, each by name."""
-    import logging
-
     # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
-    warnings.filterwarnings("ignore", message="(?s).*jsonargparse.*", category=DeprecationWarning)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # torch 2.13 deprecates what Lightning 2.6 asks of its trees of batches.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # main() may be called from a notebook or a test, whose own arguments are not ours.

@@ -1,7 +1,7 @@
 """How much each environment explores: ε of every environment as a function of env steps."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,15 +10,16 @@ from lit_crl.checks import positive, unit_interval
 from lit_crl.dqn import epsilon_ladder
 
 
-class Exploration(Protocol):
-    """Anything that gives each of ``num_envs`` environments its ε, ``[num_envs]``."""
+class Exploration(ABC):
+    """What gives each environment its ε; a class, so that YAML can name it and its numbers."""
 
+    @abstractmethod
     def __call__(self, num_envs: int, env_steps: int) -> Tensor:
         """ε of every environment after ``env_steps`` env steps."""
 
 
 @dataclass
-class EpsilonLadder:
+class EpsilonLadder(Exploration):
     """A fixed ε for each environment, from exploratory to nearly greedy (Ape-X).
 
     Args:
@@ -40,7 +41,7 @@ class EpsilonLadder:
 
 
 @dataclass
-class LinearEpsilon:
+class LinearEpsilon(Exploration):
     """The same ε for all environments, falling linearly (Mnih et al. 2015).
 
     Args:

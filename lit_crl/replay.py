@@ -14,6 +14,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from lit_crl.checks import ConfigError
 from lit_crl.dqn import Transitions, n_step
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
@@ -54,13 +55,13 @@ class ReplayBuffer:
             device: Where the rows live and batches are made.
 
         Raises:
-            ValueError: If fewer than ``n_steps + 2`` rows would fall to each environment.
+            ConfigError: If fewer than ``n_steps + 2`` rows would fall to each environment.
         """
         self.length = capacity // num_envs
         self.num_envs = num_envs
         self.n_steps = n_steps
         if self.length < n_steps + 2:
-            raise ValueError(
+            raise ConfigError(
                 f"data.capacity is {capacity}, too small for {num_envs} environments and "
                 f"{n_steps}-step transitions: give at least {(n_steps + 2) * num_envs}"
             )

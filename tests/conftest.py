@@ -1,0 +1,170 @@
+"""Tiny runs that the tests share: a car with short episodes, a run of seconds, bitwise equality."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch import Tensor
+
+from lit_crl import CreativeLearner, ReplayDataModule
+from lit_crl.batches import ReplayLoader
+from lit_crl.envs import LevelEnv, MountainCar
+
+
+class ShortCar(MountainCar):
+    """A mountain car that gives up after 25 steps, and that is evaluated in itself."""
+
+    max_episode_steps = 25
+    gymnasium_id = None
+
+
+#: Small networks, and a GAN phase soon.
+LEARNER: dict[str, Any] = {"hidden": (16, 16), "gan_hidden": (16, 16)}
+DATA: dict[str, Any] = {
+    "env_steps": 1_200,
+    "num_envs": 8,
+    "capacity": 2_000,
+    "warmup": 200,
+    "batch_size": 32,
+    "updates_per_batch": 2,
+    "gan_every": 4,
+    "gan_updates": 2,
+    "gan_batch_size": 32,
+    "min_outcomes": 8,
+    "tried": 256,
+    "visited": 512,
+    "label_epsilon": 1.0,
+    "validate_every": 330,
+    "validation_episodes": 4,
+    "test_episodes": 6,
+    "generated_levels": 4,
+}
+
+
+@dataclass
+class Run:
+    """A learner, its data and the Trainer that brings them together."""
+
+    learner: CreativeLearner
+    data: ReplayDataModule
+    trainer: Trainer
+
+    def fit(self, checkpoint: Path | None = None) -> "Run":
+        path = None if checkpoint is None else str(checkpoint)
+        self.trainer.fit(self.learner, datamodule=self.data, ckpt_path=path)
+        return self
+
+    def weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(dict(self.learner.state_dict()))
+
+    def everything(self) -> dict[str, Any]:
+        """All that a run consists of: networks, optimizers, counters, streams, collected data."""
+        checkpoint: dict[str, Any] = {}
+        self.learner.on_save_checkpoint(checkpoint)
+        state = {
+            "weights": dict(self.learner.state_dict()),
+            "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
+            "learner": checkpoint["lit_crl"],
+            "data": self.data.collected_state(),
+        }
+        return copy.deepcopy(state)
+
+
+def make_trainer(**changes: Any) -> Trainer:
+    settings = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": -1,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "inference_mode": False,
+    }
+    return Trainer(**{**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """``make_run(env=..., learner={...}, seed=..., validate=..., **data)`` prepares a run."""
+
+    def make(
+        env: Callable[..., Any] = ShortCar,
+        learner: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        validate: bool = True,
+        callbacks: Sequence[Callback] = (),
+        trainer: Mapping[str, Any] | None = None,
+        **data: Any,
+    ) -> Run:
+        settings = {"callbacks": list(callbacks), "limit_val_batches": 1.0 if validate else 0}
+        run = Run(
+            CreativeLearner(**{**LEARNER, "seed": seed, **(learner or {})}),
+            ReplayDataModule(env, **{**DATA, "seed": seed, **data}),
+            make_trainer(**settings, **(trainer or {})),
+        )
+        torch.manual_seed(seed)  # draws the weights, as seed_everything does on the command line
+        return run
+
+    return make
+
+
+class GivenBatches(LightningDataModule):
+    """Data that hands out prepared batches."""
+
+    def __init__(self, env: LevelEnv, given: list[Any]) -> None:
+        super().__init__()
+        self.env = env
+        self.given = given
+
+    def train_dataloader(self) -> ReplayLoader:
+        return ReplayLoader(lambda: iter(self.given), len(self.given))
+
+    def val_dataloader(self) -> ReplayLoader:
+        return ReplayLoader(lambda: iter([]), 0)
+
+
+@pytest.fixture(scope="session")
+def train_on() -> Callable[..., Trainer]:
+    """``train_on(learner, batches, env)`` runs one epoch of ``training_step`` over ``batches``."""
+
+    def train(learner: CreativeLearner, batches: Iterable[Any], env: LevelEnv) -> Trainer:
+        trainer = make_trainer(max_epochs=1, limit_val_batches=0)
+        trainer.fit(learner, datamodule=GivenBatches(env, list(batches)))
+        return trainer
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def short_car() -> type[ShortCar]:
+    return ShortCar
+
+
+def _difference(first: Any, second: Any, path: str) -> str | None:
+    if isinstance(first, Tensor):
+        equal = isinstance(second, Tensor) and first.dtype == second.dtype
+        return None if equal and torch.equal(first, second) else path
+    if isinstance(first, Mapping):
+        if not isinstance(second, Mapping) or first.keys() != second.keys():
+            return path
+        parts = ((f"{path}.{key}", first[key], second[key]) for key in first)
+    elif isinstance(first, list | tuple):
+        if not isinstance(second, list | tuple) or len(first) != len(second):
+            return path
+        parts = ((f"{path}[{i}]", *pair) for i, pair in enumerate(zip(first, second, strict=True)))
+    else:
+        return None if first == second else path
+    return next((found for p, a, b in parts if (found := _difference(a, b, p)) is not None), None)
+
+
+@pytest.fixture(scope="session")
+def difference() -> Callable[[Any, Any], str | None]:
+    """Where two nested states first differ in a single bit, or None."""
+    return lambda first, second: _difference(first, second, "")

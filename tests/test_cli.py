@@ -1,0 +1,199 @@
+"""The command line: every experiment runs, and what a run leaves reruns and resumes it."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lit_crl.cli import CreativeCLI, complete, main
+from lit_crl.run_folder import conf_folder, experiments
+
+#: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
+TINY = [
+    "--trainer.accelerator=cpu",
+    "--data.env_steps=3000",
+    "--data.num_envs=8",
+    "--data.warmup=500",
+    "--data.capacity=4000",
+    "--data.batch_size=16",
+    "--data.updates_per_batch=2",
+    "--data.gan_batch_size=16",
+    "--data.gan_every=4",
+    "--data.min_outcomes=2",
+    "--data.label_epsilon=1.0",
+    "--data.validate_every=1500",
+    "--data.validation_episodes=2",
+    "--data.test_episodes=3",
+    "--data.generated_levels=4",
+    "--model.hidden=[16,16]",
+    "--model.gan_hidden=[16,16]",
+]
+
+Run = Callable[..., CreativeCLI]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> CreativeCLI:
+        return main(list(args))
+
+    return run
+
+
+def weights(cli: CreativeCLI) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in cli.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("experiment", experiments())
+def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
+    gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan_updates=2"]
+    run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan)
+
+    folder = Path("runs") / experiment / "x"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["experiment"] == experiment
+    assert summary["env_steps"] == 3000
+    assert summary["updates"] > 0
+    assert (summary["gan_updates"] > 0) == bool(gan)
+    assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
+    assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [int(row["env_steps"]) for row in rows] == sorted(int(r["env_steps"]) for r in rows)
+    assert float(rows[-1]["evaluation/target_return_mean"]) == pytest.approx(
+        float(rows[-1]["evaluation/target_return_mean"])
+    )
+
+
+def test_conf_experiments_are_the_documented_ones() -> None:
+    assert set(experiments()) == {
+        "acrobot",
+        "cartpole",
+        "gymnasium",
+        "literal",
+        "mountain_car",
+        "plain_dqn",
+        "point_mass",
+    }
+
+
+def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
+    first = run("fit", "--name", "a", "--data.gan_updates=2", "--model.lambda_gan=3", *TINY)
+    again = run("fit", "--config", "runs/mountain_car/a/config.yaml", "--name", "b")
+    assert again.model.lambda_gan == 3
+    assert same(weights(first), weights(again))
+
+
+def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("fit", "--data.gan_updates=2", "--seed_everything=5", *TINY, "--print_config")
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    first = run("fit", "--name", "a", "--data.gan_updates=2", "--seed_everything=5", *TINY)
+    again = run("fit", "--config", "printed.yaml", "--name", "b")
+    assert again.datamodule.seed == again.model.seed == 5
+    assert same(weights(first), weights(again))
+
+
+def test_interpolation_sees_the_command_line(run: Run) -> None:
+    Path("my.yaml").write_text(
+        "experiment: mine\n"
+        "data:\n"
+        "  env: lit_crl.envs.MountainCar\n"
+        "  batch_size: 16\n"
+        "  gan_batch_size: ${data.batch_size}\n"
+    )
+    tiny = [argument for argument in TINY if "batch_size" not in argument]
+    cli = run("fit", "--config", "my.yaml", "--data.batch_size=24", *tiny)
+    assert cli.datamodule.gan_batch_size == 24
+
+
+def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
+    configs = {}
+    for arm in ("target", "reference", "archive", "gan"):
+        cli = run("fit", "--name", arm, f"--data.arm={arm}", "--data.gan_updates=2", *TINY)
+        configs[arm] = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
+        assert configs[arm]["data"].pop("arm") == arm
+        configs[arm].pop("name")
+        played = {s for s, n in cli.datamodule.rollout.log.episodes.items() if n}
+        order = ["target", "reference", "archive", "gan"]
+        assert played <= set(order[: order.index(arm) + 1])
+        assert arm in played
+    assert all(config == configs["gan"] for config in configs.values())
+
+
+def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
+    args = ["--data.gan_updates=0", *TINY]
+    assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0")
+    assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0-2")
+    assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car/seed3")
+
+
+def test_resuming_a_finished_run_with_a_larger_budget_goes_on(run: Run) -> None:
+    first = run("fit", "--name", "a", "--data.gan_updates=2", *TINY)
+    episodes = sum(first.datamodule.rollout.log.episodes.values())
+    more = [a for a in TINY if "env_steps" not in a] + ["--data.env_steps=5000"]
+    lr = "--model.q_optimizer.init_args.lr=0.007"
+    resumed = run(
+        "fit", "--name", "a", "--data.gan_updates=2", "--ckpt_path", "last", lr, *more,
+        "--model.final_lr=1.0",
+    )  # fmt: skip
+    assert resumed.datamodule.env_steps == 5000
+    assert resumed.model.updates > first.model.updates
+    assert sum(resumed.datamodule.rollout.log.episodes.values()) > episodes
+    optimizer = resumed.trainer.optimizers[0]
+    assert optimizer.param_groups[0]["lr"] == 0.007  # the command line beats the checkpoint
+    rows = list(csv.DictReader(Path("runs/mountain_car/a/metrics.csv").open()))
+    steps = [int(row["env_steps"]) for row in rows]
+    assert steps == sorted(steps)
+    assert steps[0] < 3000 < steps[-1]
+
+
+def test_resuming_where_nothing_was_saved_starts_afresh(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--name", "new", "--ckpt_path", "last", "--data.gan_updates=0", *TINY)
+    assert "starting afresh" in capsys.readouterr().out
+
+
+def test_test_validate_and_predict_find_the_run_of_a_checkpoint(run: Run) -> None:
+    fitted = run("fit", "--name", "a", "--data.gan_updates=2", *TINY)
+    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    before = json.loads(Path("runs/mountain_car/a/test.json").read_text())
+    tested = run("test", "--ckpt_path", checkpoint)
+    assert same(weights(fitted), weights(tested))
+    assert json.loads(Path("runs/mountain_car/a/test.json").read_text()) == before
+    run("validate", "--ckpt_path", checkpoint)
+    run("predict", "--ckpt_path", checkpoint)
+    rows = list(csv.DictReader(Path("runs/mountain_car/a/predicted_levels.csv").open()))
+    assert len(rows) == 4
+    assert all(-1.2 <= float(row["position"]) <= 0.6 for row in rows)
+    assert [float(r["p_hat"]) for r in rows] == sorted(float(r["p_hat"]) for r in rows)
+
+
+def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:
+    assert not Path("conf").exists()
+    completed = complete(["fit", "--config", "conf/experiment/acrobot.yaml"])
+    assert completed == ["fit", "--config", str(conf_folder() / "experiment" / "acrobot.yaml")]
+
+
+def test_wandb_logs_offline_with_env_steps_as_axis(run: Run, monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    cli = run("fit", "--name", "w", "--logger", "wandb", "--data.gan_updates=0", *TINY)
+    logger = cli.trainer.loggers[1]
+    summary = dict(logger.experiment.summary)
+    logger.experiment.finish()
+    assert summary["env_steps"] == 3000
+    assert "evaluation/target_return_mean" in summary
+    assert list(Path("runs/mountain_car/w/wandb").glob("offline-run-*/run-*.wandb"))

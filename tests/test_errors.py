@@ -1,0 +1,163 @@
+"""Mistakes of users: one clear sentence, exit status 2, no traceback, nothing damaged."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_crl import cli
+
+GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
+
+MISTAKES = {
+    "unknown key": (["--data.nope", "3"], "data.nope"),
+    "wrong type": (["--data.gamma", "abc"], "data.gamma"),
+    "wrong type of a list": (["--model.hidden", "wide"], "model.hidden"),
+    "unknown experiment": (["--experiment", "nope"], "mountain_car"),
+    "missing config": (["--config", "nope.yaml"], "nope.yaml"),
+    "unknown arm": (["--data.arm", "nope"], "'archive'"),
+    "unknown loss": (["--model.gan_loss", "nope"], "'hinge'"),
+    "unknown id": ([*GYMNASIUM, "--data.env.id", "Nope-v3"], "Nope-v3"),
+    "continuous actions": ([*GYMNASIUM, "--data.env.id", "Pendulum-v1"], "Discrete"),
+    "arm without levels": ([*GYMNASIUM, "--data.arm", "gan"], "level_space"),
+    "negative gamma": (["--data.gamma", "-1"], "data.gamma is -1.0"),
+    "NaN gamma": (["--data.gamma", ".nan"], "data.gamma is nan"),
+    "negative lambda": (["--model.lambda_gan", "-1"], "model.lambda_gan is -1.0"),
+    "infinite lambda": (["--model.lambda_gan", ".inf"], "model.lambda_gan is inf"),
+    "epsilon above 1": (
+        ["--data.exploration", "lit_crl.exploration.EpsilonLadder", "--data.exploration.base", "2"],
+        "data.exploration.base is 2.0",
+    ),
+    "shares not summing to 1": (["--data.mix", "{target: 0.5}"], "sum to 1"),
+    "negative share": (["--data.mix", "{target: 1.5, gan: -0.5}"], "≥ 0"),
+    "unknown share": (["--data.mix", "{nope: 1.0}"], "nope"),
+    "batch larger than the buffer": (["--data.batch_size", "1000000"], "data.batch_size"),
+    "buffer too small": (["--data.capacity", "99", "--data.batch_size", "9"], "data.capacity"),
+    "no environments": (["--data.num_envs", "0"], "data.num_envs"),
+    "budget below the warm-up": (["--data.env_steps", "100"], "data.env_steps"),
+    "hindsight without goals": (["--data.hindsight", "0.5"], "data.hindsight"),
+    "negative seed": (["--seed_everything", "-1"], "seed_everything"),
+    "missing checkpoint": (["--ckpt_path", "nope.ckpt"], "nope.ckpt"),
+}
+
+
+def complaint(
+    args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """What the console entry prints on standard error before it exits with status 2."""
+    monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.run()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_gives_one_sentence(
+    mistake: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args, names = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    message = complaint(args, capsys, monkeypatch)
+    assert message.startswith("lit_crl: ")
+    assert names in message
+    assert message.count("\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = complaint(["--trainer.accelerator", "gpu"], capsys, monkeypatch)
+    assert "--trainer.accelerator cpu" in message
+
+
+def test_wandb_online_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    message = complaint(["--logger", "wandb"], capsys, monkeypatch)
+    assert "wandb login" in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a checkpoint", None, "foreign"],
+    ids=["empty", "garbage", "truncated", "foreign"],
+)
+def test_an_unreadable_checkpoint_is_named(
+    content: bytes | str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "broken.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"state_dict": {"x": torch.zeros(1000)}}, path)
+    if content is None:
+        path.write_bytes(path.read_bytes()[:2000])
+    before = path.read_bytes()
+    message = complaint(["--config", "conf/experiment/mountain_car.yaml", "--ckpt_path", str(path)],
+                        capsys, monkeypatch)  # fmt: skip
+    assert "broken.ckpt" in message
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "attacked"),))
+
+    torch.save({"lit_crl": Attack()}, tmp_path / "attack.ckpt")
+    config = ["--config", "conf/experiment/mountain_car.yaml"]
+    message = complaint([*config, "--ckpt_path", "attack.ckpt"], capsys, monkeypatch)
+    assert "attack.ckpt" in message
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_named_run_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    precious = tmp_path / "runs" / "mountain_car" / "mine" / "summary.json"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("{}")
+    message = complaint(["--name", "mine"], capsys, monkeypatch)
+    assert "--ckpt_path last" in message
+    assert precious.read_text() == "{}"
+
+
+def test_a_run_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    message = complaint([], capsys, monkeypatch)
+    assert "--trainer.default_root_dir" in message
+
+
+def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lit_crl", "fit", "--data.gamma", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.gamma is 2.0")

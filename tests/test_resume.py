@@ -1,0 +1,312 @@
+"""Runs against each other, bit for bit: resumed against uninterrupted, same seed, other seed.
+
+A run is "everything": weights, optimizer states, counters, replay, archive, curriculum, running
+episodes and random streams. The interrupted runs are killed between two checkpoints, so what
+they did after the last one must be done again.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from lit_crl.callbacks import MetricsCsv, RecordMetrics, RunCheckpoint, RunReport
+from lit_crl.callbacks.checkpoint import write_atomically
+from lit_crl.checks import ConfigError
+from lit_crl.envs import GymnasiumEnv, PointMass
+from lit_crl.exploration import LinearEpsilon
+
+Make = Callable[..., Any]
+Difference = Callable[[Any, Any], str | None]
+
+
+class Killed(Exception):
+    """Stands for a crash."""
+
+
+class KillAt(Callback):
+    """Crashes after so many batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches:
+            raise Killed
+
+
+class StopAt(KillAt):
+    """Asks the Trainer to stop after so many batches, as early stopping would."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches:
+            trainer.should_stop = True
+
+
+def point_mass(num_envs: int, device: torch.device) -> PointMass:
+    return PointMass(num_envs, device, dim=2, max_episode_steps=20)
+
+
+def gymnasium_cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    return GymnasiumEnv(num_envs, device, id="CartPole-v1", max_episode_steps=30)
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "the default gan arm": {},
+    "hard target sync, dueling, plain DQN and a falling ε": {
+        "learner": {
+            "target_rate": 1.0, "target_period": 7, "dueling": True, "double_dqn": False,
+            "gan_loss": "least_squares", "td_loss": "mse",
+        },
+        "exploration": LinearEpsilon(1.0, 0.1, 800), "reals": "labelled",
+    },
+    "goals relabelled in hindsight": {
+        "env": point_mass, "hindsight": 0.8, "mix": {"gan": 1.0}, "reference_reals": 0.0,
+        "novelty_exponent": 0.0,
+    },
+    "the archive arm without a GAN, and a replay that has wrapped around": {
+        "arm": "archive", "gan_updates": 0, "capacity": 400,
+    },
+    "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
+}  # fmt: skip
+
+
+def interrupted(make_run: Make, folder: Path, batches: int, **settings: Any) -> Path:
+    """Run until it is killed, and return the checkpoint that it leaves."""
+    run = make_run(callbacks=[RunCheckpoint(folder), KillAt(batches)], **settings)
+    with pytest.raises(Killed):
+        run.fit()
+    saved = torch.load(folder / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
+    assert 0 < saved < run.data.env_steps  # it was killed between two checkpoints
+    return folder / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def whole(make_run: Make) -> Any:
+    """Everything at the end of the default run, which nothing interrupted."""
+    run = make_run().fit()
+    assert run.data.env_steps == run.data.budget and run.learner.gan_updates > 4
+    return run.everything()
+
+
+@pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS.keys())
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    make_run: Make, difference: Difference, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = make_run(**settings).fit()
+    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings)
+    # What a new process holds by chance must not matter.
+    torch.manual_seed(99)
+    resumed.fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
+    assert resumed.data.env_steps == resumed.data.budget
+    assert (whole.learner.gan_updates > 4) == (settings.get("gan_updates") != 0)
+
+
+def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
+    make_run: Make, difference: Difference, whole: Any, tmp_path: Path
+) -> None:
+    interrupted(make_run, tmp_path, 15)
+    again = make_run(callbacks=[RunCheckpoint(tmp_path), KillAt(27)])
+    with pytest.raises(Killed):
+        again.fit(tmp_path / "last.ckpt")
+    last = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
+    assert difference(whole, last.everything()) is None
+
+
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_end(
+    make_run: Make, difference: Difference, whole: Any, tmp_path: Path
+) -> None:
+    stopped = make_run(callbacks=[RunCheckpoint(tmp_path), StopAt(16)]).fit()
+    assert stopped.data.batches_done == 16 and 16 % stopped.data.batches_per_epoch
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
+    assert difference(whole, resumed.everything()) is None
+
+
+def test_metrics_snapshots_and_counts_continue_without_a_seam(
+    make_run: Make, difference: Difference, tmp_path: Path
+) -> None:
+    def watched(folder: Path, *more: Callback) -> tuple[Any, MetricsCsv, RecordMetrics, RunReport]:
+        folder.mkdir(exist_ok=True)
+        rows, record = MetricsCsv(folder), RecordMetrics()
+        report = RunReport(folder, "tiny", "seed_everything: 0\n")
+        callbacks = [record, report, RunCheckpoint(folder), *more]
+        trainer = {"logger": rows, "log_every_n_steps": 3}
+        return make_run(callbacks=callbacks, trainer=trainer), rows, record, report
+
+    whole, whole_rows, whole_record, whole_report = watched(tmp_path / "whole")
+    whole.fit()
+    killed, *_ = watched(tmp_path / "parts", KillAt(25))
+    with pytest.raises(Killed):
+        killed.fit()
+    resumed, rows, record, report = watched(tmp_path / "parts")
+    saved = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    rows.resume(saved["lit_crl"]["env_steps"])
+    resumed.fit(tmp_path / "parts" / "last.ckpt")
+
+    as_floats = [{key: float(value) for key, value in row.items()} for row in rows.rows]
+    assert as_floats == whole_rows.rows
+    assert (tmp_path / "parts/metrics.csv").read_text() == (
+        tmp_path / "whole/metrics.csv"
+    ).read_text()
+    assert len(whole_record.snapshots) > 2
+    assert difference(whole_record.snapshots, record.snapshots) is None
+    assert report.evaluation_env_steps == whole_report.evaluation_env_steps > 0
+    assert report.best_frontier == whole_report.best_frontier
+    assert report.wall_seconds > saved["callbacks"]["RunReport"]["wall_seconds"] > 0
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    make_run: Make, difference: Difference, whole: Any, tmp_path: Path
+) -> None:
+    make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
+    again = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
+    assert difference(whole, again.everything()) is None
+
+
+def test_a_finished_run_goes_on_under_a_larger_budget(make_run: Make, tmp_path: Path) -> None:
+    first = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
+    longer = make_run(callbacks=[RunCheckpoint(tmp_path)], env_steps=first.data.budget + 640)
+    longer.fit(tmp_path / "last.ckpt")
+    assert longer.data.env_steps == first.data.budget + 640
+    assert longer.learner.updates == first.learner.updates + 640 // 32 * 2
+
+
+def test_the_learning_rate_of_the_configuration_beats_the_checkpoint(
+    make_run: Make, tmp_path: Path
+) -> None:
+    def adam(lr: float) -> dict[str, Any]:
+        return {"q_optimizer": lambda params: torch.optim.Adam(params, lr=lr), "final_lr": 0.5}
+
+    checkpoint = interrupted(make_run, tmp_path, 25, learner=adam(1e-3))
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], learner=adam(1e-4)).fit(checkpoint)
+    assert resumed.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.5e-4)
+
+
+def test_an_environment_that_cannot_be_saved_starts_new_episodes(
+    make_run: Make, difference: Difference, tmp_path: Path
+) -> None:
+    settings = {"env": gymnasium_cartpole, "arm": "target"}
+    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
+    saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
+    collected = torch.load(tmp_path / saved["collected"], weights_only=True)
+    boundaries = collected["replay"]["boundary"].sum()
+    done = collected["rollout"]["done"]
+
+    restore = RunCheckpoint(tmp_path / "elsewhere")
+    first, second = (make_run(**settings, callbacks=[restore]).fit(checkpoint) for _ in range(2))
+    assert first.data.env_steps == first.data.budget
+    assert difference(first.everything(), second.everything()) is None
+
+    restored = make_run(**settings)
+    restored.data.setup("fit")
+    restored.data.load_collected_state(collected)
+    # Every episode that was running is cut off by a boundary of its own.
+    assert restored.data.replay.boundary.sum() == boundaries + (~done).sum()
+    assert torch.equal(restored.data.rollout.obs, restored.data.env.current_observations())
+    assert not restored.data.rollout.done.any() and not restored.data.rollout.episode_return.any()
+
+
+def test_a_missing_companion_stops_the_resume_but_not_the_test(
+    make_run: Make, tmp_path: Path
+) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25)
+    (companion,) = tmp_path.glob("collected-*")
+    companion.unlink()
+    with pytest.raises(ConfigError, match=companion.name):
+        make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    run.trainer.test(run.learner, datamodule=run.data, ckpt_path=str(checkpoint), verbose=False)
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], value) for name, value in run.weights().items())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_envs": 4},
+        {"capacity": 1_000},
+        {"tried": 128},
+        {"visited": 128},
+        {"arm": "target", "env": gymnasium_cartpole},
+    ],
+    ids=lambda other: ", ".join(other),
+)
+def test_a_companion_of_another_shape_is_refused(
+    make_run: Make, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25)
+    saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
+    collected = torch.load(tmp_path / saved["collected"], weights_only=True)
+    run = make_run(**other)
+    run.data.setup("fit")
+    with pytest.raises(ConfigError, match="does not fit"):
+        run.data.load_collected_state(collected)
+
+
+def test_a_refused_companion_ends_the_fit_in_a_config_error(make_run: Make, tmp_path: Path) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25)
+    with pytest.raises(ConfigError, match="does not fit"):
+        make_run(callbacks=[RunCheckpoint(tmp_path)], num_envs=4).fit(checkpoint)
+
+
+@pytest.mark.parametrize("kill", [1, 2], ids=["before the companion", "before the checkpoint"])
+def test_a_crash_while_saving_leaves_a_run_that_resumes(
+    make_run: Make,
+    difference: Difference,
+    whole: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill: int,
+) -> None:
+    writes = iter(range(1, 100))
+
+    def failing(content: Any, path: Path) -> None:
+        if next(writes) == 2 + kill:  # the first save writes two files
+            raise Killed
+        write_atomically(content, path)
+
+    monkeypatch.setattr("lit_crl.callbacks.checkpoint.write_atomically", failing)
+    with pytest.raises(Killed):
+        make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
+    monkeypatch.undo()
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
+    assert difference(whole, resumed.everything()) is None
+    assert len(list(tmp_path.glob("collected-*"))) == 1  # the orphan is gone
+
+
+def test_the_same_seed_gives_the_same_run(
+    make_run: Make, difference: Difference, whole: Any
+) -> None:
+    assert difference(whole, make_run().fit().everything()) is None
+
+
+def test_another_seed_gives_another_run(make_run: Make, whole: Any) -> None:
+    other = make_run(seed=4).fit().everything()
+    for name, weights in whole["weights"].items():
+        assert not torch.equal(weights, other["weights"][name]), name
+    for part, name in (("replay", "obs"), ("replay", "action"), ("archive", "tried.levels")):
+        assert not torch.equal(whole["data"][part][name], other["data"][part][name]), name
+
+
+def test_the_seed_of_the_data_alone_changes_what_is_collected(make_run: Make) -> None:
+    first = make_run(seed=3, env_steps=232).fit()
+    second = make_run(seed=3, env_steps=232)
+    second.data.seed = 5
+    second.fit()
+    assert not torch.equal(first.data.replay.obs, second.data.replay.obs)
+
+
+def test_collected_state_can_be_put_back_and_gives_itself(
+    make_run: Make, difference: Difference, whole: Any
+) -> None:
+    state = copy.deepcopy(whole["data"])
+    other = make_run(seed=1)
+    other.data.setup("fit")
+    other.data.load_collected_state(state)
+    assert difference(state, other.data.collected_state()) is None
