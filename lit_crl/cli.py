@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
@@ -256,8 +256,18 @@ def run() -> None:
     try:
         main()
     except (ConfigError, ArgumentError, MisconfigurationException) as error:
-        print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        refuse(error)
+    except ValueError as error:
+        # jsonargparse wraps what a nested class refuses.
+        if isinstance(error.__cause__, ConfigError):
+            refuse(error.__cause__)
+        raise
+
+
+def refuse(error: BaseException) -> NoReturn:
+    """Say what is wrong in one sentence, and exit with status 2."""
+    print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
+    sys.exit(2)
 
 
 def one_sentence(message: str) -> str:

@@ -21,6 +21,7 @@ TAU = 0.02  # s per env step
 MAX_POSITION = 2.4  # m
 MAX_ANGLE = 12 * 2 * math.pi / 360  # rad
 START = 0.05  # half width of the target start box, in each unit
+WIDEST_START = np.array([1.2, 1.0, 0.15, 1.0])  # half widths of the level box
 PHYSICS = (9.8, 1.0, 0.1, 0.5, 10.0)  # gravity, masscart, masspole, length, force_mag
 
 
@@ -58,7 +59,7 @@ class CartPole(BatchedEnv):
     Level: start (position, velocity, angle, angular velocity), then physics (gravity, cart
     mass, pole mass, half pole length, force). Target: start U[-0.05, 0.05]⁴ with the default
     physics. Reference: uniform over the level box, whose physics span half to twice the
-    default. Observation: the state alone.
+    default unless ``physics_spread`` says otherwise. Observation: the state alone.
     """
 
     single_observation_space = Box(
@@ -66,10 +67,6 @@ class CartPole(BatchedEnv):
         np.array([2 * MAX_POSITION, np.inf, 2 * MAX_ANGLE, np.inf], np.float32),
     )
     single_action_space = Discrete(2)
-    level_space = Box(
-        np.array([-1.2, -1.0, -0.15, -1.0, 4.9, 0.5, 0.05, 0.25, 5.0], np.float32),
-        np.array([1.2, 1.0, 0.15, 1.0, 19.6, 2.0, 0.2, 1.0, 20.0], np.float32),
-    )
     level_names = (
         "cart position (m)",
         "cart velocity (m/s)",
@@ -84,6 +81,34 @@ class CartPole(BatchedEnv):
     level_plane = (2, 3)
     max_episode_steps = 500
     gymnasium_id = "CartPole-v1"
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        *,
+        physics_spread: float = 2.0,
+    ) -> None:
+        """Build the environments.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            physics_spread: Each physics parameter of a level lies between its default divided
+                and multiplied by this factor, which is above 1.
+
+        Raises:
+            ValueError: If ``physics_spread`` is not above 1.
+        """
+        if not physics_spread > 1:
+            raise ValueError(f"physics_spread is {physics_spread}, but must be above 1.")
+        self.physics_spread = physics_spread
+        physics = np.array(PHYSICS)
+        self.level_space = Box(
+            np.array([*-WIDEST_START, *physics / physics_spread], np.float32),
+            np.array([*WIDEST_START, *physics * physics_spread], np.float32),
+        )
+        super().__init__(num_envs, device)
 
     def initial_state(self, levels: Tensor) -> Tensor:
         """Return the start state [n, 4], the level's first four numbers."""
@@ -122,7 +147,8 @@ class CartPole(BatchedEnv):
         The cart's mass stays at 1 kg: only its ratio to the force matters much.
         """
         gravities, masspoles, lengths, forces = (
-            torch.tensor([0.6, 0.85, 1.2, 1.7]) * PHYSICS[axis] for axis in (0, 2, 3, 4)
+            self.physics_spread ** torch.tensor([-0.75, -0.25, 0.25, 0.75]) * PHYSICS[axis]
+            for axis in (0, 2, 3, 4)
         )
         grid = torch.cartesian_prod(gravities, masspoles, lengths, forces)
         # Drawn on the CPU, so that the held-out set is the same for every device.

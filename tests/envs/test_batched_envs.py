@@ -174,7 +174,11 @@ def test_heldout_levels_are_fixed_and_valid(make: Make) -> None:
 
 def test_heldout_sizes() -> None:
     assert MountainCar(1).heldout()["grid"].shape == (400, 2)
-    assert CartPole(1).heldout()["physics"].shape == (256, 9)
+    for spread in (1.25, 2.0):
+        poles = CartPole(1, physics_spread=spread)
+        physics = poles.heldout()["physics"]
+        assert physics.shape == (256, 9)
+        assert poles.valid(physics).all()
     grid = Acrobot(1).heldout()["grid"]
     assert 128 < len(grid) < 256 and (grid[:, 2:] == 0).all()
 

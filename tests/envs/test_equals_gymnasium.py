@@ -124,7 +124,7 @@ def test_acrobot_runs_freely_in_float64() -> None:
 
 
 def level_strategy(task: type[BatchedEnv]) -> st.SearchStrategy[list[float]]:
-    space = task.level_space
+    space = task(1).level_space
     pairs = zip(space.low.tolist(), space.high.tolist(), strict=True)
     return st.tuples(*[st.floats(low, high) for low, high in pairs]).map(list)
 
