@@ -20,18 +20,19 @@ MIN_RECENT = 256
 
 
 def novelty(levels: Tensor) -> Tensor:
-    """Distance of each level ``[n, d]`` to its 10th nearest among the others, mean 1, ``[n]``.
+    """Distance of each level ``[n, d]`` to its 10th nearest among the others, about 1, ``[n]``.
 
     The k-th neighbour's distance is a density estimate (Loftsgaarden & Quesenberry 1965):
     p(x) ∝ distance⁻ᵈ, so weighting by it counters what is visited most.
     """
     neighbour = min(NEIGHBOUR + 1, len(levels))  # the nearest "neighbour" is the level itself
     distance = torch.cdist(levels, levels).kthvalue(neighbour, dim=1).values
-    return distance / distance.mean().clamp(min=1e-8)
+    # The floor keeps levels possible that were drawn, or visited, many times over.
+    return (distance / distance.mean().clamp(min=1e-8)).clamp(min=0.1)
 
 
 def frontier_weight(p: Tensor, novelty: Tensor, exponent: float, floor: float = 0.01) -> Tensor:
-    """W = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, clipped at 20 times its mean, ``[n]``.
+    """The weight w = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, at most 20 times its mean.
 
     The floor keeps every level possible; the clip keeps one lucky outlier from being all reals.
     """

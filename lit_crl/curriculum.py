@@ -244,7 +244,9 @@ class Curriculum:
         """
         num_reference = round(reference_share * n)
         num_archive = n - num_reference
-        if kind == "frontier":
+        if num_archive == 0:
+            archived = self._blank(0)
+        elif kind == "frontier":
             archived = self.frontier(num_archive, teacher)
         elif kind == "labelled":
             archived = self.archive.candidates(num_archive, self.rng)

@@ -52,8 +52,8 @@ class ReplayDataModule(LightningDataModule):
         hindsight: float = 0.0,
         mix: Mapping[str, float] | None = None,
         gan_every: int = 16,
-        gan_updates: int = 32,
-        gan_batch_size: int = 256,
+        gan_updates: int = 64,
+        gan_batch_size: int = 128,
         min_outcomes: int = 100,
         reals: Reals = "frontier",
         reference_reals: float = 0.25,
@@ -232,6 +232,11 @@ class ReplayDataModule(LightningDataModule):
                 min_outcomes=self.min_outcomes,
                 rng=random_stream(self.seed, "curriculum", device=device),
             )
+            if self.reals == "visited" and not env.tracks_visited:
+                raise ConfigError(
+                    f"data.reals is visited, but {type(env).__name__} cannot turn the states it "
+                    "visits into levels: use frontier or labelled"
+                )
         self.rng = random_stream(self.seed, "replay", device=device)
         self.rollout = Rollout(
             env,
@@ -293,7 +298,7 @@ class ReplayDataModule(LightningDataModule):
         due = self.gan_updates > 0 and self.batches_done % self.gan_every == 0
         if not due or self.curriculum is None or self.archive is None:
             return None
-        if not self.curriculum.ready():
+        if not self.curriculum.ready() or (self.reals == "visited" and not self.archive.visited):
             return None
         shape = (self.gan_updates, self.gan_batch_size)
         n = shape[0] * shape[1]

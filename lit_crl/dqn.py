@@ -51,14 +51,14 @@ def q_of(q: Tensor, action: Tensor) -> Tensor:
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
-    """Y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
+    """The target y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
     return reward + discount * next_q.max(dim=-1).values
 
 
 def double_td_target(
     reward: Tensor, discount: Tensor, next_q: Tensor, next_q_online: Tensor
 ) -> Tensor:
-    """Y = r + discount · Q⁻(s', argmax_a Q(s', a)), van Hasselt et al. 2016, eq. 4.
+    """The target y = r + discount · Q⁻(s', argmax_a Q(s', a)), van Hasselt et al. 2016, eq. 4.
 
     ``next_q`` comes from the target network, ``next_q_online`` (which only selects) from the
     online one.

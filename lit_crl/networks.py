@@ -140,7 +140,7 @@ class QNetwork(nn.Module):
 class VectorGenerator(nn.Module):
     """Noise to levels in the unit cube: an MLP without normalisation, tanh at the end."""
 
-    def __init__(self, level_dim: int, noise_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+    def __init__(self, level_dim: int, noise_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
         """``noise_dim`` numbers in, ``level_dim`` coordinates in [−1, 1] out."""
         super().__init__()
         self.noise_dim = noise_dim
@@ -159,7 +159,7 @@ class VectorDiscriminator(nn.Module):
     the second must follow the frontier's edge.
     """
 
-    def __init__(self, level_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+    def __init__(self, level_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
         """``level_dim`` coordinates in the unit cube in."""
         super().__init__()
         sizes = [level_dim, *hidden]

@@ -107,7 +107,11 @@ class ReplayBuffer:
         self._advance(row, column)
 
     def _advance(self, row: Tensor, column: Tensor) -> None:
-        """Count the rows as written, and let the rows whose window is now whole be sampled."""
+        """Count the rows as written, and let the rows whose window is now whole be sampled.
+
+        A window is whole when its column has n more rows, even if its episode ended earlier: the
+        last steps of an episode wait for the first of the next.
+        """
         self.startable[row] = False
         cursor = self.cursor[column]
         # The window of row t needs the observation n rows below it.
@@ -164,7 +168,8 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that was stored, as tensors."""
-        return {name: getattr(self, name) for name in self._STATE}
+        steps = torch.tensor(self.n_steps)
+        return {"n_steps": steps} | {name: getattr(self, name) for name in self._STATE}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave.
@@ -172,6 +177,11 @@ class ReplayBuffer:
         Raises:
             ValueError: If it comes from a buffer of another shape.
         """
+        if int(state["n_steps"]) != self.n_steps:
+            raise ValueError(
+                f"the saved replay folds {int(state['n_steps'])} steps, this run {self.n_steps}: "
+                "resume with the data.n_steps it was saved with"
+            )
         for name in self._STATE:
             mine, theirs = getattr(self, name), state[name]
             if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
@@ -180,7 +190,8 @@ class ReplayBuffer:
                     f"{tuple(mine.shape)}: resume with the data.capacity, data.num_envs and "
                     "data.env it was saved with"
                 )
-            mine.copy_(theirs)
+        for name in self._STATE:
+            getattr(self, name).copy_(state[name])
 
     _STATE = ("obs", "action", "reward", "discount", "boundary", "startable", "cursor")
 

@@ -178,7 +178,8 @@ class Rollout:
         self.env.load_state_dict(state["env"])
         if not self.env.resumable:
             self._restart_episodes()
-        self.log.returns.extend(state["returns"])
-        self.log.successes.extend(state["successes"])
+        for recent in ("returns", "successes"):
+            getattr(self.log, recent).clear()
+            getattr(self.log, recent).extend(state[recent])
         self.log.episodes.update(state["episodes"])
         self.log.solved.update(state["solved"])

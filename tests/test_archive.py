@@ -139,6 +139,10 @@ def test_candidates_all_come_from_the_only_kind_there_is(visited: int, tried: in
     assert bool((levels >= 100_000).all()) == (tried > 0)
 
 
+def test_candidates_come_from_the_whole_archive() -> None:
+    assert len(archive_of(visited=30, tried=20).candidates(3_000, rng())[:, 0].unique()) == 50
+
+
 def test_outcomes_come_with_their_levels_as_zero_or_one() -> None:
     levels, success = archive_of(0, 40).draw_outcomes(500, rng())
     assert success.dtype == torch.float32

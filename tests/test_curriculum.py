@@ -42,7 +42,7 @@ def region(index: int, n: int, g: torch.Generator) -> Tensor:
 class World:
     """Target levels lie in [0, 1), reference levels in [1, 2); valid is a second number ≤ ½."""
 
-    level_space = Box(np.zeros(2, np.float32), np.array([4, 1], np.float32))
+    level_space = Box(np.zeros(2, np.float32), np.array([8, 1], np.float32))
 
     def target_levels(self, n: int, g: torch.Generator) -> Tensor:
         return region(TARGET, n, g)
@@ -114,7 +114,7 @@ def assert_shares(source: Tensor, shares: list[float]) -> None:
 
 # Arms
 
-mixes = st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(sum)
+mixes = st.lists(st.sampled_from([0, 1, 2, 7]), min_size=4, max_size=4).filter(sum)
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,6 +142,11 @@ def test_the_four_arms_of_equal_quarters() -> None:
     assert arm_shares("reference", QUARTERS) == {"target": 0.25, "reference": 0.75}
     assert arm_shares("archive", QUARTERS) == {"target": 0.25, "reference": 0.25, "archive": 0.5}
     assert arm_shares("gan", QUARTERS) == QUARTERS
+
+
+def test_a_source_that_the_mix_leaves_out_has_no_share() -> None:
+    assert arm_shares("archive", {"gan": 1.0}) == {"target": 0, "reference": 0, "archive": 1}
+    assert arm_shares("gan", {"target": 1.0})["gan"] == 0
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,8 @@ def test_generated_levels_are_the_teachers_own_valid_ones() -> None:
     played = levels[source == GAN]
     made = {tuple(level) for level in torch.cat(teacher.made).tolist()}
     assert len(played) > 100
-    assert {tuple(level) for level in played.tolist()} <= made
+    different = {tuple(level) for level in played.tolist()}
+    assert different <= made and len(different) > len(played) / 2
     assert World().valid(played).all()
     assert not World().valid(torch.cat(teacher.made)).all()
 
@@ -292,7 +298,7 @@ def test_the_counts_are_those_of_a_naive_recount() -> None:
             valid += y <= 0.5
             frontier += y <= 0.5 and 0.1 < p < 0.9
             # The unit cube is 2 wide, and a cell is a hundredth of it.
-            cells.add((round((x / 2 - 1) / 0.02), round((2 * y - 1) / 0.02)))
+            cells.add((round((x / 4 - 1) / 0.02), round((2 * y - 1) / 0.02)))
         unique += len(cells)
     counts = played.counts
     assert (counts.candidates, counts.valid, counts.frontier) == (candidates, valid, frontier)
@@ -386,6 +392,28 @@ def test_novelty_favours_lonely_levels_as_much_as_it_is_told(exponent: float, mo
     played = curriculum({}, archive, novelty_exponent=exponent, candidates=1_024)
     share = (played.frontier(4_000, StubTeacher())[:, 0] > 2.4).float().mean().item()
     assert share > 0.5 if more else share < 0.2
+
+
+def test_a_rare_level_on_the_frontier_is_found_among_many_candidates() -> None:
+    archive = Archive(2)
+    levels = region(ARCHIVE, 1_000, rng(6))
+    levels[:20, 1] = 2.0
+    archive.add_visited(levels)
+    teacher = StubTeacher(lambda levels: (levels[:, 1] == 2).float() / 2)
+    played = curriculum({}, archive, candidates=1_000)
+    drawn = torch.cat([played.frontier(10, teacher) for _ in range(20)])
+    assert (drawn[:, 1] == 2).float().mean() > 0.9
+
+
+def test_novelty_is_measured_in_shares_of_the_level_space() -> None:
+    """Two rows of levels, as long in the environment's units: the space is 8 wide and 1 high."""
+    archive, along = Archive(2), torch.rand(500, generator=rng(7))
+    wide = torch.stack([2 + 0.9 * along, torch.zeros(500)], dim=1)
+    tall = torch.stack([torch.full((500,), 2.95), 0.1 + 0.9 * along], dim=1)
+    archive.add_visited(torch.cat([wide, tall]))
+    played = curriculum({}, archive, novelty_exponent=1.0, candidates=1_000)
+    share = (played.frontier(4_000, StubTeacher())[:, 0] == 2.95).float().mean().item()
+    assert share == pytest.approx(8 / 9, abs=0.05)
 
 
 @pytest.mark.xfail(

@@ -77,6 +77,11 @@ def test_an_infinite_bound_is_refused(bad: float) -> None:
         UnitBox.of(Box(low, high))
 
 
+def test_an_environment_without_levels_has_no_box() -> None:
+    with pytest.raises(ValueError, match="no level_space"):
+        UnitBox.of(None)
+
+
 def test_the_bounds_move_with_the_module_but_are_not_saved() -> None:
     box = make([(0.0, 2.0)])
     assert not box.state_dict() and not list(box.parameters())

@@ -456,31 +456,33 @@ def test_without_levels_episodes_follow_each_other_and_no_level_is_drawn() -> No
 
 def test_what_cannot_be_resumed_is_cut_off_like_at_a_time_limit() -> None:
     archive = Archive(2)
-    rollout = gymnasium_rollout(archive, limit=50)
+    rollout = gymnasium_rollout(archive, limit=8)
     level = torch.tensor([[-0.9, 0.01]])
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
         return level.expand(n, 2), torch.full((n,), 3)
 
-    for _ in range(5):
+    for _ in range(12):
         rollout.step(idle, torch.full((3,), 0.3), draw)
+    assert rollout.level is not None and rollout.level.isfinite().all()
+    assert rollout.source.all() and rollout.episode_return.all() and rollout.largest_epsilon.all()
     last = rollout.obs.clone()
     state = through_a_file({"replay": rollout.replay.state_dict(), "rollout": rollout.state_dict()})
-    again = gymnasium_rollout(Archive(2), limit=50)
+    again = gymnasium_rollout(Archive(2), limit=8)
     again.replay.load_state_dict(state["replay"])
     again.load_state_dict(state["rollout"])
-    assert again.env_steps == 15
+    assert again.env_steps == 36
     assert not torch.equal(again.obs, last) and (again.obs[:, 1] == 0).all()
     assert torch.equal(again.obs, again.env.current_observations())
     assert again.level is not None and again.level.isnan().all()
     assert not again.done.any() and not again.source.any()
     assert not again.episode_return.any() and not again.largest_epsilon.any()
-    # Rows of an environment: five steps, the observation at which it was cut, the next episode.
+    # Rows of an environment: eight steps, their end, four steps, the cut, the next episode.
     rows = again.replay.obs.view(-1, 3, 2)
-    assert torch.equal(rows[5], last)
+    assert torch.equal(rows[13], last)
     for _ in range(3):
         again.step(idle, torch.zeros(3), draw)
-    assert again.replay.num_startable == 3 * (5 + 2)
+    assert again.replay.num_startable == 3 * (8 + 4 + 2)
     batch = again.replay.sample((3_000,), rng())
     cut = (batch.next_obs[:, None] == last).all(dim=2).any(dim=1)
     assert cut.any() and (batch.discount == torch.tensor(GAMMA)).all()

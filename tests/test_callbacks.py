@@ -1,0 +1,543 @@
+"""What a run leaves behind and prints, against the run itself.
+
+Oracles: a callback that takes its own notes of every batch and validation, the files read back
+with other tools (csv, json, zipfile, a PNG reader), and naive means.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
+
+from lit_crl.batches import SingleBatch
+from lit_crl.callbacks import (
+    EnvStepProgress,
+    MetricsCsv,
+    RecordMetrics,
+    RunCheckpoint,
+    RunReport,
+)
+from lit_crl.callbacks import checkpoint as checkpoints
+from lit_crl.callbacks.checkpoint import read_checkpoint, write_atomically
+from lit_crl.checks import ConfigError
+from lit_crl.envs import GymnasiumEnv
+from lit_crl.loss_sums import LossSums
+from lit_crl.seeding import random_stream
+
+Make = Callable[..., Any]
+EVERY = 3
+
+
+def read_csv(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def csv_rows(folder: Path) -> list[dict[str, float]]:
+    return read_csv(folder / "metrics.csv")
+
+
+class Notes(Callback):
+    """Takes down env steps and metrics at every batch and validation."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.validations: list[tuple[int, dict[str, float]]] = []
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.batches.append(trainer.datamodule.env_steps)
+
+    def on_validation_end(self, trainer: Any, *_: Any) -> None:
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.validations.append((trainer.datamodule.env_steps, numbers))
+
+
+class Finished:
+    """A run with every callback, trained, tested and reported."""
+
+    def __init__(self, make_run: Make, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.notes, self.record = Notes(), RecordMetrics()
+        self.report = RunReport(folder, "tiny", "seed_everything: 0\n")
+        self.report.console = Console(file=io.StringIO(), width=100)
+        self.progress = EnvStepProgress()
+        self.progress.console = Console(file=io.StringIO(), width=200)
+        self.logger = MetricsCsv(folder)
+        folder.mkdir(exist_ok=True)
+        self.run = make_run(
+            callbacks=[
+                self.notes,
+                self.progress,
+                self.record,
+                self.report,
+                RunCheckpoint(folder / "checkpoints"),
+            ],
+            trainer={
+                "logger": self.logger,
+                "log_every_n_steps": EVERY,
+                "enable_progress_bar": True,
+            },
+            **settings,
+        ).fit()
+        self.run.trainer.test(self.run.learner, datamodule=self.run.data, verbose=False)
+        self.test = {k: float(v) for k, v in self.run.trainer.callback_metrics.items()}
+        self.report.summarise(self.run.trainer, self.run.learner)
+        self.summary = json.loads((folder / "summary.json").read_text())
+        self.lines = self.progress.console.file.getvalue().splitlines()
+        self.printed = self.report.console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(make_run, tmp_path_factory.mktemp("tiny"))
+
+
+def cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    return GymnasiumEnv(num_envs, device, id="CartPole-v1", max_episode_steps=20)
+
+
+@pytest.fixture(scope="module")
+def without_levels(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("plain")
+    return Finished(make_run, folder, env=cartpole, arm="target", env_steps=600)
+
+
+# metrics.csv
+
+
+def test_every_few_batches_and_every_validation_become_a_row(finished: Finished) -> None:
+    rows = csv_rows(finished.folder)
+    header = (finished.folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert header[0] == "env_steps" and len(set(header)) == len(header)
+    training = [row["env_steps"] for row in rows if "dqn/loss" in row]
+    evaluations = [row["env_steps"] for row in rows if "evaluation/target_return_mean" in row]
+    assert training == finished.notes.batches[EVERY - 1 :: EVERY]
+    assert evaluations == [env_steps for env_steps, _ in finished.notes.validations]
+    steps = [row["env_steps"] for row in rows]
+    assert steps == sorted(steps) and len(rows) == len(training) + len(evaluations)
+    assert evaluations[-1] == finished.run.data.budget
+
+
+def test_rows_hold_losses_behaviour_and_the_joint_loss(finished: Finished) -> None:
+    rows = [row for row in csv_rows(finished.folder) if "dqn/loss" in row]
+    for row in rows:
+        gan = row.get("gan/generator_loss", 0.0)
+        assert row["joint/loss"] == pytest.approx(row["dqn/loss"] + 1.0 * gan, rel=1e-5)
+        assert {"dqn/q_mean", "behaviour/epsilon", "curriculum/generated"} <= row.keys()
+    assert "gan/generator_loss" not in rows[0]  # before the first GAN phase
+    names = {
+        "gan/discriminator_loss", "gan/generator_loss", "gan/success_loss", "gan/penalty",
+        "gan/challenge", "behaviour/return_mean", "behaviour/success_rate",
+        "curriculum/target_episodes", "curriculum/gan_episodes", "curriculum/generated_valid_rate",
+    }  # fmt: skip
+    assert names <= rows[-1].keys()
+
+
+def test_the_joint_loss_weighs_the_gan_by_lambda(make_run: Make, tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path)
+    make_run(
+        learner={"lambda_gan": 7.0},
+        callbacks=[RecordMetrics()],
+        validate=False,
+        trainer={"logger": logger, "log_every_n_steps": 4},
+    ).fit()
+    row = csv_rows(tmp_path)[-1]
+    expected = row["dqn/loss"] + 7 * row["gan/generator_loss"]
+    assert row["joint/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_rows_hold_what_the_validation_found(finished: Finished) -> None:
+    rows = [row for row in csv_rows(finished.folder) if "evaluation/target_return_mean" in row]
+    for row, (env_steps, numbers) in zip(rows, finished.notes.validations, strict=False):
+        assert row == pytest.approx(
+            {"env_steps": env_steps} | {f"evaluation/{k}": v for k, v in numbers.items()}
+        )
+    assert len(rows) > 2
+
+
+def test_rows_reach_the_disk_in_time_and_columns_can_come_later(tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path)
+    for step in range(45):
+        logger.log_metrics({"early": step} if step < 30 else {"late": -step}, step=step)
+    assert len(csv_rows(tmp_path)) >= 40 - 1  # at most the last few are not written yet
+    logger.finalize("success")
+    rows = csv_rows(tmp_path)
+    expected = [{"env_steps": s, **({"early": s} if s < 30 else {"late": -s})} for s in range(45)]
+    assert rows == expected
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_metrics_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = MetricsCsv(tmp_path)
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.save()
+    before = (tmp_path / "metrics.csv").read_text()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", fail)
+    logger.log_metrics({"a": 2.0}, step=2)
+    with pytest.raises(OSError, match="disk full"):
+        logger.save()
+    assert (tmp_path / "metrics.csv").read_text() == before
+
+
+def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
+    first = MetricsCsv(tmp_path)
+    for step in range(10):
+        first.log_metrics({"a": step / 2}, step=100 * step)
+    first.finalize("failed")
+    second = MetricsCsv(tmp_path)
+    second.resume(400)
+    second.log_metrics({"a": -1.0, "b": 3.0}, step=500)
+    second.finalize("success")
+    rows = csv_rows(tmp_path)
+    assert rows[:-1] == [{"env_steps": 100 * s, "a": s / 2} for s in range(5)]
+    assert rows[-1] == {"env_steps": 500, "a": -1.0, "b": 3.0}
+
+
+class ListLogger(Logger):
+    """Any other logger, for instance W&B's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[dict[str, float], int | None]] = []
+
+    name = "list"
+    version = ""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.calls.append((dict(metrics), step))
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_other_loggers_get_the_same_rows_with_env_steps_among_the_numbers(
+    make_run: Make, tmp_path: Path
+) -> None:
+    ours, other = MetricsCsv(tmp_path), ListLogger()
+    loggers = {"logger": [ours, other], "log_every_n_steps": EVERY}
+    make_run(callbacks=[RecordMetrics()], trainer=loggers).fit()
+    assert [metrics for metrics, _ in other.calls] == ours.rows
+    assert all(step == metrics["env_steps"] for metrics, step in other.calls)
+
+
+def test_losses_are_averaged_since_the_last_time() -> None:
+    sums = LossSums()
+    values = [torch.tensor(x, requires_grad=True) for x in (1.0, 2.0, 6.0)]
+    for value in values:
+        sums.add({"a": value})
+    sums.add({"b": values[0] * 4})
+    saved = sums.state_dict()
+    copy = LossSums()
+    copy.load_state_dict(saved)
+    assert sums.pop_means() == {"a": 3.0, "b": 4.0} == copy.pop_means()
+    assert sums.pop_means() == {}
+    assert [value.item() for value in values] == [1.0, 2.0, 6.0]  # not added to in place
+
+
+@pytest.mark.xfail(strict=True, reason="rows wait in memory, a kill loses them")
+def test_the_rows_before_a_checkpoint_are_on_disk_when_it_is(
+    make_run: Make, tmp_path: Path
+) -> None:
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            assert len(csv_rows(tmp_path)) == len(logger.rows)
+
+    logger = MetricsCsv(tmp_path)
+    callbacks = [RecordMetrics(), RunCheckpoint(tmp_path), Look()]
+    make_run(callbacks=callbacks, trainer={"logger": logger, "log_every_n_steps": 5}).fit()
+
+
+# summary.json, test.json and what lies beside them
+
+
+def test_the_summary_has_the_keys_that_others_rely_on(
+    finished: Finished, without_levels: Finished
+) -> None:
+    keys = {
+        "experiment", "seed", "env_steps", "evaluation_env_steps", "updates", "gan_updates",
+        "wall_seconds", "target_return_mean", "target_return_std", "target_success_rate",
+        "heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
+        "levels_unique_rate", "git_commit", "versions",
+    }  # fmt: skip
+    for each in (finished, without_levels):
+        assert keys <= each.summary.keys()
+        numbers = {k: v for k, v in each.summary.items() if isinstance(v, float)}
+        assert all(math.isfinite(number) for number in numbers.values())
+
+
+def test_the_summary_tells_what_happened(finished: Finished) -> None:
+    run, summary = finished.run, finished.summary
+    assert summary["experiment"] == "tiny" and summary["arm"] == "gan" and summary["seed"] == 0
+    assert summary["env_steps"] == run.data.budget
+    assert summary["updates"] == run.learner.updates == 2 * len(finished.notes.batches)
+    assert summary["gan_updates"] == run.learner.gan_updates > 0
+    assert summary["levels_played"] == run.data.curriculum.counts.played
+    assert summary["wall_seconds"] > 0
+    evaluations = [*(numbers for _, numbers in finished.notes.validations), finished.test]
+    assert summary["evaluation_env_steps"] == sum(e["evaluation_env_steps"] for e in evaluations)
+    for name, value in finished.test.items():
+        if name != "evaluation_env_steps":
+            assert summary[name] == value, name
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0] or (
+        summary["versions"]["torch"] == torch.__version__
+    )
+    commit = summary["git_commit"]
+    assert commit is None or (len(commit) == 40 and int(commit, 16) > 0)
+
+
+def test_the_best_generator_and_the_cost_of_evaluation_are_remembered(
+    make_run: Make, tmp_path: Path
+) -> None:
+    frontier = iter([None, 0.25, 0.75, 0.5, 0.0] * 9)
+
+    def fake(run: Any, *_: Any) -> dict[str, float]:
+        rate = next(frontier)
+        found = {} if rate is None else {"levels_frontier_rate": rate}
+        return {"target_return_mean": 1.0, "evaluation_env_steps": 10.0, **found}
+
+    report = RunReport(tmp_path, "tiny", "")
+    run = make_run(callbacks=[report], validate_every=200)
+    run.data.val_dataloader = lambda: SingleBatch(SimpleNamespace(run=fake))
+    run.fit()
+    assert report.best_frontier == 0.75 and report.evaluation_env_steps == 6 * 10
+
+
+def test_a_run_without_levels_says_null_for_what_it_lacks(without_levels: Finished) -> None:
+    summary = without_levels.summary
+    for name in (
+        "heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
+        "levels_unique_rate", "levels_frontier_rate_best", "levels_played",
+    ):  # fmt: skip
+        assert summary[name] is None, name
+    assert summary["gan_updates"] == 0 and summary["target_return_mean"] > 0
+    assert not (without_levels.folder / "figures/generated_levels.png").exists()
+    assert not (without_levels.folder / "levels.npz").exists()
+
+
+def test_test_json_holds_the_tests_metrics(finished: Finished) -> None:
+    assert json.loads((finished.folder / "test.json").read_text()) == finished.test
+    assert "heldout_grid_success_rate" in finished.test
+
+
+def test_figures_are_pictures(finished: Finished, without_levels: Finished) -> None:
+    for each, names in (
+        (finished, ["generated_levels.png", "learning_curve.png"]),
+        (without_levels, ["learning_curve.png"]),
+    ):
+        folder = each.folder / "figures"
+        assert sorted(path.name for path in folder.iterdir()) == names
+        for name in names:
+            picture = matplotlib.image.imread(folder / name)
+            height, width, _ = picture.shape
+            assert 300 < height < 2_000 and 400 < width < 2_000
+            assert picture[..., :3].std() > 0.02  # not blank
+
+
+def test_levels_npz_follows_the_generator_over_training(finished: Finished) -> None:
+    levels = np.load(finished.folder / "levels.npz")
+    moments = [s for s, numbers in finished.notes.validations if "levels_valid_rate" in numbers]
+    assert levels["env_steps"].tolist() == moments
+    assert levels["levels"].shape == (len(moments), 256, 2)
+    assert levels["p_hat"].shape == (len(moments), 256)
+    learner = finished.run.learner
+    noise = learner.draw_noise(256, random_stream(0, "snapshot"))  # the same at every moment
+    now = learner.generate_levels(noise)
+    assert np.array_equal(levels["levels"][-1], now.numpy())
+    assert np.allclose(levels["p_hat"][-1], learner.success_probability(now).numpy())
+    assert not np.array_equal(levels["levels"][0], levels["levels"][-1])
+
+
+def test_the_configuration_is_kept(finished: Finished) -> None:
+    assert (finished.folder / "config.yaml").read_text() == "seed_everything: 0\n"
+
+
+def test_the_report_names_every_file_and_the_headline(finished: Finished) -> None:
+    files = [path for path in finished.folder.rglob("*") if path.is_file()]
+    for path in files:
+        assert f"  {path.relative_to(finished.folder)}\n" in finished.printed
+    assert not any(path.suffix == ".partial" for path in files)
+    assert f"{finished.summary['target_return_mean']:.2f}" in finished.printed
+    assert f"{finished.summary['env_steps']:,}" in finished.printed
+
+
+def test_predicted_levels_are_a_table_from_hard_to_easy(finished: Finished) -> None:
+    run = finished.run
+    (predicted,) = run.trainer.predict(run.learner, datamodule=run.data)
+    with (finished.folder / "predicted_levels.csv").open(newline="") as file:
+        header, *table = list(csv.reader(file))
+    assert header == ["p_hat", *run.data.env.level_names]
+    rows = [[float(x) for x in row] for row in table]
+    expected = sorted(
+        [p, *level]
+        for p, level in zip(predicted["p_hat"].tolist(), predicted["levels"].tolist(), strict=True)
+    )
+    assert rows == expected and len(rows) == run.data.generated_levels
+
+
+# What is printed
+
+
+def test_without_a_terminal_progress_is_plain_lines(finished: Finished) -> None:
+    start, *rest = finished.lines
+    assert start.startswith("Training DQN and GAN on ShortCar: 1,200 env steps, 8 environments")
+    in_training = finished.notes.validations
+    assert len(rest) == len(in_training)  # one line a validation, and nothing else
+    for line, (env_steps, numbers) in zip(rest, in_training, strict=True):
+        assert line.lstrip().startswith(f"{env_steps:,} env steps")
+        assert f"{numbers['target_return_mean']:.2f}" in line
+        assert f"held-out {numbers['heldout_success_rate']:4.0%}" in line
+        assert ("generated:" in line) == ("levels_frontier_rate" in numbers)
+    assert not any("\x1b" in line or "\r" in line for line in finished.lines)
+
+
+def test_a_run_without_levels_is_announced_as_such(without_levels: Finished) -> None:
+    start, *rest = without_levels.lines
+    assert start.startswith("Training DQN alone on CartPole-v1: 600 env steps")
+    assert rest and not any("held-out" in line or "generated" in line for line in rest)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> EnvStepProgress:
+    monkeypatch.setattr(EnvStepProgress, "REFRESH", 0.0)
+    progress = EnvStepProgress()
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    return progress
+
+
+def test_in_a_terminal_a_bar_moves_over_env_steps(
+    make_run: Make, terminal: EnvStepProgress
+) -> None:
+    run = make_run(callbacks=[terminal], trainer={"enable_progress_bar": True}).fit()
+    written = terminal.console.file.getvalue()
+    for env_steps in (240, 720, run.data.budget):
+        assert f"{env_steps:,} / 1,200 env steps" in written
+    assert "steps/s" in written and "success" in written
+    assert terminal._bar is None
+
+
+def test_a_crash_takes_the_bar_away(make_run: Make, terminal: EnvStepProgress) -> None:
+    class Crash(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            assert terminal._bar is not None
+            raise ZeroDivisionError
+
+    run = make_run(callbacks=[terminal, Crash()], trainer={"enable_progress_bar": True})
+    with pytest.raises(ZeroDivisionError):
+        run.fit()
+    assert terminal._bar is None
+    assert terminal.console.file.getvalue().endswith("\x1b[?25h") or (
+        "\x1b[?25h" in terminal.console.file.getvalue()  # the cursor is shown again
+    )
+
+
+def test_a_silent_process_prints_nothing(make_run: Make, terminal: EnvStepProgress) -> None:
+    terminal.disable()
+    make_run(callbacks=[terminal], trainer={"enable_progress_bar": True}).fit()
+    assert terminal.console.file.getvalue() == ""
+
+
+# Checkpoints
+
+
+def test_the_checkpoint_is_plain_tensors_and_has_one_companion(finished: Finished) -> None:
+    folder = finished.folder / "checkpoints"
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    companion = folder / saved["lit_crl"]["collected"]
+    assert sorted(folder.iterdir()) == sorted([folder / "last.ckpt", companion])
+    collected = torch.load(companion, weights_only=True)
+    run = finished.run
+    assert saved["lit_crl"]["env_steps"] == run.data.budget
+    assert saved["lit_crl"]["updates"] == run.learner.updates
+    assert all(
+        torch.equal(saved["state_dict"][name], value) for name, value in run.weights().items()
+    )
+    assert torch.equal(collected["replay"]["obs"], run.data.replay.obs)
+    assert torch.equal(collected["archive"]["tried.levels"], run.data.archive.tried.levels)
+    assert read_checkpoint(folder / "last.ckpt").keys() == saved.keys()
+
+
+def test_there_is_a_checkpoint_for_every_validation(make_run: Make, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            saved = read_checkpoint(tmp_path / "last.ckpt")["lit_crl"]
+            assert (tmp_path / saved["collected"]).is_file()
+            assert len(list(tmp_path.glob("collected-*"))) == 1
+            seen.append(saved["env_steps"])
+
+    notes = Notes()
+    make_run(callbacks=[notes, RunCheckpoint(tmp_path), Look()]).fit()
+    assert seen == [env_steps for env_steps, _ in notes.validations] and len(seen) > 2
+
+
+def test_a_failing_save_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    write_atomically({"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def half(content: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically({"x": torch.zeros(3)}, path)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    assert torch.equal(read_checkpoint(path)["x"], torch.ones(3))
+    write_atomically({"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.zeros(3)}, path)
+    assert torch.equal(read_checkpoint(path)["x"], torch.zeros(3))
+    assert list(tmp_path.iterdir()) == [path]  # the half-written file is gone, too
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_only_this_programs_plain_checkpoints_are_read(tmp_path: Path) -> None:
+    good = {"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.ones(2)}
+    path, trace = tmp_path / "a.ckpt", tmp_path / "trace"
+    with pytest.raises(ConfigError, match=r"a\.ckpt does not exist"):
+        read_checkpoint(path)
+    torch.save(good, path)
+    assert torch.equal(read_checkpoint(path)["x"], torch.ones(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="not a readable checkpoint"):
+        read_checkpoint(path)
+    torch.save({**good, "extra": Payload(trace)}, path)
+    with pytest.raises(ConfigError, match="not a readable checkpoint"):
+        read_checkpoint(path)
+    assert not trace.exists()
+    for foreign in ({"state_dict": {}}, [1, 2]):
+        torch.save(foreign, path)
+        with pytest.raises(ConfigError, match="not written by lit_crl"):
+            read_checkpoint(path)
+    torch.save({"lit_crl": {"format": 999}}, path)
+    with pytest.raises(ConfigError, match="format 999"):
+        read_checkpoint(path)
