@@ -54,7 +54,7 @@ class ReplayDataModule(LightningDataModule):
         gan_every: int = 16,
         gan_updates: int = 64,
         gan_batch_size: int = 128,
-        min_outcomes: int = 100,
+        min_outcomes: int = 50,
         reals: Reals = "frontier",
         reference_reals: float = 0.25,
         novelty_exponent: float = 0.5,
@@ -139,8 +139,11 @@ class ReplayDataModule(LightningDataModule):
         self.requested_device = device
         self.seed = seed
         self.batches_per_epoch = max(1, validate_every // self.steps_of_a_batch)
-        # Warm-up takes the remainder, so that the budget is met to the step.
-        self.warmup = warmup + (env_steps - warmup) % self.steps_of_a_batch
+        # Warm-up takes the remainder, so that whole batches meet the budget.
+        vector_steps = env_steps // num_envs
+        random_steps = -(-warmup // num_envs)
+        random_steps += (vector_steps - random_steps) % steps_per_batch
+        self.warmup = random_steps * num_envs
         self.batches_done = 0
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
@@ -164,11 +167,17 @@ class ReplayDataModule(LightningDataModule):
                 f"data.batch_size is {given['batch_size']}, more than data.capacity "
                 f"({given['capacity']}): give a smaller batch or a larger buffer"
             )
-        least = given["warmup"] + given["num_envs"] * given["steps_per_batch"]
+        envs, steps = given["num_envs"], given["steps_per_batch"]
+        least = (-(-given["warmup"] // envs) + steps) * envs
         if given["env_steps"] < least:
             raise ConfigError(
                 f"data.env_steps is {given['env_steps']}, but warm-up and one batch already take "
                 f"{least}: give more, or a smaller data.warmup"
+            )
+        if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
+            raise ConfigError(
+                f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
+                f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
             )
 
     @property
@@ -190,8 +199,12 @@ class ReplayDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Make the environments, and for ``fit`` the replay, the archive and the curriculum."""
-        if hasattr(self, "env"):
-            return
+        if not hasattr(self, "env"):
+            self._set_up_env()
+        if stage == "fit" and not hasattr(self, "replay"):
+            self._set_up_collection(self.env.device)
+
+    def _set_up_env(self) -> None:
         device = self._device()
         try:
             self.env = cast(LevelEnv, self.make_env(self.num_envs, device))
@@ -202,8 +215,6 @@ class ReplayDataModule(LightningDataModule):
                 f"data.arm is {self.arm!r}, but {self.env.gymnasium_id or 'this environment'} has "
                 "no level_space: use data.arm target, or give level_space and set_level"
             )
-        if stage == "fit":
-            self._set_up_collection(device)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":

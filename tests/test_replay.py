@@ -378,7 +378,6 @@ def test_a_state_of_another_shape_is_refused(other: ReplayBuffer) -> None:
         ReplayBuffer(36, 3, NUMBERS).load_state_dict(other.state_dict())
 
 
-@pytest.mark.xfail(strict=True, reason="the state does not say how many steps it folds")
 def test_a_state_of_shorter_transitions_gives_none_with_rows_that_were_never_written() -> None:
     short = ReplayBuffer(10, 1, NUMBERS, n_steps=1)
     play(short, [0.9] * 6, final=False)

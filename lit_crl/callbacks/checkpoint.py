@@ -70,6 +70,8 @@ class RunCheckpoint(Callback):
         """Write checkpoint and companion."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.folder.mkdir(parents=True, exist_ok=True)
+        for logger in trainer.loggers:
+            logger.save()
         name = f"collected-{data.env_steps:012d}-rank{trainer.global_rank}.pt"
         collected = {"lit_crl": {"format": FORMAT}, **data.collected_state()}
         write_atomically(collected, self.folder / name)

@@ -6,7 +6,7 @@ never, leaves the trained weights as they are, bit for bit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -124,14 +124,19 @@ class Evaluation:
 
     def run(self, judge: Judge, has_gan: bool) -> dict[str, float]:
         """Metrics of the present policy, and of the present generator if there is one."""
-        results = self._target_metrics(judge)
-        results |= self._heldout_metrics(judge)
+        self._env_steps = 0.0
+        results = self._target_metrics(judge) | self._heldout_metrics(judge)
         if has_gan and self.generated:
             results |= self._generated_metrics(judge)
-        return results
+        return results | {"evaluation_env_steps": self._env_steps}
+
+    def _play(self, env: LevelEnv, act: Callable[[Tensor], Tensor], **options: Any) -> Episodes:
+        episodes = run_episodes(env, act, **options)
+        self._env_steps += episodes.lengths.sum().item()
+        return episodes
 
     def _target_metrics(self, judge: Judge) -> dict[str, float]:
-        episodes = run_episodes(
+        episodes = self._play(
             self._target,
             lambda obs: judge.action_values(obs).argmax(1),
             seed=stream_seed(self.seed, "target evaluation") % 2**31,
@@ -141,14 +146,13 @@ class Evaluation:
             "target_return_mean": episodes.returns.mean().item(),
             "target_return_std": episodes.returns.std(correction=0).item(),
             "target_success_rate": episodes.success.float().mean().item(),
-            "evaluation_env_steps": episodes.lengths.sum().item(),
         }
 
     def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
         results: dict[str, float] = {}
         for name, levels in self._own.heldout().items():
             env = self._make(len(levels))
-            episodes = run_episodes(
+            episodes = self._play(
                 env, lambda obs: judge.action_values(obs).argmax(1), seed=self.seed, levels=levels
             )
             results[f"heldout_{name}_success_rate"] = episodes.success.float().mean().item()
@@ -169,7 +173,7 @@ class Evaluation:
         if not valid.any():
             return results | {"levels_frontier_rate": 0.0}
         played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
-        episodes = run_episodes(
+        episodes = self._play(
             self._make(len(played)),
             lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
             seed=self.seed,
