@@ -247,7 +247,8 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        parser_kwargs={name: dict(parser) for name in SUBCOMMANDS} | {"exit_on_error": False},
+        parser_kwargs={name: dict(parser) for name in SUBCOMMANDS}
+        | {"exit_on_error": False, "parser_mode": parser["parser_mode"]},
     )
 
 

@@ -16,6 +16,10 @@ from lit_crl.batches import ReplayLoader
 from lit_crl.envs import LevelEnv, MountainCar
 
 
+# The networks here are tiny, and threads that wait for each other would take most of the time.
+torch.set_num_threads(1)
+
+
 class ShortCar(MountainCar):
     """A mountain car that gives up after 25 steps, and that is evaluated in itself."""
 

@@ -132,9 +132,10 @@ def test_every_few_batches_and_every_validation_become_a_row(finished: Finished)
 
 def test_rows_hold_losses_behaviour_and_the_joint_loss(finished: Finished) -> None:
     rows = [row for row in csv_rows(finished.folder) if "dqn/loss" in row]
+    weight = finished.run.learner.lambda_gan
     for row in rows:
         gan = row.get("gan/generator_loss", 0.0)
-        assert row["joint/loss"] == pytest.approx(row["dqn/loss"] + 2.0 * gan, rel=1e-5)
+        assert row["joint/loss"] == pytest.approx(row["dqn/loss"] + weight * gan, rel=1e-5)
         assert {"dqn/q_mean", "behaviour/epsilon", "curriculum/generated"} <= row.keys()
     assert "gan/generator_loss" not in rows[0]  # before the first GAN phase
     names = {

@@ -52,6 +52,11 @@ def weights(cli: CreativeCLI) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in cli.model.state_dict().items()}
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -59,21 +64,23 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
     gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan_updates=2"]
-    run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan)
+    # An Acrobot episode takes up to 500 steps of each of the 8 environments.
+    steps = 6000 if experiment == "acrobot" else 3000
+    budget = f"--data.env_steps={steps}"
+    run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, budget)
 
     folder = Path("runs") / experiment / "x"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["experiment"] == experiment
-    assert summary["env_steps"] == 3000
+    assert summary["env_steps"] == steps
     assert summary["updates"] > 0
     assert (summary["gan_updates"] > 0) == bool(gan)
     assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
     assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
-    assert [int(row["env_steps"]) for row in rows] == sorted(int(r["env_steps"]) for r in rows)
-    assert float(rows[-1]["evaluation/target_return_mean"]) == pytest.approx(
-        float(rows[-1]["evaluation/target_return_mean"])
-    )
+    rows = table(folder / "metrics.csv")
+    assert [int(row["env_steps"]) for row in rows] == sorted(int(row["env_steps"]) for row in rows)
+    assert int(rows[-1]["env_steps"]) == steps
+    assert rows[-1]["evaluation/target_return_mean"]
 
 
 def test_conf_experiments_are_the_documented_ones() -> None:
@@ -111,11 +118,14 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
         "data:\n"
         "  env: lit_crl.envs.MountainCar\n"
         "  batch_size: 16\n"
-        "  gan_batch_size: ${data.batch_size}\n"
+        "  gan_batch_size: ${.batch_size}\n"
+        "  num_envs: ${..model.noise_dim}\n"
     )
-    tiny = [argument for argument in TINY if "batch_size" not in argument]
-    cli = run("fit", "--config", "my.yaml", "--data.batch_size=24", *tiny)
+    tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
+    given = ["--data.batch_size=24", "--model.noise_dim=12"]
+    cli = run("fit", "--config", "my.yaml", *given, *tiny)
     assert cli.datamodule.gan_batch_size == 24
+    assert cli.datamodule.num_envs == 12
 
 
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
@@ -128,7 +138,8 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
         played = {s for s, n in cli.datamodule.rollout.log.episodes.items() if n}
         order = ["target", "reference", "archive", "gan"]
         assert played <= set(order[: order.index(arm) + 1])
-        assert arm in played
+        used = {source for source, share in cli.datamodule.shares.items() if share}
+        assert used == set(order[: order.index(arm) + 1])
     assert all(config == configs["gan"] for config in configs.values())
 
 
@@ -142,18 +153,18 @@ def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
 def test_resuming_a_finished_run_with_a_larger_budget_goes_on(run: Run) -> None:
     first = run("fit", "--name", "a", "--data.gan_updates=2", *TINY)
     episodes = sum(first.datamodule.rollout.log.episodes.values())
-    more = [a for a in TINY if "env_steps" not in a] + ["--data.env_steps=5000"]
+    more = [a for a in TINY if "env_steps" not in a] + ["--data.env_steps=4920"]
     lr = "--model.q_optimizer.init_args.lr=0.007"
     resumed = run(
         "fit", "--name", "a", "--data.gan_updates=2", "--ckpt_path", "last", lr, *more,
         "--model.final_lr=1.0",
     )  # fmt: skip
-    assert resumed.datamodule.env_steps == 5000
+    assert resumed.datamodule.env_steps == 4920
     assert resumed.model.updates > first.model.updates
     assert sum(resumed.datamodule.rollout.log.episodes.values()) > episodes
     optimizer = resumed.trainer.optimizers[0]
     assert optimizer.param_groups[0]["lr"] == 0.007  # the command line beats the checkpoint
-    rows = list(csv.DictReader(Path("runs/mountain_car/a/metrics.csv").open()))
+    rows = table(Path("runs/mountain_car/a/metrics.csv"))
     steps = [int(row["env_steps"]) for row in rows]
     assert steps == sorted(steps)
     assert steps[0] < 3000 < steps[-1]
@@ -175,7 +186,7 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(run: Run) -> Non
     assert json.loads(Path("runs/mountain_car/a/test.json").read_text()) == before
     run("validate", "--ckpt_path", checkpoint)
     run("predict", "--ckpt_path", checkpoint)
-    rows = list(csv.DictReader(Path("runs/mountain_car/a/predicted_levels.csv").open()))
+    rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
     assert len(rows) == 4
     assert all(-1.2 <= float(row["position"]) <= 0.6 for row in rows)
     assert [float(r["p_hat"]) for r in rows] == sorted(float(r["p_hat"]) for r in rows)

@@ -239,6 +239,21 @@ def test_hindsight_makes_arrivals_of_failures(make_run: Make) -> None:
     assert arrivals(0.0) < 0.1 < 0.25 < arrivals(1.0)
 
 
+def test_no_generated_level_is_staler_than_a_cycle(make_run: Make) -> None:
+    cycles: list[int] = []
+    run = make_run(validate=False, gan_every=4, min_outcomes=1)
+    generate = run.learner.generate_levels
+
+    def watched(n: int) -> Tensor:
+        cycles.append(run.data.batches_done // 4)
+        return generate(n)
+
+    run.learner.generate_levels = watched
+    run.fit()
+    # There are fewer than 60 resets, and one call gives levels for hundreds.
+    assert len(cycles) == len(set(cycles)) >= 3
+
+
 # Budget and warm-up
 
 
@@ -281,13 +296,12 @@ def test_the_budget_is_met_to_the_step(
 
 
 @pytest.mark.parametrize("budget", [801, 803, 807])
-def test_a_budget_that_no_number_of_steps_meets_is_not_exceeded(
+def test_a_budget_that_no_number_of_steps_meets_is_met_as_nearly_as_can_be(
     make_run: Make, budget: int
 ) -> None:
     run = make_run(env=CountingCar, env_steps=budget, warmup=100).fit()
     taken = len(run.data.env.actions) * 8
-    assert taken == run.data.env_steps
-    assert budget - 32 < taken <= budget
+    assert taken == run.data.env_steps == 800
 
 
 def test_warm_up_acts_at_random_and_learns_nothing(make_run: Make) -> None:
@@ -500,7 +514,7 @@ def test_the_smallest_sensible_numbers_are_accepted() -> None:
     assert data.steps_of_a_batch == 128 and data.warmup == 0
 
 
-# Known defects: each of these runs breaks down where it should train, or say what to change
+# Runs at the edge: each trains, or says what to change
 
 
 def trains_or_explains(make_run: Make, **settings: Any) -> None:

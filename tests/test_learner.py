@@ -700,6 +700,14 @@ def test_an_environment_without_levels_has_no_gan(train_on: Train, cartpole: Gym
     assert learner.updates == 2 and not torch.equal(before, flat(learner.q_network))
 
 
+def test_only_the_trained_networks_ask_for_gradients() -> None:
+    learner = make()
+    for name in ("q_network", "generator", "discriminator"):
+        assert all(p.requires_grad for p in getattr(learner, name).parameters()), name
+    for name in ("target_network", "generator_ema"):
+        assert not any(p.requires_grad for p in getattr(learner, name).parameters()), name
+
+
 def test_a_learner_that_was_built_keeps_its_weights_when_it_is_trained(train_on: Train) -> None:
     learner = make(q_optimizer=sgd(0.0))
     before = copy.deepcopy(learner.state_dict())

@@ -70,6 +70,8 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "the archive arm without a GAN, and a replay that has wrapped around": {
         "arm": "archive", "gan_updates": 0, "capacity": 400,
+        # The checkpoint falls into episodes that began with too much exploration to count.
+        "exploration": LinearEpsilon(1.0, 0.1, 840), "label_epsilon": 0.12,
     },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
 }  # fmt: skip
@@ -294,12 +296,15 @@ def test_another_seed_gives_another_run(make_run: Make, whole: Any) -> None:
         assert not torch.equal(whole["data"][part][name], other["data"][part][name]), name
 
 
-def test_the_seed_of_the_data_alone_changes_what_is_collected(make_run: Make) -> None:
-    first = make_run(seed=3, env_steps=232).fit()
-    second = make_run(seed=3, env_steps=232)
-    second.data.seed = 5
-    second.fit()
-    assert not torch.equal(first.data.replay.obs, second.data.replay.obs)
+def test_every_stream_of_the_data_follows_its_seed(make_run: Make) -> None:
+    def streams(seed: int) -> list[torch.Tensor]:
+        data = make_run(seed=seed).data
+        data.setup("fit")
+        generators = (data.rng, data.curriculum.rng, data.env.rng)
+        return [data.rollout.obs, *(rng.get_state() for rng in generators)]
+
+    for first, same, other in zip(streams(3), streams(3), streams(4), strict=True):
+        assert torch.equal(first, same) and not torch.equal(first, other)
 
 
 def test_collected_state_can_be_put_back_and_gives_itself(
