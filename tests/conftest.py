@@ -15,7 +15,6 @@ from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.batches import ReplayLoader
 from lit_crl.envs import LevelEnv, MountainCar
 
-
 # The networks here are tiny, and threads that wait for each other would take most of the time.
 torch.set_num_threads(1)
 
