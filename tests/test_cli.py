@@ -177,11 +177,17 @@ def test_resuming_where_nothing_was_saved_starts_afresh(
     assert "starting afresh" in capsys.readouterr().out
 
 
-def test_test_validate_and_predict_find_the_run_of_a_checkpoint(run: Run) -> None:
+def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     fitted = run("fit", "--name", "a", "--data.gan_updates=2", *TINY)
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     before = json.loads(Path("runs/mountain_car/a/test.json").read_text())
+    capsys.readouterr()
     tested = run("test", "--ckpt_path", checkpoint)
+    printed = capsys.readouterr().out
+    assert f"{before['target_return_mean']:.2f}" in printed
+    assert "test.json" in printed
     assert same(weights(fitted), weights(tested))
     assert json.loads(Path("runs/mountain_car/a/test.json").read_text()) == before
     run("validate", "--ckpt_path", checkpoint)

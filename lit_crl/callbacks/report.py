@@ -76,12 +76,14 @@ class RunReport(Callback):
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0
         self._started: float | None = None
+        self._fitted = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; keep the configuration, now that nothing can be wrong with it."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(self.config)
+        self._fitted = True
         self._started = time.monotonic()
 
     def _tick(self) -> None:
@@ -112,7 +114,7 @@ class RunReport(Callback):
         results = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(results, self.folder / "test.json")
-        if not self.wall_seconds:  # after a fit, the summary shows these numbers and more
+        if not self._fitted:  # after a fit, the summary shows these numbers and more
             self._print("Test: greedy policy on levels that training never saw", results)
             self.console.print(f"Written to {self.folder / 'test.json'}")
 
