@@ -7,7 +7,7 @@ too; without them it still trains on the task's own resets (the ``target`` curri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
-from lit_crl.envs.making import make_env, wrapped_observation
+from lit_crl.envs.making import make_env, named_box, wrapped_observation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         device: torch.device | str = "cpu",
         *,
         id: str,
-        level_space: Box | None = None,
+        level_space: Box | Mapping[str, Sequence[float]] | None = None,
         set_level: Callable[[Any, Array], Any] | None = None,
         target_levels: Callable[[int, np.random.Generator], Array] | None = None,
         success_return: float | None = None,
@@ -68,7 +68,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             num_envs: Number of environments N that step together.
             device: Where the tensors that come out live; the environments run on the CPU.
             id: Gymnasium id with a Discrete action space.
-            level_space: Box of shape (d,) with finite bounds; needs ``set_level``.
+            level_space: Box of shape (d,) with finite bounds, or the low and high bound of each
+                coordinate by its name (what YAML can say); needs ``set_level``.
             set_level: Called as ``set_level(env.unwrapped, level [d])`` after ``env.reset()``;
                 puts the env at the level and returns the first observation, unwrapped.
             target_levels: Draws [n, d] levels from the task's own reset distribution; None:
@@ -84,6 +85,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             raise ValueError(f"num_envs is {num_envs}, but must be at least 1.")
         if (level_space is None) != (set_level is None):
             raise ValueError("level_space and set_level belong together: give both or neither.")
+        names: tuple[str, ...] = ()
+        if isinstance(level_space, Mapping):
+            names, level_space = tuple(level_space), named_box(level_space)
         if level_space is not None and not (
             level_space.is_bounded() and len(level_space.shape) == 1
         ):
@@ -110,9 +114,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.single_action_space = Discrete(int(first.action_space.n))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.level_space = level_space
+        self.level_space: Box | None = level_space
         size = 0 if level_space is None else level_space.shape[0]
-        self.level_names = tuple(f"level {axis + 1}" for axis in range(size))
+        self.level_names = names or tuple(f"level {axis + 1}" for axis in range(size))
         self.level_plane = (0, min(1, max(size - 1, 0)))
         self.levels = (
             None if level_space is None else torch.full((num_envs, size), torch.nan, device=device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FlattenObservation
@@ -51,3 +53,18 @@ def wrapped_observation(env: Env, raw: Any) -> Any:
         return raw
     inner = wrapped_observation(env.env, raw)
     return env.observation(inner) if isinstance(env, gymnasium.ObservationWrapper) else inner
+
+
+def named_box(bounds: Mapping[str, Sequence[float]]) -> Box:
+    """Return the box whose coordinates have these low and high bounds, in this order.
+
+    Raises:
+        ValueError: If a coordinate does not have a low bound below a high one.
+    """
+    for name, pair in bounds.items():
+        if len(pair) != 2 or not pair[0] < pair[1]:
+            raise ValueError(
+                f"level_space.{name} is {list(pair)}, but must be a low and a high bound."
+            )
+    low, high = np.array(list(bounds.values()), np.float32).T
+    return Box(low, high)

@@ -235,3 +235,13 @@ def test_errors_later() -> None:
         car.reset(options={"reset_mask": torch.ones(2)})
     car.close()
     assert plain.levels is None and plain.level_space is None and plain.heldout() == {}
+
+
+def test_a_level_space_by_name_is_the_box_of_its_bounds() -> None:
+    named = make_car(3, level_space={"position": [-1.2, 0.5], "velocity": [-0.07, 0.07]})
+    assert named.level_space == Box(
+        np.array([-1.2, -0.07], np.float32), np.array([0.5, 0.07], np.float32)
+    )
+    assert named.level_names == ("position", "velocity")
+    with pytest.raises(ValueError, match=r"level_space.velocity is \[1, 0\]"):
+        make_car(1, level_space={"velocity": [1, 0]})
