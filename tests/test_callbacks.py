@@ -210,6 +210,16 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path: Path) -> No
     assert rows[-1] == {"env_steps": 500, "a": -1.0, "b": 3.0}
 
 
+def test_only_validations_of_a_fit_become_rows(make_run: Make, tmp_path: Path) -> None:
+    logger, record = MetricsCsv(tmp_path), RecordMetrics()
+    trainer = {"logger": logger, "num_sanity_val_steps": 1, "log_every_n_steps": 10}
+    run = make_run(callbacks=[record], trainer=trainer)
+    run.trainer.validate(run.learner, datamodule=run.data, verbose=False)
+    assert not logger.rows
+    run.fit()
+    assert all(row["env_steps"] > 0 for row in logger.rows)
+
+
 class ListLogger(Logger):
     """Any other logger, for instance W&B's."""
 
