@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -233,6 +233,8 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         ConfigError: If the user asked for something that makes no sense.
     """
     _quiet_libraries()
+    # `${data.batch_size}` means the key of the file, not of the parser that holds the subcommands.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
     parser = {
         "parser_mode": "omegaconf+",

@@ -119,7 +119,7 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
         "  env: lit_crl.envs.MountainCar\n"
         "  batch_size: 16\n"
         "  gan_batch_size: ${.batch_size}\n"
-        "  num_envs: ${..model.noise_dim}\n"
+        "  num_envs: ${model.noise_dim}\n"
     )
     tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
     given = ["--data.batch_size=24", "--model.noise_dim=12"]

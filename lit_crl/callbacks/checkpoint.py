@@ -76,7 +76,7 @@ class RunCheckpoint(Callback):
         collected = {"lit_crl": {"format": FORMAT}, **data.collected_state()}
         write_atomically(collected, self.folder / name)
         if trainer.is_global_zero:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             checkpoint["lit_crl"] |= {
                 "format": FORMAT,
                 "collected": name,
