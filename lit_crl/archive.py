@@ -59,6 +59,9 @@ class LevelRing:
 
     def add(self, levels: Tensor, values: Tensor) -> None:
         """Append ``levels [n, d]`` with their ``values [n]``; the oldest make room."""
+        overrun = max(0, len(levels) - len(self.levels))
+        self.written += overrun
+        levels, values = levels[overrun:], values[overrun:]
         position = torch.arange(self.written, self.written + len(levels), device=levels.device)
         position %= len(self.levels)
         self.levels[position] = levels

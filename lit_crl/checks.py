@@ -1,6 +1,7 @@
 """Checks of what users give: each raises one sentence that names the key, value and remedy."""
 
 import math
+from collections.abc import Sequence
 
 
 class ConfigError(ValueError):
@@ -33,6 +34,14 @@ def positive_unit_interval(**numbers: float) -> None:
     for key, number in numbers.items():
         if not 0 < number <= 1:
             _refuse(key, number, "a number above 0 and at most 1")
+
+
+def widths(**layers: Sequence[int]) -> None:
+    """Every list names at least one layer, and every layer has a width above 0."""
+    for key, sizes in layers.items():
+        if not sizes:
+            raise ConfigError(f"{key.replace('__', '.')} is empty: give the width of a layer")
+        positive(**{f"{key}__{i}": width for i, width in enumerate(sizes)})
 
 
 def _refuse(key: str, number: float, remedy: str) -> None:

@@ -23,6 +23,8 @@ Source = Literal["target", "reference", "archive", "gan"]
 #: Every arm is named after the source that it adds to those before it.
 Arm = Source
 SOURCES: tuple[Source, ...] = get_args(Source)
+#: Equal shares: enough of the user's own task, enough breadth, enough frontier.
+EQUAL_MIX: Mapping[str, float] = dict.fromkeys(SOURCES, 0.25)
 
 #: What the GAN takes for real, see ``Curriculum.reals``.
 Reals = Literal["frontier", "labelled", "visited"]

@@ -16,16 +16,14 @@ from lit_crl import checks
 from lit_crl.archive import Archive
 from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
-from lit_crl.curriculum import Arm, Curriculum, Reals, Teacher, arm_shares
+from lit_crl.curriculum import EQUAL_MIX, Arm, Curriculum, Reals, Teacher, arm_shares
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
-from lit_crl.replay import GoalEnv, Hindsight, ReplayBuffer
+from lit_crl.replay import Hindsight, ReplayBuffer
 from lit_crl.rollout import Actor, Rollout
+from lit_crl.schedule import Schedule
 from lit_crl.seeding import random_stream, stream_seed
-
-#: Equal shares: enough of the user's own task, enough breadth, enough frontier.
-EQUAL_MIX: Mapping[str, float] = {"target": 0.25, "reference": 0.25, "archive": 0.25, "gan": 0.25}
 
 
 class ReplayDataModule(LightningDataModule):
@@ -110,40 +108,24 @@ class ReplayDataModule(LightningDataModule):
         """
         super().__init__()
         self._check(locals())
+        self.schedule = Schedule(
+            env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
+        )
         self.make_env = env
-        self.arm = arm
-        self.budget = env_steps
-        self.num_envs = num_envs
-        self.capacity = capacity
-        self.gamma = gamma
-        self.n_steps = n_steps
-        self.batch_size = batch_size
+        self.arm, self.shares = arm, arm_shares(arm, mix or EQUAL_MIX)
+        self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
+        self.capacity, self.batch_size = capacity, batch_size
         self.updates_per_batch = updates_per_batch
-        self.steps_per_batch = steps_per_batch
+        self.gamma, self.n_steps, self.hindsight = gamma, n_steps, hindsight
         self.exploration = exploration or EpsilonLadder()
-        self.hindsight = hindsight
-        self.shares = arm_shares(arm, mix or EQUAL_MIX)
-        self.gan_every = gan_every
-        self.gan_updates = gan_updates
-        self.gan_batch_size = gan_batch_size
-        self.min_outcomes = min_outcomes
-        self.reals = reals
-        self.reference_reals = reference_reals
+        self.gan_updates, self.gan_batch_size = gan_updates, gan_batch_size
+        self.min_outcomes, self.label_epsilon = min_outcomes, label_epsilon
+        self.reals, self.reference_reals = reals, reference_reals
         self.novelty_exponent = novelty_exponent
-        self.tried = tried
-        self.visited = visited
-        self.label_epsilon = label_epsilon
-        self.validation_episodes = validation_episodes
-        self.test_episodes = test_episodes
+        self.tried, self.visited = tried, visited
+        self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
         self.generated_levels = generated_levels
-        self.requested_device = device
-        self.seed = seed
-        self.batches_per_epoch = max(1, validate_every // self.steps_of_a_batch)
-        # Warm-up takes the remainder, so that whole batches meet the budget.
-        vector_steps = env_steps // num_envs
-        random_steps = -(-warmup // num_envs)
-        random_steps += (vector_steps - random_steps) % steps_per_batch
-        self.warmup = random_steps * num_envs
+        self.requested_device, self.seed = device, seed
         self.batches_done = 0
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
@@ -151,12 +133,11 @@ class ReplayDataModule(LightningDataModule):
     @staticmethod
     def _check(given: Mapping[str, Any]) -> None:
         at_least_one = (
-            "env_steps num_envs capacity n_steps batch_size updates_per_batch steps_per_batch "
-            "gan_every gan_batch_size min_outcomes tried visited validate_every "
-            "validation_episodes test_episodes"
+            "num_envs capacity n_steps batch_size updates_per_batch steps_per_batch "
+            "gan_batch_size min_outcomes tried visited validation_episodes test_episodes"
         )
         checks.positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
-        zero_or_more = "warmup gan_updates novelty_exponent generated_levels"
+        zero_or_more = "gan_updates novelty_exponent generated_levels"
         checks.non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
         checks.unit_interval(
             **{f"data__{key}": given[key] for key in ["gamma", "hindsight", "label_epsilon"]},
@@ -168,22 +149,11 @@ class ReplayDataModule(LightningDataModule):
                 f"({given['capacity']}): give a smaller batch or a larger buffer"
             )
         envs, steps = given["num_envs"], given["steps_per_batch"]
-        least = (-(-given["warmup"] // envs) + steps) * envs
-        if given["env_steps"] < least:
-            raise ConfigError(
-                f"data.env_steps is {given['env_steps']}, but warm-up and one batch already take "
-                f"{least}: give more, or a smaller data.warmup"
-            )
         if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
             raise ConfigError(
                 f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
                 f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
             )
-
-    @property
-    def steps_of_a_batch(self) -> int:
-        """Env steps between two batches."""
-        return self.num_envs * self.steps_per_batch
 
     @property
     def env_steps(self) -> int:
@@ -193,7 +163,7 @@ class ReplayDataModule(LightningDataModule):
     @property
     def epsilon(self) -> Tensor:
         """ε of every environment now, ``[N]``; 1 while warming up."""
-        if self.env_steps < self.warmup:
+        if self.schedule.is_warming_up(self.env_steps):
             return torch.ones(self.num_envs, device=self.env.device)
         return self.exploration(self.num_envs, self.env_steps).to(self.env.device)
 
@@ -202,12 +172,11 @@ class ReplayDataModule(LightningDataModule):
         if not hasattr(self, "env"):
             self._set_up_env()
         if stage == "fit" and not hasattr(self, "replay"):
-            self._set_up_collection(self.env.device)
+            self._set_up_collection()
 
     def _set_up_env(self) -> None:
-        device = self._device()
         try:
-            self.env = cast(LevelEnv, self.make_env(self.num_envs, device))
+            self.env = cast(LevelEnv, self.make_env(self.num_envs, self._device()))
         except ValueError as error:
             raise ConfigError(f"data.env: {error}") from error
         if self.arm != "target" and self.env.level_space is None:
@@ -221,16 +190,13 @@ class ReplayDataModule(LightningDataModule):
             return torch.device(self.requested_device)
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
-    def _set_up_collection(self, device: torch.device) -> None:
-        env = self.env
+    def _set_up_collection(self) -> None:
+        env, device = self.env, self.env.device
+        space = env.single_observation_space
         self.replay = ReplayBuffer(
-            self.capacity,
-            self.num_envs,
-            env.single_observation_space,
-            n_steps=self.n_steps,
-            device=device,
+            self.capacity, self.num_envs, space, n_steps=self.n_steps, device=device
         )
-        self._goals = self._hindsight()
+        self._goals = Hindsight.of(env, self.hindsight, self.gamma)
         if env.level_space is not None:
             self.archive = Archive(
                 env.level_space.shape[0], tried=self.tried, visited=self.visited, device=device
@@ -258,35 +224,24 @@ class ReplayDataModule(LightningDataModule):
             seed=stream_seed(self.seed, "training environments") % 2**31,
         )
 
-    def _hindsight(self) -> Hindsight | None:
-        if self.hindsight == 0:
-            return None
-        if not hasattr(self.env, "achieved_goal") or self.env.max_episode_steps is None:
-            raise ConfigError(
-                f"data.hindsight is {self.hindsight}, but {type(self.env).__name__} has no goals "
-                "to relabel: set it to 0"
-            )
-        goals = cast(GoalEnv, self.env)
-        return Hindsight(goals, self.hindsight, self.env.max_episode_steps, self.gamma)
-
     def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
-        return ReplayLoader(self.batches, self.batches_per_epoch)
+        return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         shape = (self.updates_per_batch, self.batch_size)
-        while self.env_steps < self.warmup:
+        while self.schedule.is_warming_up(self.env_steps):
             self._step(learner.act, learner)
-        while self.env_steps + self.steps_of_a_batch <= self.budget:
-            if self.curriculum is not None and self.batches_done % self.gan_every == 0:
+        while not self.schedule.is_spent(self.env_steps):
+            if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
             for _ in range(self.steps_per_batch):
                 self._step(learner.act, learner)
             self.batches_done += 1
-            progress = self.env_steps / self.budget
             transitions = self.replay.sample(shape, self.rng, self._goals)
+            progress = self.env_steps / self.schedule.budget
             batch = Batch(transitions, self._gan_batch(learner), progress)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
@@ -294,19 +249,15 @@ class ReplayDataModule(LightningDataModule):
         self._stop_if_spent()
 
     def _stop_if_spent(self) -> None:
-        if self.env_steps + self.steps_of_a_batch > self.budget and self.trainer is not None:
+        if self.schedule.is_spent(self.env_steps) and self.trainer is not None:
             self.trainer.should_stop = True
 
     def _step(self, act: Actor, teacher: Teacher) -> None:
-        curriculum = self.curriculum
-        self.rollout.step(
-            act,
-            self.epsilon,
-            lambda n: cast(Curriculum, curriculum).draw(n, teacher),
-        )
+        curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
+        self.rollout.step(act, self.epsilon, lambda n: curriculum.draw(n, teacher))
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
-        due = self.gan_updates > 0 and self.batches_done % self.gan_every == 0
+        due = self.gan_updates > 0 and self.schedule.ends_cycle(self.batches_done)
         if not due or self.curriculum is None or self.archive is None:
             return None
         if not self.curriculum.ready() or (self.reals == "visited" and not self.archive.visited):
@@ -332,45 +283,13 @@ class ReplayDataModule(LightningDataModule):
         return SingleBatch(self.generated_levels)
 
     def _evaluation(self, episodes: int) -> Evaluation:
-        return Evaluation(
-            self.make_env, self.env.device, episodes, self.generated_levels, self.seed
-        )
+        device, generated = self.env.device, self.generated_levels
+        return Evaluation(self.make_env, device, episodes, generated, self.seed)
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""
         rates = self.curriculum.counts.rates() if self.curriculum else {}
         return {"behaviour/epsilon": self.epsilon.mean().item()} | self.rollout.log.means() | rates
-
-    def collected_state(self) -> dict[str, Any]:
-        """Everything that was collected and every random stream of the data."""
-        return {
-            "batches_done": self.batches_done,
-            "rng": self.rng.get_state(),
-            "replay": self.replay.state_dict(),
-            "rollout": self.rollout.state_dict(),
-            "archive": self.archive.state_dict() if self.archive else {},
-            "curriculum": self.curriculum.state_dict() if self.curriculum else {},
-        }
-
-    def load_collected_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``collected_state`` gave.
-
-        Raises:
-            ConfigError: If it comes from a run with other sizes or another environment.
-        """
-        try:
-            self.replay.load_state_dict(state["replay"])
-            self.rollout.load_state_dict(state["rollout"])
-            if self.archive is not None and self.curriculum is not None:
-                self.archive.load_state_dict(state["archive"])
-                self.curriculum.load_state_dict(state["curriculum"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"the checkpoint does not fit this run's data settings ({error}): resume with "
-                "the env, num_envs, capacity, tried and visited it was saved with"
-            ) from error
-        self.batches_done = state["batches_done"]
-        self.rng.set_state(state["rng"].cpu())
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

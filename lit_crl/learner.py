@@ -9,31 +9,18 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from lit_crl import checks, dqn, gan
+from lit_crl.batches import Batch, GanBatch, minibatches
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
-from lit_crl.levels import UnitBox
+from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
-from lit_crl.networks import (
-    QNetwork,
-    VectorDiscriminator,
-    VectorGenerator,
-    discriminator_for,
-    generator_for,
-)
-from lit_crl.seeding import random_stream
-
-
-def q_adam(params: Any) -> Optimizer:
-    """Adam for the Q-network: one fused kernel, learning rate 5e-4."""
-    return Adam(params, lr=5e-4, eps=1e-5, fused=True)
-
-
-def gan_adam(params: Any) -> Optimizer:
-    """Adam for the GAN: no momentum, which would chase the other player (R3GAN, β₁ = 0)."""
-    return Adam(params, lr=5e-4, betas=(0.0, 0.99), fused=True)
+from lit_crl.networks import QNetwork
+from lit_crl.optimizers import gan_adam, q_adam
+from lit_crl.seeding import RandomStreams
 
 
 class CreativeLearner(LightningModule):
@@ -48,9 +35,8 @@ class CreativeLearner(LightningModule):
 
     q_network: QNetwork
     target_network: QNetwork
-    generator: VectorGenerator
-    generator_ema: VectorGenerator
-    discriminator: VectorDiscriminator
+    #: Generator and discriminator; None where the environment has no levels.
+    level_gan: LevelGan | None
 
     def __init__(
         self,
@@ -115,12 +101,8 @@ class CreativeLearner(LightningModule):
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        checks.positive(
-            model__target_period=target_period,
-            model__max_grad_norm=max_grad_norm,
-            **{f"model__hidden__{i}": width for i, width in enumerate(hidden)},
-            **{f"model__gan_hidden__{i}": width for i, width in enumerate(gan_hidden)},
-        )
+        checks.positive(model__target_period=target_period, model__max_grad_norm=max_grad_norm)
+        checks.widths(model__hidden=hidden, model__gan_hidden=gan_hidden)
         checks.positive_unit_interval(
             model__target_rate=target_rate, model__ema_rate=ema_rate, model__final_lr=final_lr
         )
@@ -132,28 +114,22 @@ class CreativeLearner(LightningModule):
             model__level_noise=level_noise,
         )
         self.automatic_optimization = False
-        self.hidden, self.gan_hidden = hidden, gan_hidden
+        self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
-        self.double_dqn = double_dqn
-        self.td_loss = td_loss
+        self.double_dqn, self.td_loss = double_dqn, td_loss
         self.target_rate, self.target_period = target_rate, target_period
-        self.max_grad_norm = max_grad_norm
-        self.final_lr = final_lr
-        self.gan_loss = gan_loss
-        self.lambda_gan = lambda_gan
+        self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
+        self.gan_loss, self.lambda_gan = gan_loss, lambda_gan
         self.r1, self.r2 = r1, r2
-        self.noise_dim = noise_dim
+        self.noise_dim, self.level_noise = noise_dim, level_noise
         self.ema_rate = ema_rate
-        self.level_noise = level_noise
         self.q_optimizer = q_optimizer
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
-        self.seed = seed
-        self.has_gan = False
-        self.updates = 0
-        self.gan_updates = 0
+        self.level_gan = None
+        self.updates = self.gan_updates = 0
         self.losses = LossSums()
-        self._rngs: dict[str, torch.Generator] = {}
+        self.streams = RandomStreams(seed)
 
     # Building
 
@@ -168,12 +144,8 @@ class CreativeLearner(LightningModule):
             self.scale_obs,
         )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.has_gan = env.level_space is not None
-        if self.has_gan:
-            self.box = UnitBox.of(env.level_space)
-            self.generator = generator_for(self.box, self.noise_dim, self.gan_hidden)
-            self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False)
-            self.discriminator = discriminator_for(self.box, self.gan_hidden)
+        if env.level_space is not None:
+            self.level_gan = LevelGan(env.level_space, self.noise_dim, self.gan_hidden)
         return self
 
     def configure_model(self) -> None:
@@ -186,16 +158,15 @@ class CreativeLearner(LightningModule):
         optimizers = [self.q_optimizer(self.q_network.parameters())]
         # Kept here, so that on resume the configured rate beats the one in the checkpoint.
         self._q_lr = optimizers[0].defaults["lr"]
-        if self.has_gan:
-            optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
-            optimizers.append(self.generator_optimizer(self.generator.parameters()))
+        if self.level_gan is not None:
+            discriminator, generator = self.level_gan.discriminator, self.level_gan.generator
+            optimizers.append(self.discriminator_optimizer(discriminator.parameters()))
+            optimizers.append(self.generator_optimizer(generator.parameters()))
         return optimizers
 
     def rng(self, purpose: str) -> torch.Generator:
         """The learner's random stream for a purpose, on its own device."""
-        if purpose not in self._rngs or self._rngs[purpose].device != self.device:
-            self._rngs[purpose] = random_stream(self.seed, purpose, device=self.device)
-        return self._rngs[purpose]
+        return self.streams(purpose, self.device)
 
     # Behaviour
 
@@ -215,12 +186,15 @@ class CreativeLearner(LightningModule):
 
     # Levels
 
+    def _gan(self) -> LevelGan:
+        if self.level_gan is None:
+            raise ConfigError("there is no generator: the environment has no level_space")
+        return self.level_gan
+
     def draw_noise(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise z for ``n`` levels, ``[n, noise_dim]``."""
-        size = (n, self.generator.noise_dim)
-        return torch.randn(size, generator=rng or self.rng("z"), device=self.device)
+        return self._gan().draw_noise(n, rng or self.rng("z"))
 
-    @torch.no_grad()
     def generate_levels(self, n_or_z: int | Tensor) -> Tensor:
         """Levels in the environment's units, ``[n, d]``.
 
@@ -231,23 +205,17 @@ class CreativeLearner(LightningModule):
         Raises:
             ConfigError: If the environment has no levels.
         """
-        if not self.has_gan:
-            raise ConfigError("there is no generator: the environment has no level_space")
         if isinstance(n_or_z, Tensor):
-            return self.box.from_unit(self.generator_ema(n_or_z))
-        unit = self.generator_ema(self.draw_noise(n_or_z))
-        noise = torch.randn(unit.shape, generator=self.rng("z"), device=self.device)
-        # The unit cube is 2 wide, so that level_noise is a share of the level space.
-        return self.box.from_unit(unit + 2 * self.level_noise * noise)
+            return self._gan().generate(n_or_z)
+        return self._gan().explore(n_or_z, self.level_noise, self.rng("z"))
 
-    @torch.no_grad()
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
-        return torch.sigmoid(self.discriminator.success_logit(self.box.to_unit(levels)))
+        return self._gan().success_probability(levels)
 
     # Training
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase, and on batches that bring levels the GAN phase."""
         self._dqn_phase(batch.dqn, batch.progress)
         if batch.gan is not None:
@@ -257,13 +225,9 @@ class CreativeLearner(LightningModule):
         optimizer = self._optimizers()[0]
         for group in optimizer.param_groups:
             group["lr"] = self._q_lr * (1 - progress * (1 - self.final_lr))
-        for transitions in zip(*(field.unbind() for field in stack), strict=True):
+        for transitions in minibatches(stack):
             loss, q = dqn.dqn_loss(
-                self.q_network,
-                self.target_network,
-                dqn.Transitions(*transitions),
-                self.td_loss,
-                self.double_dqn,
+                self.q_network, self.target_network, transitions, self.td_loss, self.double_dqn
             )
             self._descend(optimizer, loss)
             self.updates += 1
@@ -271,27 +235,16 @@ class CreativeLearner(LightningModule):
                 dqn.polyak_update(self.target_network, self.q_network, self.target_rate)
             self.losses.add({"dqn/loss": loss, "dqn/q_mean": q.mean()})
 
-    def _gan_phase(self, stack: Any) -> None:
+    def _gan_phase(self, stack: GanBatch) -> None:
+        level_gan = self._gan()
         _, discriminator_optimizer, generator_optimizer = self._optimizers()
-        for real, label, level, success in zip(*(f.unbind() for f in stack), strict=True):
-            real, level = self.box.to_unit(real), self.box.to_unit(level)
-            z = self.draw_noise(len(real))
-            with torch.no_grad():
-                fake = self.generator(z)
-            losses = gan.discriminator_losses(
-                self.discriminator, self.gan_loss, real, label, fake, self.r1, self.r2
-            )
-            losses["gan/success_loss"] = gan.success_loss(
-                self.discriminator.success_logit(level).float(), success
-            )
+        for batch in minibatches(stack):
+            z = self.draw_noise(len(batch.real))
+            losses = level_gan.discriminator_losses(batch, z, self.gan_loss, self.r1, self.r2)
             self._descend(discriminator_optimizer, torch.stack(list(losses.values())).sum())
-            self.discriminator.requires_grad_(False)
-            challenge, adversarial = gan.generator_losses(
-                self.discriminator, self.gan_loss, real, self.generator(z)
-            )
+            challenge, adversarial = level_gan.generator_losses(batch, z, self.gan_loss)
             self._descend(generator_optimizer, challenge + self.lambda_gan * adversarial)
-            self.discriminator.requires_grad_(True)
-            dqn.polyak_update(self.generator_ema, self.generator, self.ema_rate)
+            dqn.polyak_update(level_gan.generator_ema, level_gan.generator, self.ema_rate)
             self.gan_updates += 1
             losses |= {"gan/challenge": challenge, "gan/generator_loss": adversarial}
             self.losses.add(losses)
@@ -315,18 +268,13 @@ class CreativeLearner(LightningModule):
 
     # Evaluation
 
-    def validation_step(self, evaluation: Any, batch_idx: int) -> dict[str, float]:
-        """Play the evaluation's episodes with the greedy policy."""
-        return self._evaluate(evaluation)
-
-    def test_step(self, evaluation: Any, batch_idx: int) -> dict[str, float]:
-        """Play the evaluation's episodes with the greedy policy."""
-        return self._evaluate(evaluation)
-
-    def _evaluate(self, evaluation: Any) -> dict[str, float]:
-        results: dict[str, float] = evaluation.run(self, self.has_gan and self.gan_updates > 0)
+    def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
+        """Play the evaluation's episodes with the greedy policy, and judge the generator."""
+        results = evaluation.run(self, self.gan_updates > 0)
         self.log_dict(results, logger=False, batch_size=1)
         return results
+
+    test_step = validation_step
 
     def predict_step(self, n: int, batch_idx: int) -> dict[str, Tensor]:
         """``n`` generated levels with their p̂."""
@@ -341,7 +289,7 @@ class CreativeLearner(LightningModule):
             "updates": self.updates,
             "gan_updates": self.gan_updates,
             "losses": self.losses.state_dict(),
-            "rngs": {purpose: rng.get_state() for purpose, rng in self._rngs.items()},
+            "streams": self.streams.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -349,5 +297,4 @@ class CreativeLearner(LightningModule):
         saved = checkpoint["lit_crl"]
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
         self.losses.load_state_dict(saved["losses"])
-        for purpose, state in saved["rngs"].items():
-            self.rng(purpose).set_state(state.cpu())
+        self.streams.load_state_dict(saved["streams"])

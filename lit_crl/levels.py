@@ -16,12 +16,16 @@ class UnitBox(nn.Module):
 
     low: Tensor
     high: Tensor
+    width: Tensor
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         """Map ``low … high`` (each ``[d]``, finite) onto −1 … 1."""
         super().__init__()
         self.register_buffer("low", low.float(), persistent=False)
         self.register_buffer("high", high.float(), persistent=False)
+        # A coordinate that is fixed has no width to divide by; it is −1 in the cube.
+        width = torch.where(high > low, high - low, torch.ones_like(low))
+        self.register_buffer("width", width.float(), persistent=False)
 
     @classmethod
     def of(cls, space: Box | None) -> Self:
@@ -44,7 +48,7 @@ class UnitBox(nn.Module):
 
     def to_unit(self, level: Tensor) -> Tensor:
         """Environment units to [−1, 1]."""
-        return 2 * (level - self.low) / (self.high - self.low) - 1
+        return 2 * (level - self.low) / self.width - 1
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """[−1, 1] to environment units; what lies outside the cube is clamped to it."""

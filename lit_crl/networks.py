@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from lit_crl.checks import ConfigError
 from lit_crl.dqn import dueling
 from lit_crl.levels import UnitBox
 
@@ -41,6 +42,14 @@ class ScaleObservation(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, *shape] -> [B, d]``."""
         return (obs.flatten(1) - self.centre) / self.half_range
+
+
+class FlattenObservation(nn.Module):
+    """A vector observation as it is, in floats."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """``[B, *shape] -> [B, d]``."""
+        return obs.flatten(1).float()
 
 
 class ScaleImage(nn.Module):
@@ -74,7 +83,7 @@ def vector_torso(
     """A torso for vector observations, and its number of features."""
     inputs = int(np.prod(space.shape))
     features = mlp([inputs, *hidden], nn.ReLU, layer_norm)
-    first = ScaleObservation(space) if scale else nn.Flatten()
+    first = ScaleObservation(space) if scale else FlattenObservation()
     return nn.Sequential(first, features), hidden[-1]
 
 
@@ -82,11 +91,19 @@ def image_torso(space: Box, hidden: Sequence[int], layer_norm: bool) -> tuple[nn
     """A convolutional torso for images of bytes (Mnih et al. 2015), and its number of features.
 
     From 36×36 pixels on it has the three layers of the paper; smaller images (MinAtar-like) get
-    two 3×3 layers without stride.
+    two 3×3 layers without stride. The channels are the shorter of the first and last axis.
+
+    Raises:
+        ConfigError: If the images are smaller than 5×5 pixels.
     """
-    channels_last = space.shape[-1] <= 4 or space.shape[-1] < space.shape[0]
+    channels_last = space.shape[-1] <= space.shape[0]
     channels = space.shape[-1] if channels_last else space.shape[0]
     smallest = min(space.shape[:2] if channels_last else space.shape[1:])
+    if smallest < 5:
+        raise ConfigError(
+            f"images of {tuple(space.shape)} are too small for convolutions: give at least 5×5 "
+            "pixels, or float observations, which get an MLP"
+        )
     spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
     layers: list[nn.Module] = [ScaleImage(channels_last)]
     for filters, kernel, stride in spec:

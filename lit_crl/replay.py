@@ -8,7 +8,7 @@ observation, and an n-step window stop where its episode stops.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from gymnasium.spaces import Box
@@ -202,6 +202,22 @@ class Hindsight:
     A share of the sampled transitions gets the goal that its own episode reached some steps
     later, with reward and termination computed anew for every step of the n-step window.
     """
+
+    @classmethod
+    def of(cls, env: Any, share: float, gamma: float) -> "Hindsight | None":
+        """The relabelling of an environment's goals; None for a share of 0.
+
+        Raises:
+            ConfigError: If the environment has no goals.
+        """
+        if share == 0:
+            return None
+        if not hasattr(env, "achieved_goal") or env.max_episode_steps is None:
+            raise ConfigError(
+                f"data.hindsight is {share}, but {type(env).__name__} has no goals to relabel: "
+                "set it to 0"
+            )
+        return cls(env, share, env.max_episode_steps, gamma)
 
     def __init__(self, env: GoalEnv, share: float, horizon: int, gamma: float) -> None:
         """Relabel ``share`` of the transitions; episodes last at most ``horizon`` steps."""

@@ -17,3 +17,30 @@ def random_stream(
 ) -> torch.Generator:
     """A random stream of its own, so that drawing from one never shifts another."""
     return torch.Generator(device).manual_seed(stream_seed(seed, purpose, rank))
+
+
+class RandomStreams:
+    """The random streams of one seed, each made where it is first drawn from."""
+
+    def __init__(self, seed: int) -> None:
+        """Streams of ``seed``."""
+        self.seed = seed
+        self._streams: dict[str, torch.Generator] = {}
+        self._saved: dict[str, torch.Tensor] = {}
+
+    def __call__(self, purpose: str, device: torch.device) -> torch.Generator:
+        """The stream for a purpose, on ``device``; a move to another device starts it anew."""
+        if purpose not in self._streams or self._streams[purpose].device != device:
+            self._streams[purpose] = random_stream(self.seed, purpose, device=device)
+            if purpose in self._saved:
+                self._streams[purpose].set_state(self._saved.pop(purpose))
+        return self._streams[purpose]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The state of every stream, also of those restored and not yet drawn from."""
+        return self._saved | {name: rng.get_state() for name, rng in self._streams.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state_dict`` gave, once it is known where each stream draws."""
+        self._streams.clear()
+        self._saved = {name: saved.cpu() for name, saved in state.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.batches import ReplayLoader
+from lit_crl.collected import collected_state
 from lit_crl.envs import LevelEnv, MountainCar
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
@@ -73,7 +74,7 @@ class Run:
             "weights": dict(self.learner.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
             "learner": checkpoint["lit_crl"],
-            "data": self.data.collected_state(),
+            "data": collected_state(self.data),
         }
         return copy.deepcopy(state)
 

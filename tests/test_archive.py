@@ -41,7 +41,6 @@ def test_a_ring_holds_what_a_deque_of_its_length_holds(
     ring, naive = LevelRing.empty(capacity, 2, "cpu"), deque[Pair](maxlen=capacity)
     count = 0
     for size in batches:
-        size = min(size, capacity)
         levels = numbered(count, size)
         ring.add(levels, levels[:, 0] / 2)
         naive.extend((float(n), n / 2) for n in range(count, count + size))

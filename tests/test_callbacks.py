@@ -127,7 +127,7 @@ def test_every_few_batches_and_every_validation_become_a_row(finished: Finished)
     assert evaluations == [env_steps for env_steps, _ in finished.notes.validations]
     steps = [row["env_steps"] for row in rows]
     assert steps == sorted(steps) and len(rows) == len(training) + len(evaluations)
-    assert evaluations[-1] == finished.run.data.budget
+    assert evaluations[-1] == finished.run.data.schedule.budget
 
 
 def test_rows_hold_losses_behaviour_and_the_joint_loss(finished: Finished) -> None:
@@ -294,7 +294,7 @@ def test_the_summary_has_the_keys_that_others_rely_on(
 def test_the_summary_tells_what_happened(finished: Finished) -> None:
     run, summary = finished.run, finished.summary
     assert summary["experiment"] == "tiny" and summary["arm"] == "gan" and summary["seed"] == 0
-    assert summary["env_steps"] == run.data.budget
+    assert summary["env_steps"] == run.data.schedule.budget
     assert summary["updates"] == run.learner.updates == 2 * len(finished.notes.batches)
     assert summary["gan_updates"] == run.learner.gan_updates > 0
     assert summary["levels_played"] == run.data.curriculum.counts.played
@@ -435,7 +435,7 @@ def test_in_a_terminal_a_bar_moves_over_env_steps(
 ) -> None:
     run = make_run(callbacks=[terminal], trainer={"enable_progress_bar": True}).fit()
     written = terminal.console.file.getvalue()
-    for env_steps in (240, 720, run.data.budget):
+    for env_steps in (240, 720, run.data.schedule.budget):
         assert f"{env_steps:,} / 1,200 env steps" in written
     assert "steps/s" in written and "success" in written
     assert terminal._bar is None
@@ -472,7 +472,7 @@ def test_the_checkpoint_is_plain_tensors_and_has_one_companion(finished: Finishe
     assert sorted(folder.iterdir()) == sorted([folder / "last.ckpt", companion])
     collected = torch.load(companion, weights_only=True)
     run = finished.run
-    assert saved["lit_crl"]["env_steps"] == run.data.budget
+    assert saved["lit_crl"]["env_steps"] == run.data.schedule.budget
     assert saved["lit_crl"]["updates"] == run.learner.updates
     assert all(
         torch.equal(saved["state_dict"][name], value) for name, value in run.weights().items()

@@ -108,7 +108,7 @@ def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixt
     Path("printed.yaml").write_text(capsys.readouterr().out)
     first = run("fit", "--name", "a", "--data.gan_updates=2", "--seed_everything=5", *TINY)
     again = run("fit", "--config", "printed.yaml", "--name", "b")
-    assert again.datamodule.seed == again.model.seed == 5
+    assert again.datamodule.seed == again.model.streams.seed == 5
     assert same(weights(first), weights(again))
 
 

@@ -100,7 +100,7 @@ def test_a_batch_is_a_stack_of_minibatches(make_run: Make) -> None:
         assert batch.dqn.obs.shape == batch.dqn.next_obs.shape == (3, 16, 2)
         assert batch.dqn.action.shape == (3, 16) and batch.dqn.action.dtype == torch.int64
         assert batch.dqn.reward.shape == batch.dqn.discount.shape == (3, 16)
-        assert batch.progress == env_steps / run.data.budget
+        assert batch.progress == env_steps / run.data.schedule.budget
     with_gan = [batch.gan for batch in record.batches if batch.gan is not None]
     for gan in with_gan:
         assert gan.real.shape == gan.level.shape == (5, 24, 2)
@@ -198,7 +198,7 @@ class JudgeReals(Callback):
         self.labels: list[Tensor] = []
 
     def on_train_start(self, trainer: Any, learner: Any) -> None:
-        learner.discriminator.success_head[-1].weight.data.mul_(30)
+        learner.level_gan.discriminator.success_head[-1].weight.data.mul_(30)
 
     def on_train_batch_start(self, trainer: Any, learner: Any, batch: Batch, *_: Any) -> None:
         if batch.gan is not None:
@@ -511,7 +511,7 @@ def test_the_smallest_sensible_numbers_are_accepted() -> None:
         MountainCar, env_steps=128, warmup=0, gamma=1.0, gan_updates=0, generated_levels=0,
         novelty_exponent=0.0, hindsight=0.0, label_epsilon=0.0, reference_reals=1.0,
     )  # fmt: skip
-    assert data.steps_of_a_batch == 128 and data.warmup == 0
+    assert data.schedule.steps_of_a_batch == 128 and data.schedule.warmup == 0
 
 
 # Runs at the edge: each trains, or says what to change
@@ -534,7 +534,7 @@ def test_data_that_served_a_validation_can_be_trained_on(make_run: Make) -> None
     run = make_run()
     run.trainer.validate(run.learner, datamodule=run.data, verbose=False)
     run.fit()
-    assert run.data.env_steps == run.data.budget
+    assert run.data.env_steps == run.data.schedule.budget
 
 
 def test_no_warm_up_with_windows_longer_than_a_batch_trains_or_explains(make_run: Make) -> None:

@@ -15,6 +15,8 @@ GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 MISTAKES = {
     "unknown key": (["--data.nope", "3"], "data.nope"),
     "wrong type": (["--data.gamma", "abc"], "data.gamma"),
+    "no layer": (["--model.hidden", "[]"], "model.hidden is empty"),
+    "layer without width": (["--model.gan_hidden", "[8,0]"], "model.gan_hidden.1 is 0"),
     "wrong type of a list": (["--model.hidden", "wide"], "model.hidden"),
     "unknown experiment": (["--experiment", "nope"], "mountain_car"),
     "missing config": (["--config", "nope.yaml"], "nope.yaml"),

@@ -341,9 +341,9 @@ def generator_step(weight: float) -> Tensor:
     rows = MountainCar(1).reference_levels(32, torch.Generator().manual_seed(0))[None]
     ones = torch.ones(1, 32)
     transitions = Transitions(rows, torch.zeros(1, 32, dtype=torch.long), ones, ones, rows)
-    before = [w.detach().clone() for w in learner.generator.parameters()]
+    before = [w.detach().clone() for w in learner.level_gan.generator.parameters()]
     learner.training_step(Batch(transitions, GanBatch(rows, ones, rows, ones), 0.0), 0)
-    after = list(learner.generator.parameters())
+    after = list(learner.level_gan.generator.parameters())
     return torch.cat([(b - a).detach().flatten() for b, a in zip(before, after, strict=True)])
 
 

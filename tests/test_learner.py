@@ -104,7 +104,7 @@ def part(learner: CreativeLearner, trainer: Any, which: str) -> dict[str, Any]:
     """Weights and optimizer states of the DQN or the GAN."""
     names = {
         "dqn": ("q_network", "target_network"),
-        "gan": ("generator", "generator_ema", "discriminator"),
+        "gan": ("level_gan",),
     }[which]
     optimizers = trainer.optimizers[:1] if which == "dqn" else trainer.optimizers[1:]
     return {
@@ -126,7 +126,7 @@ def test_the_dqn_phase_leaves_the_gan_as_it_is(
     assert difference(part(shorter, before, "gan"), part(longer, after, "gan")) is None
     assert (shorter.updates, longer.updates) == (3, 9)
     assert not torch.equal(flat(shorter.q_network), flat(longer.q_network))
-    assert all(parameter.requires_grad for parameter in longer.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in longer.level_gan.discriminator.parameters())
 
 
 def test_the_gan_phase_leaves_the_dqn_as_it_is(
@@ -138,7 +138,8 @@ def test_the_gan_phase_leaves_the_dqn_as_it_is(
     assert difference(part(without, before, "dqn"), part(with_gan, after, "dqn")) is None
     assert (without.gan_updates, with_gan.gan_updates) == (0, 6)
     for name in ("generator", "generator_ema", "discriminator"):
-        assert not torch.equal(flat(getattr(without, name)), flat(getattr(with_gan, name))), name
+        gans = (without.level_gan, with_gan.level_gan)
+        assert not torch.equal(*(flat(getattr(gan, name)) for gan in gans)), name
 
 
 def test_the_generators_step_leaves_the_discriminator_as_it_is(train_on: Train) -> None:
@@ -147,8 +148,8 @@ def test_the_generators_step_leaves_the_discriminator_as_it_is(train_on: Train) 
 
     def watch(who: str) -> Callable[[Any], None]:
         def record(_: Any) -> None:
-            gradients = [p.grad.flatten() for p in learner.discriminator.parameters()]
-            seen.append((who, torch.cat(gradients), flat(learner.discriminator)))
+            gradients = [p.grad.flatten() for p in learner.level_gan.discriminator.parameters()]
+            seen.append((who, torch.cat(gradients), flat(learner.level_gan.discriminator)))
 
         return record
 
@@ -164,7 +165,7 @@ def test_the_generators_step_leaves_the_discriminator_as_it_is(train_on: Train) 
         assert torch.allclose(others[2], own[2] - 0.05 * own[1], atol=1e-7)
     weights_at_the_generators_steps = [weights for _, _, weights in seen[1::2]]
     weights_at_the_next_own_steps = [weights for _, _, weights in seen[2::2]]
-    weights_at_the_next_own_steps.append(flat(learner.discriminator))
+    weights_at_the_next_own_steps.append(flat(learner.level_gan.discriminator))
     for left, found in zip(
         weights_at_the_generators_steps, weights_at_the_next_own_steps, strict=True
     ):
@@ -182,9 +183,9 @@ def test_only_outcomes_train_the_success_head(train_on: Train) -> None:
     for name, batch in (("given", given), ("same outcomes", same_outcomes), ("other", other)):
         learner = make(seed=0, **{} if name == "given" else {"lambda_gan": 5.0})
         if name != "given":
-            learner.seed = 9  # other noise z
+            learner.streams.seed = 9  # other noise z
         train_on(learner, [Batch(transitions(1), batch, 0.0)], ENV)
-        heads[name] = flat(learner.discriminator.success_head)
+        heads[name] = flat(learner.level_gan.discriminator.success_head)
     assert torch.equal(heads["given"], heads["same outcomes"])
     assert not torch.equal(heads["given"], heads["other"])
 
@@ -195,9 +196,12 @@ def test_outcomes_do_not_train_the_critic(train_on: Train) -> None:
     first, second = make(), make()
     train_on(first, [Batch(transitions(1), given, 0.0)], ENV)
     train_on(second, [Batch(transitions(1), changed, 0.0)], ENV)
-    assert torch.equal(flat(first.discriminator.critic), flat(second.discriminator.critic))
+    assert torch.equal(
+        flat(first.level_gan.discriminator.critic), flat(second.level_gan.discriminator.critic)
+    )
     assert not torch.equal(
-        flat(first.discriminator.success_head), flat(second.discriminator.success_head)
+        flat(first.level_gan.discriminator.success_head),
+        flat(second.level_gan.discriminator.success_head),
     )
 
 
@@ -223,11 +227,13 @@ def test_the_success_head_learns_to_tell_solvable_from_hopeless_levels(train_on:
 
 def naive_generator_gradients(learner: CreativeLearner, z: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the challenge and of the non-saturating loss at the generator's weights."""
-    p = torch.sigmoid(learner.discriminator.success_head(learner.generator(z)))
-    judged = torch.sigmoid(learner.discriminator.critic(learner.generator(z)))
+    p = torch.sigmoid(learner.level_gan.discriminator.success_head(learner.level_gan.generator(z)))
+    judged = torch.sigmoid(learner.level_gan.discriminator.critic(learner.level_gan.generator(z)))
     challenge = -(4 * p * (1 - p)).mean()
     adversarial = -torch.log(judged).mean()
-    return gradient(challenge, learner.generator), gradient(adversarial, learner.generator)
+    return gradient(challenge, learner.level_gan.generator), gradient(
+        adversarial, learner.level_gan.generator
+    )
 
 
 @pytest.mark.parametrize("lambda_gan", [0.0, 0.5, 20.0])
@@ -243,8 +249,8 @@ def test_the_generator_descends_the_challenge_plus_lambda_times_the_gan_loss(
     learner, twin = make(**settings), make(**settings)
     train_on(learner, [both(gan_updates=1)], ENV)
     challenge, adversary = naive_generator_gradients(twin, twin.draw_noise(16))
-    expected = flat(twin.generator) - 0.5 * (challenge + lambda_gan * adversary)
-    assert torch.allclose(flat(learner.generator), expected, atol=1e-6)
+    expected = flat(twin.level_gan.generator) - 0.5 * (challenge + lambda_gan * adversary)
+    assert torch.allclose(flat(learner.level_gan.generator), expected, atol=1e-6)
     assert challenge.norm() > 1e-4 and adversary.norm() > 1e-4  # both say something
 
 
@@ -252,7 +258,7 @@ def test_lambda_matters_under_adam(train_on: Train) -> None:
     def after(lambda_gan: float) -> Tensor:
         learner = make(lambda_gan=lambda_gan)
         train_on(learner, [both(gan_updates=4), both(gan_updates=4, seed=1)], ENV)
-        return flat(learner.generator)
+        return flat(learner.level_gan.generator)
 
     ends = {lambda_gan: after(lambda_gan) for lambda_gan in (0.0, 0.1, 1.0, 1e5, 1e6)}
     assert torch.equal(ends[1.0], after(1.0))
@@ -272,7 +278,7 @@ def test_a_huge_lambda_goes_the_plain_gans_way(train_on: Train) -> None:
     }
     learner, twin = make(**settings), make(**settings)
     train_on(learner, [both(gan_updates=1)], ENV)
-    moved = flat(learner.generator) - flat(twin.generator)
+    moved = flat(learner.level_gan.generator) - flat(twin.level_gan.generator)
     _, adversary = naive_generator_gradients(twin, twin.draw_noise(16))
     assert torch.cosine_similarity(moved, -adversary, dim=0) > 0.9999
 
@@ -301,15 +307,15 @@ def test_the_moving_average_moves_by_ema_rate(train_on: Train, ema_rate: float) 
     learner = make(
         ema_rate=ema_rate,
         generator_optimizer=lambda p: Watched(
-            p, 0.1, lambda _: steps.append(flat(learner.generator))
+            p, 0.1, lambda _: steps.append(flat(learner.level_gan.generator))
         ),
     )
-    average = flat(learner.generator_ema)
-    assert torch.equal(average, flat(learner.generator))
+    average = flat(learner.level_gan.generator_ema)
+    assert torch.equal(average, flat(learner.level_gan.generator))
     train_on(learner, [both(gan_updates=4)], ENV)
-    for generator in [*steps[1:], flat(learner.generator)]:
+    for generator in [*steps[1:], flat(learner.level_gan.generator)]:
         average = (1 - ema_rate) * average + ema_rate * generator
-    assert torch.allclose(flat(learner.generator_ema), average, atol=1e-7)
+    assert torch.allclose(flat(learner.level_gan.generator_ema), average, atol=1e-7)
     assert not torch.equal(steps[0], steps[-1])
 
 
@@ -349,12 +355,12 @@ def test_every_gan_loss_lowers_its_own_discriminator_loss(train_on: Train, kind:
     learner = make(gan_loss=kind, generator_optimizer=sgd(0.0), discriminator_optimizer=adam(3e-3))
     batch = repeated(60)
     real, label = to_unit(batch.gan.real[0]), batch.gan.label[0]
-    noise = torch.randn(16, learner.generator.noise_dim)
+    noise = torch.randn(16, learner.level_gan.generator.noise_dim)
 
     @torch.no_grad()
     def loss() -> float:
-        critic = learner.discriminator.critic
-        fake = learner.generator(noise)
+        critic = learner.level_gan.discriminator.critic
+        fake = learner.level_gan.generator(noise)
         return DISCRIMINATOR[kind](critic(real)[:, 0], critic(fake)[:, 0], label).item()
 
     before = loss()
@@ -372,12 +378,14 @@ def test_every_gan_loss_lowers_its_own_generator_loss(train_on: Train, kind: str
     )
     batch = repeated(60)
     real = to_unit(batch.gan.real[0])
-    noise = torch.randn(16, learner.generator.noise_dim)
+    noise = torch.randn(16, learner.level_gan.generator.noise_dim)
 
     @torch.no_grad()
     def loss() -> float:
-        critic = learner.discriminator.critic
-        return GENERATOR[kind](critic(real)[:, 0], critic(learner.generator(noise))[:, 0]).item()
+        critic = learner.level_gan.discriminator.critic
+        return GENERATOR[kind](
+            critic(real)[:, 0], critic(learner.level_gan.generator(noise))[:, 0]
+        ).item()
 
     before = loss()
     train_on(learner, [batch], ENV)
@@ -396,12 +404,12 @@ def test_the_logged_gan_losses_equal_naive_ones(train_on: Train, kind: str) -> N
     logged = learner.losses.pop_means()
     real, label, level, success = (field[0] for field in batch.gan)
     real, level = to_unit(real), to_unit(level)
-    critic = twin.discriminator.critic
+    critic = twin.level_gan.discriminator.critic
     with torch.no_grad():
-        fake = twin.generator(twin.draw_noise(16))
+        fake = twin.level_gan.generator(twin.draw_noise(16))
         r, f = critic(real)[:, 0], critic(fake)[:, 0]
-        p = torch.sigmoid(twin.discriminator.success_head(level)[:, 0])
-        at_fake = torch.sigmoid(twin.discriminator.success_head(fake)[:, 0])
+        p = torch.sigmoid(twin.level_gan.discriminator.success_head(level)[:, 0])
+        at_fake = torch.sigmoid(twin.level_gan.discriminator.success_head(fake)[:, 0])
 
     def penalty(points: Tensor) -> float:
         total = 0.0
@@ -427,7 +435,7 @@ def test_the_gradient_penalties_flatten_the_critic(train_on: Train) -> None:
         batch = repeated(80)
         train_on(learner, [batch], ENV)
         points = to_unit(batch.gan.real[0]).requires_grad_()
-        (slope,) = torch.autograd.grad(learner.discriminator(points).sum(), points)
+        (slope,) = torch.autograd.grad(learner.level_gan.discriminator(points).sum(), points)
         return slope.norm(dim=1).mean().item()
 
     free = steepness(r1=0.0, r2=0.0)
@@ -561,8 +569,7 @@ def test_only_the_q_network_is_clipped(train_on: Train) -> None:
     for learner in (tight, loose):
         train_on(learner, [both()], ENV)
     assert not torch.equal(flat(tight.q_network), flat(loose.q_network))
-    for name in ("generator", "discriminator"):
-        assert torch.equal(flat(getattr(tight, name)), flat(getattr(loose, name))), name
+    assert torch.equal(flat(tight.level_gan), flat(loose.level_gan))
 
 
 def test_the_learning_rate_falls_linearly_to_its_last_share(train_on: Train) -> None:
@@ -626,7 +633,7 @@ def test_epsilon_one_acts_uniformly_and_other_rates_in_between() -> None:
 def test_exploration_follows_the_learners_seed() -> None:
     obs = levels(200)
     first, second, other = make(seed=0), make(seed=0), make(seed=0)
-    other.seed = 1
+    other.streams.seed = 1
     actions = first.act(obs, 1.0)
     assert torch.equal(actions, second.act(obs, 1.0))
     assert not torch.equal(actions, other.act(obs, 1.0))
@@ -638,7 +645,7 @@ def test_exploration_follows_the_learners_seed() -> None:
 
 def test_generated_levels_lie_in_the_level_space_and_follow_the_seed() -> None:
     first, second, other = make(level_noise=1.0), make(level_noise=1.0), make(level_noise=1.0)
-    other.seed = 1
+    other.streams.seed = 1
     drawn = first.generate_levels(500)
     assert drawn.shape == (500, 2)
     assert (drawn >= LOW - 1e-6).all() and (drawn <= HIGH + 1e-6).all()
@@ -649,23 +656,23 @@ def test_generated_levels_lie_in_the_level_space_and_follow_the_seed() -> None:
 
 def test_levels_of_given_noise_are_exactly_the_averaged_generators() -> None:
     learner = make()
-    for parameter in learner.generator_ema.parameters():
+    for parameter in learner.level_gan.generator_ema.parameters():
         parameter.data.add_(0.3)
     z = learner.draw_noise(50)
     drawn = learner.generate_levels(z)
-    unit = learner.generator_ema(z)
+    unit = learner.level_gan.generator_ema(z)
     assert torch.allclose(to_unit(drawn), unit, atol=1e-5)
     assert torch.equal(drawn, learner.generate_levels(z))
-    assert not torch.allclose(learner.generator(z), unit, atol=1e-2)
+    assert not torch.allclose(learner.level_gan.generator(z), unit, atol=1e-2)
     # Judged by what they look like in the unit cube.
-    judged = torch.sigmoid(learner.discriminator.success_head(unit)).squeeze(-1)
+    judged = torch.sigmoid(learner.level_gan.discriminator.success_head(unit)).squeeze(-1)
     assert torch.allclose(learner.success_probability(drawn), judged, atol=1e-5)
 
 
 @pytest.mark.parametrize("level_noise", [0.0, 0.02, 0.1])
 def test_played_levels_are_spread_by_a_share_of_the_level_space(level_noise: float) -> None:
     learner = make(level_noise=level_noise)
-    for parameter in learner.generator_ema.head.parameters():
+    for parameter in learner.level_gan.generator_ema.head.parameters():
         parameter.data.zero_()  # the generator alone gives the middle of the level space
     spread = learner.generate_levels(4_000).std(dim=0)
     assert torch.allclose(spread, level_noise * (HIGH - LOW), rtol=0.05)
@@ -688,7 +695,7 @@ def cartpole() -> Iterator[GymnasiumEnv]:
 
 def test_an_environment_without_levels_has_no_gan(train_on: Train, cartpole: GymnasiumEnv) -> None:
     learner = make(env=cartpole)
-    assert not learner.has_gan and not hasattr(learner, "generator")
+    assert learner.level_gan is None
     with pytest.raises(ConfigError, match="no level_space"):
         learner.generate_levels(3)
     stack = transitions(2)
@@ -702,10 +709,10 @@ def test_an_environment_without_levels_has_no_gan(train_on: Train, cartpole: Gym
 
 def test_only_the_trained_networks_ask_for_gradients() -> None:
     learner = make()
-    for name in ("q_network", "generator", "discriminator"):
-        assert all(p.requires_grad for p in getattr(learner, name).parameters()), name
-    for name in ("target_network", "generator_ema"):
-        assert not any(p.requires_grad for p in getattr(learner, name).parameters()), name
+    for name in ("q_network", "level_gan.generator", "level_gan.discriminator"):
+        assert all(p.requires_grad for p in learner.get_submodule(name).parameters()), name
+    for name in ("target_network", "level_gan.generator_ema"):
+        assert not any(p.requires_grad for p in learner.get_submodule(name).parameters()), name
 
 
 def test_a_learner_that_was_built_keeps_its_weights_when_it_is_trained(train_on: Train) -> None:

@@ -85,5 +85,14 @@ def test_an_environment_without_levels_has_no_box() -> None:
 def test_the_bounds_move_with_the_module_but_are_not_saved() -> None:
     box = make([(0.0, 2.0)])
     assert not box.state_dict() and not list(box.parameters())
-    assert {name for name, _ in box.named_buffers()} == {"low", "high"}
+    assert {name for name, _ in box.named_buffers()} == {"low", "high", "width"}
     assert UnitBox(torch.zeros(1, dtype=torch.float64), torch.ones(1)).low.dtype == torch.float32
+
+
+def test_a_coordinate_that_is_fixed_stays_where_it_is() -> None:
+    box = UnitBox.of(Box(np.array([2.0, -1.0], np.float32), np.array([2.0, 3.0], np.float32)))
+    level = torch.tensor([[2.0, 3.0], [2.0, 0.0]])
+    unit = box.to_unit(level)
+    assert torch.equal(unit[:, 1], torch.tensor([1.0, -0.5])) and unit.isfinite().all()
+    assert torch.equal(box.from_unit(unit), level)
+    assert torch.equal(box.from_unit(torch.ones(1, 2)), torch.tensor([[2.0, 3.0]]))

@@ -1,5 +1,7 @@
 """The networks against forward passes written out with ``torch.nn.functional``."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_crl.checks import ConfigError
 from lit_crl.envs import CartPole
 from lit_crl.levels import UnitBox
 from lit_crl.networks import (
@@ -111,6 +114,7 @@ def test_the_mean_advantage_of_a_dueling_network_is_zero() -> None:
         ((36, 40, 1), (1, 36, 40), [(32, 8, 4), (64, 4, 2), (64, 3, 1)]),
         ((10, 10, 4), (4, 10, 10), [(16, 3, 1), (32, 3, 1)]),
         ((10, 10, 7), (7, 10, 10), [(16, 3, 1), (32, 3, 1)]),
+        ((5, 5, 3), (3, 5, 5), [(16, 3, 1), (32, 3, 1)]),
     ],
 )
 def test_images_give_the_same_values_with_channels_last_and_first(
@@ -138,6 +142,21 @@ def test_only_byte_images_of_rank_three_are_convolved() -> None:
         network = QNetwork(space, 2, (4,))
         assert not layers_of(network, nn.Conv2d)
         assert network(torch.zeros(3, *space.shape)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [(4, 20, 3), (3, 20, 4), (4, 4, 4)])
+def test_images_too_small_to_convolve_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{shape} are too small")):
+        QNetwork(image_space(*shape), 2, (4,))
+
+
+@pytest.mark.parametrize("scale_obs", [False, True])
+def test_a_vector_of_bytes_is_read_as_numbers(scale_obs: bool) -> None:
+    torch.manual_seed(0)
+    network = QNetwork(Box(0, 255, (3,), np.uint8), 2, (4,), scale_obs=scale_obs)
+    obs = torch.tensor([[0, 255, 51]], dtype=torch.uint8)
+    seen = torch.tensor([[-1.0, 1.0, -0.6]]) if scale_obs else obs.float()
+    assert torch.allclose(network(obs), naive_q(network, seen, True, False), atol=1e-5)
 
 
 def test_every_weight_of_a_q_network_learns() -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback
 from lit_crl.callbacks import MetricsCsv, RecordMetrics, RunCheckpoint, RunReport
 from lit_crl.callbacks.checkpoint import write_atomically
 from lit_crl.checks import ConfigError
+from lit_crl.collected import collected_state, load_collected_state
 from lit_crl.envs import GymnasiumEnv, PointMass
 from lit_crl.exploration import LinearEpsilon
 
@@ -91,7 +92,7 @@ def interrupted(make_run: Make, folder: Path, batches: int, **settings: Any) -> 
 def whole(make_run: Make) -> Any:
     """Everything at the end of the default run, which nothing interrupted."""
     run = make_run().fit()
-    assert run.data.env_steps == run.data.budget and run.learner.gan_updates > 4
+    assert run.data.env_steps == run.data.schedule.budget and run.learner.gan_updates > 4
     return run.everything()
 
 
@@ -106,7 +107,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     torch.manual_seed(99)
     resumed.fit(checkpoint)
     assert difference(whole.everything(), resumed.everything()) is None
-    assert resumed.data.env_steps == resumed.data.budget
+    assert resumed.data.env_steps == resumed.data.schedule.budget
     assert (whole.learner.gan_updates > 4) == (settings.get("gan_updates") != 0)
 
 
@@ -125,7 +126,7 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_end(
     make_run: Make, difference: Difference, whole: Any, tmp_path: Path
 ) -> None:
     stopped = make_run(callbacks=[RunCheckpoint(tmp_path), StopAt(16)]).fit()
-    assert stopped.data.batches_done == 16 and 16 % stopped.data.batches_per_epoch
+    assert stopped.data.batches_done == 16 and 16 % stopped.data.schedule.batches_per_epoch
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
     assert difference(whole, resumed.everything()) is None
 
@@ -175,9 +176,11 @@ def test_resuming_a_finished_run_changes_nothing(
 
 def test_a_finished_run_goes_on_under_a_larger_budget(make_run: Make, tmp_path: Path) -> None:
     first = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
-    longer = make_run(callbacks=[RunCheckpoint(tmp_path)], env_steps=first.data.budget + 640)
+    longer = make_run(
+        callbacks=[RunCheckpoint(tmp_path)], env_steps=first.data.schedule.budget + 640
+    )
     longer.fit(tmp_path / "last.ckpt")
-    assert longer.data.env_steps == first.data.budget + 640
+    assert longer.data.env_steps == first.data.schedule.budget + 640
     assert longer.learner.updates == first.learner.updates + 640 // 32 * 2
 
 
@@ -204,12 +207,12 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes(
 
     restore = RunCheckpoint(tmp_path / "elsewhere")
     first, second = (make_run(**settings, callbacks=[restore]).fit(checkpoint) for _ in range(2))
-    assert first.data.env_steps == first.data.budget
+    assert first.data.env_steps == first.data.schedule.budget
     assert difference(first.everything(), second.everything()) is None
 
     restored = make_run(**settings)
     restored.data.setup("fit")
-    restored.data.load_collected_state(collected)
+    load_collected_state(restored.data, collected)
     # Every episode that was running is cut off by a boundary of its own.
     assert restored.data.replay.boundary.sum() == boundaries + (~done).sum()
     assert torch.equal(restored.data.rollout.obs, restored.data.env.current_observations())
@@ -250,7 +253,7 @@ def test_a_companion_of_another_shape_is_refused(
     run = make_run(**other)
     run.data.setup("fit")
     with pytest.raises(ConfigError, match="does not fit"):
-        run.data.load_collected_state(collected)
+        load_collected_state(run.data, collected)
 
 
 def test_a_refused_companion_ends_the_fit_in_a_config_error(make_run: Make, tmp_path: Path) -> None:
@@ -315,5 +318,5 @@ def test_collected_state_can_be_put_back_and_gives_itself(
     state = copy.deepcopy(whole["data"])
     other = make_run(seed=1)
     other.data.setup("fit")
-    other.data.load_collected_state(state)
-    assert difference(state, other.data.collected_state()) is None
+    load_collected_state(other.data, state)
+    assert difference(state, collected_state(other.data)) is None

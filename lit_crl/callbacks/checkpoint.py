@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_crl.checks import ConfigError
+from lit_crl.collected import collected_state, load_collected_state
 
 #: Rises when an older file could no longer be read rightly.
 FORMAT = 1
@@ -73,7 +74,7 @@ class RunCheckpoint(Callback):
         for logger in trainer.loggers:
             logger.save()
         name = f"collected-{data.env_steps:012d}-rank{trainer.global_rank}.pt"
-        collected = {"lit_crl": {"format": FORMAT}, **data.collected_state()}
+        collected = {"lit_crl": {"format": FORMAT}, **collected_state(data)}
         write_atomically(collected, self.folder / name)
         if trainer.is_global_zero:
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
@@ -104,6 +105,5 @@ class RunCheckpoint(Callback):
                 f"{trainer.ckpt_path} can be tested but not resumed: its companion {name} is "
                 "missing; copy it back beside the checkpoint"
             )
-        trainer.datamodule.load_collected_state(  # type: ignore[attr-defined]
-            read_checkpoint(path)
-        )
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        load_collected_state(data, read_checkpoint(path))

@@ -37,14 +37,15 @@ class EnvStepProgress(ProgressBar):
         if not self._enabled:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        has_gan: bool = pl_module.has_gan  # type: ignore[assignment]
+        has_gan = pl_module.level_gan is not None
         gan = "DQN and GAN" if has_gan and data.gan_updates else "DQN alone"
         where = type(data.env).__name__
         if where == "GymnasiumEnv":
             where = data.env.gymnasium_id
         self.console.print(
-            f"Training {gan} on {where}: {data.budget:,} env steps, {data.num_envs} environments, "
-            f"levels from arm '{data.arm}', seed {data.seed}, on {pl_module.device.type}."
+            f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "
+            f"{data.num_envs} environments, levels from arm '{data.arm}', seed {data.seed}, "
+            f"on {pl_module.device.type}."
         )
         self._mark = (time.monotonic(), data.env_steps)
         self._bar = Progress(
@@ -57,7 +58,7 @@ class EnvStepProgress(ProgressBar):
             auto_refresh=False,
             disable=not self.console.is_terminal,
         )
-        self._bar.add_task("fit", total=data.budget, completed=data.env_steps, status="")
+        self._bar.add_task("fit", total=data.schedule.budget, completed=data.env_steps, status="")
         self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:

@@ -1,0 +1,42 @@
+"""Everything a run collected, as tensors and plain values: what a resume needs beside weights."""
+
+from typing import Any
+
+from lit_crl.checks import ConfigError
+from lit_crl.datamodule import ReplayDataModule
+
+
+def collected_state(data: ReplayDataModule) -> dict[str, Any]:
+    """Replay, archive, curriculum, running episodes, counters and random streams.
+
+    The tensors are the live ones: write or copy them before the run goes on.
+    """
+    return {
+        "batches_done": data.batches_done,
+        "rng": data.rng.get_state(),
+        "replay": data.replay.state_dict(),
+        "rollout": data.rollout.state_dict(),
+        "archive": data.archive.state_dict() if data.archive is not None else {},
+        "curriculum": data.curriculum.state_dict() if data.curriculum is not None else {},
+    }
+
+
+def load_collected_state(data: ReplayDataModule, state: dict[str, Any]) -> None:
+    """Restore what ``collected_state`` gave.
+
+    Raises:
+        ConfigError: If it comes from a run with other sizes or another environment.
+    """
+    try:
+        data.replay.load_state_dict(state["replay"])
+        data.rollout.load_state_dict(state["rollout"])
+        if data.archive is not None and data.curriculum is not None:
+            data.archive.load_state_dict(state["archive"])
+            data.curriculum.load_state_dict(state["curriculum"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the checkpoint does not fit this run's data settings ({error}): resume with "
+            "the env, num_envs, capacity, tried and visited it was saved with"
+        ) from error
+    data.batches_done = state["batches_done"]
+    data.rng.set_state(state["rng"].cpu())
