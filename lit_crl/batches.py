@@ -50,6 +50,13 @@ class ReplayLoader:
         """Batches until the budget is spent; the Trainer takes ``len`` of them an epoch."""
         return self._batches()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what a resume needs is the DataModule's, but Lightning asks here for it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
 
 class SingleBatch:
     """An epoch of one batch."""

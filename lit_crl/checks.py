@@ -8,6 +8,10 @@ class ConfigError(ValueError):
     """A mistake in what the user asked for; its message is one sentence they can act on."""
 
 
+class RunError(RuntimeError):
+    """Something that stopped a run on its way; its message is one sentence."""
+
+
 def positive(**numbers: float) -> None:
     """Every number is finite and > 0; keywords are the keys with ``__`` for the dot."""
     for key, number in numbers.items():

@@ -18,19 +18,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from lit_crl import checks, run_folder
+from lit_crl.arguments import SUBCOMMANDS, complete
 from lit_crl.callbacks import (
     EnvStepProgress,
     MetricsCsv,
     RecordMetrics,
     RunCheckpoint,
     RunReport,
+    StopOnSignal,
 )
-from lit_crl.callbacks.checkpoint import read_checkpoint
-from lit_crl.checks import ConfigError
+from lit_crl.callbacks.interruption import RunStopped
+from lit_crl.checkpoint_files import newest_whole, read_checkpoint
+from lit_crl.checks import ConfigError, RunError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
-
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 class CreativeCLI(LightningCLI):
@@ -58,6 +59,7 @@ class CreativeCLI(LightningCLI):
             default=1,
             help="CPU threads of one tensor operation; more only pay for large networks.",
         )
+        parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -84,7 +86,7 @@ class CreativeCLI(LightningCLI):
         checkpoint = config.ckpt_path
         resume = self.subcommand != "fit" or checkpoint == "last"
         if checkpoint not in (None, "last") and self.subcommand != "fit":
-            self.run_folder = run_of(Path(checkpoint))
+            self.run_folder = run_folder.run_of(Path(checkpoint))
         else:
             self.run_folder = run_folder.choose_run_folder(
                 Path(config.trainer.default_root_dir),
@@ -102,12 +104,22 @@ class CreativeCLI(LightningCLI):
     def _checkpoint(self, given: str | None) -> str | None:
         if given is None:
             return None
-        path = self.run_folder / "checkpoints" / "last.ckpt" if given == "last" else Path(given)
-        if given == "last" and self.subcommand == "fit" and not path.is_file():
-            print(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
-            return None
-        read_checkpoint(path)
-        return str(path)
+        if given != "last":
+            read_checkpoint(Path(given))
+            return given
+        folder = self.run_folder / "checkpoints"
+        path, problems = newest_whole(folder)
+        for problem in problems:
+            print(f"{problem}.\nGoing on from {path}, the one before.")
+        if path is not None:
+            return str(path)
+        if self.subcommand != "fit":
+            raise ConfigError(
+                f"nothing was saved in {folder} yet: run `python -m lit_crl fit` first, or give "
+                "--ckpt_path"
+            )
+        print(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
+        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks and loggers to the Trainer's own."""
@@ -115,12 +127,16 @@ class CreativeCLI(LightningCLI):
         self.csv = MetricsCsv(self.run_folder)
         text = self._parser(self.subcommand).dump(config, skip_link_targets=True)
         self.report = RunReport(self.run_folder, config.experiment, text)
+        checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
         self.trainer_defaults["callbacks"] = [
             EnvStepProgress(),
             RecordMetrics(),
             self.report,
-            RunCheckpoint(self.run_folder / "checkpoints"),
+            checkpoint,
+            StopOnSignal(checkpoint),
         ]
+        # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
+        kwargs["default_root_dir"] = checkpoint.folder
         loggers: list[Logger] = [self.csv]
         if self.subcommand == "fit" and config.logger == "wandb":
             loggers.append(wandb_logger(config.experiment, self.run_folder))
@@ -144,12 +160,6 @@ class CreativeCLI(LightningCLI):
             return
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self.report.summarise(self.trainer, self.model)
-
-
-def run_of(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint lies in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
@@ -176,54 +186,6 @@ def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
     logger.experiment.define_metric("env_steps")
     logger.experiment.define_metric("*", step_metric="env_steps")
     return logger
-
-
-def complete(args: Sequence[str]) -> list[str]:
-    """Add the configuration files that the given arguments imply.
-
-    ``--config`` finds the package's own files from anywhere. Without one, a checkpoint brings
-    the configuration of its run, ``--experiment`` that of the experiment, and nothing the
-    default experiment's.
-    """
-    if not args or args[0] not in SUBCOMMANDS:
-        return list(args)
-    subcommand, rest = args[0], list(args[1:])
-    configs = _values(rest, "--config", "-c")
-    if configs:
-        return [subcommand, *_with_found_configs(rest)]
-    checkpoint = next(iter(_values(rest, "--ckpt_path")), None)
-    if checkpoint not in (None, "last"):
-        saved = run_of(Path(str(checkpoint))) / "config.yaml"
-        if not saved.is_file():
-            read_checkpoint(Path(str(checkpoint)))
-            raise ConfigError(
-                f"{saved}, the configuration of the checkpoint's run, is missing: give --config"
-            )
-        return [subcommand, "--config", str(saved), *rest]
-    experiment = next(iter(_values(rest, "--experiment")), "mountain_car")
-    return [subcommand, "--config", str(run_folder.experiment_config(experiment)), *rest]
-
-
-def _values(args: Sequence[str], *flags: str) -> list[str]:
-    found = []
-    for position, argument in enumerate(args):
-        flag, equals, value = argument.partition("=")
-        if flag in flags:
-            found.append(value if equals else "".join(args[position + 1 : position + 2]))
-    return found
-
-
-def _with_found_configs(args: Sequence[str]) -> list[str]:
-    completed: list[str] = []
-    for argument in args:
-        flag, equals, value = argument.partition("=")
-        if flag in ("--config", "-c") and equals:
-            completed += [flag, str(run_folder.find_config(value))]
-        elif completed and completed[-1] in ("--config", "-c"):
-            completed.append(str(run_folder.find_config(argument)))
-        else:
-            completed.append(argument)
-    return completed
 
 
 def main(args: Sequence[str] | None = None) -> CreativeCLI:
@@ -255,9 +217,22 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
 
 
 def run() -> None:
-    """The console entry: user mistakes end in one sentence and exit status 2."""
+    """The console entry: what goes wrong ends in one sentence.
+
+    The exit status is 2 for a mistake of the user's, 1 for a run that could not go on, and 128
+    plus the signal's number for one that was stopped.
+    """
     try:
         main()
+    except RunStopped as stopped:
+        print(f"\n{stopped}")
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RunError as error:
+        sentence = "; ".join([str(error), *getattr(error, "__notes__", [])])
+        print(f"lit_crl: {sentence}", file=sys.stderr)
+        sys.exit(1)
     except (ConfigError, ArgumentError, MisconfigurationException) as error:
         refuse(error)
     except ValueError as error:

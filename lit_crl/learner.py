@@ -1,6 +1,7 @@
 """CreativeLearner: the DQN that acts, the GAN that makes its levels, and their two phases."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_crl import checks, dqn, gan
@@ -16,6 +17,7 @@ from lit_crl.batches import Batch, GanBatch, minibatches
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.gradients import GRADIENT_NORMS, clip_gradients
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
 from lit_crl.networks import QNetwork
@@ -131,8 +133,6 @@ class CreativeLearner(LightningModule):
         self.losses = LossSums()
         self.streams = RandomStreams(seed)
 
-    # Building
-
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
         self.q_network = QNetwork(
@@ -162,18 +162,17 @@ class CreativeLearner(LightningModule):
             discriminator, generator = self.level_gan.discriminator, self.level_gan.generator
             optimizers.append(self.discriminator_optimizer(discriminator.parameters()))
             optimizers.append(self.generator_optimizer(generator.parameters()))
+        self._gradient_norms = dict(zip(map(id, optimizers), GRADIENT_NORMS, strict=False))
         return optimizers
-
-    def rng(self, purpose: str) -> torch.Generator:
-        """The learner's random stream for a purpose, on its own device."""
-        return self.streams(purpose, self.device)
 
     # Behaviour
 
     @torch.no_grad()
     def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
         """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
-        return dqn.epsilon_greedy(self.q_network(obs), epsilon, self.rng("exploration"))
+        return dqn.epsilon_greedy(
+            self.q_network(obs), epsilon, self.streams("exploration", self.device)
+        )
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
@@ -193,7 +192,7 @@ class CreativeLearner(LightningModule):
 
     def draw_noise(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise z for ``n`` levels, ``[n, noise_dim]``."""
-        return self._gan().draw_noise(n, rng or self.rng("z"))
+        return self._gan().draw_noise(n, rng or self.streams("z", self.device))
 
     def generate_levels(self, n_or_z: int | Tensor) -> Tensor:
         """Levels in the environment's units, ``[n, d]``.
@@ -207,7 +206,7 @@ class CreativeLearner(LightningModule):
         """
         if isinstance(n_or_z, Tensor):
             return self._gan().generate(n_or_z)
-        return self._gan().explore(n_or_z, self.level_noise, self.rng("z"))
+        return self._gan().explore(n_or_z, self.level_noise, self.streams("z", self.device))
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
@@ -220,6 +219,7 @@ class CreativeLearner(LightningModule):
         self._dqn_phase(batch.dqn, batch.progress)
         if batch.gan is not None:
             self._gan_phase(batch.gan)
+        self.losses.check_finite()
 
     def _dqn_phase(self, stack: dqn.Transitions, progress: float) -> None:
         optimizer = self._optimizers()[0]
@@ -229,25 +229,26 @@ class CreativeLearner(LightningModule):
             loss, q = dqn.dqn_loss(
                 self.q_network, self.target_network, transitions, self.td_loss, self.double_dqn
             )
-            self._descend(optimizer, loss)
             self.updates += 1
+            self.losses.add({"dqn/loss": loss, "dqn/q_mean": q.mean()}, self.updates)
+            self._descend(optimizer, loss)
             if self.updates % self.target_period == 0:
                 dqn.polyak_update(self.target_network, self.q_network, self.target_rate)
-            self.losses.add({"dqn/loss": loss, "dqn/q_mean": q.mean()})
 
     def _gan_phase(self, stack: GanBatch) -> None:
         level_gan = self._gan()
         _, discriminator_optimizer, generator_optimizer = self._optimizers()
         for batch in minibatches(stack):
+            self.gan_updates += 1
             z = self.draw_noise(len(batch.real))
             losses = level_gan.discriminator_losses(batch, z, self.gan_loss, self.r1, self.r2)
+            self.losses.add(losses, self.gan_updates)
             self._descend(discriminator_optimizer, torch.stack(list(losses.values())).sum())
             challenge, adversarial = level_gan.generator_losses(batch, z, self.gan_loss)
+            losses = {"gan/challenge": challenge, "gan/generator_loss": adversarial}
+            self.losses.add(losses, self.gan_updates)
             self._descend(generator_optimizer, challenge + self.lambda_gan * adversarial)
             dqn.polyak_update(level_gan.generator_ema, level_gan.generator, self.ema_rate)
-            self.gan_updates += 1
-            losses |= {"gan/challenge": challenge, "gan/generator_loss": adversarial}
-            self.losses.add(losses)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers: Any = self.optimizers()
@@ -256,17 +257,19 @@ class CreativeLearner(LightningModule):
         )
 
     def _descend(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
+        # Now, not before the next backward: data-parallel strategies average what gradients exist.
+        optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the Q-network's gradient; here it is already unscaled under mixed precision."""
-        parameters = optimizer.param_groups[0]["params"]
-        if parameters[0] is next(self.q_network.parameters()):
-            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-
-    # Evaluation
+        """Clip the Q-network's gradient and watch all three."""
+        name = self._gradient_norms[id(optimizer)]
+        is_dqn = name == GRADIENT_NORMS[0]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        norm = clip_gradients(optimizer, self.max_grad_norm if is_dqn else math.inf, scaler)
+        if scaler is None:  # a scaler looks for overflow itself, and skips the step
+            self.losses.add({name: norm}, self.updates if is_dqn else self.gan_updates)
 
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
@@ -281,11 +284,9 @@ class CreativeLearner(LightningModule):
         levels = self.generate_levels(n)
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
-    # Checkpoints
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and random streams, as plain numbers and tensors."""
-        checkpoint["lit_crl"] = {
+        checkpoint["learner"] = {
             "updates": self.updates,
             "gan_updates": self.gan_updates,
             "losses": self.losses.state_dict(),
@@ -294,7 +295,7 @@ class CreativeLearner(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters and random streams back."""
-        saved = checkpoint["lit_crl"]
+        saved = checkpoint["learner"]
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
         self.losses.load_state_dict(saved["losses"])
         self.streams.load_state_dict(saved["streams"])

@@ -1,8 +1,11 @@
-"""Running means of losses that no update has to wait for."""
+"""Running means of losses that no update has to wait for, and the watch for NaN in them."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from lit_crl.checks import RunError
 
 
 class LossSums:
@@ -12,16 +15,34 @@ class LossSums:
         """Start empty."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._unchecked: list[tuple[str, int, Tensor]] = []
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Add one update's losses."""
+    def add(self, losses: dict[str, Tensor], update: int) -> None:
+        """Add the losses of the update of that number."""
         for name, loss in losses.items():
             detached = loss.detach()
+            self._unchecked.append((name, update, detached))
             if name in self._sums:
                 self._sums[name] += detached
                 self._counts[name] += 1
             else:
                 self._sums[name], self._counts[name] = detached.clone(), 1
+
+    def check_finite(self) -> None:
+        """Look at everything that was added since the last look: one wait for the device.
+
+        Raises:
+            RunError: If a number was not finite; names the first one and its update.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked or torch.stack([loss for *_, loss in unchecked]).isfinite().all():
+            return
+        name, update, loss = next(entry for entry in unchecked if not entry[2].isfinite())
+        raise RunError(
+            f"{name} became {loss.item()} at its update {update:,}: try a smaller learning rate, "
+            "look for rewards or observations that are not finite, or use --trainer.precision "
+            "32-true"
+        )
 
     def pop_means(self) -> dict[str, float]:
         """The means since the last call, which this forgets."""

@@ -86,6 +86,12 @@ def _numbered(seed: int, number: int) -> str:
     return f"seed{seed}" if number == 1 else f"seed{seed}-{number}"
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
 def check_writable(folder: Path) -> None:
     """See that ``folder`` can be written to, before an hour is spent; it is not created.
 

@@ -73,7 +73,7 @@ class Run:
         state = {
             "weights": dict(self.learner.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
-            "learner": checkpoint["lit_crl"],
+            "learner": checkpoint["learner"],
             "data": collected_state(self.data),
         }
         return copy.deepcopy(state)

@@ -29,9 +29,7 @@ from lit_crl.callbacks import (
     RunCheckpoint,
     RunReport,
 )
-from lit_crl.callbacks import checkpoint as checkpoints
-from lit_crl.callbacks.checkpoint import read_checkpoint, write_atomically
-from lit_crl.checks import ConfigError
+from lit_crl.checkpoint_files import NAMES, companions, read_checkpoint
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.loss_sums import LossSums
 from lit_crl.seeding import random_stream
@@ -251,8 +249,8 @@ def test_losses_are_averaged_since_the_last_time() -> None:
     sums = LossSums()
     values = [torch.tensor(x, requires_grad=True) for x in (1.0, 2.0, 6.0)]
     for value in values:
-        sums.add({"a": value})
-    sums.add({"b": values[0] * 4})
+        sums.add({"a": value}, 1)
+    sums.add({"b": values[0] * 4}, 1)
     saved = sums.state_dict()
     copy = LossSums()
     copy.load_state_dict(saved)
@@ -468,12 +466,15 @@ def test_a_silent_process_prints_nothing(make_run: Make, terminal: EnvStepProgre
 def test_the_checkpoint_is_plain_tensors_and_has_one_companion(finished: Finished) -> None:
     folder = finished.folder / "checkpoints"
     saved = torch.load(folder / "last.ckpt", weights_only=True)
-    companion = folder / saved["lit_crl"]["collected"]
-    assert sorted(folder.iterdir()) == sorted([folder / "last.ckpt", companion])
+    (companion,) = companions(folder / "last.ckpt", saved)
+    previous = folder / "previous.ckpt"
+    (older,) = companions(previous, torch.load(previous, weights_only=True))
+    files = [folder / "last.ckpt", companion, previous, older]
+    assert sorted(folder.iterdir()) == sorted(files)
     collected = torch.load(companion, weights_only=True)
     run = finished.run
     assert saved["lit_crl"]["env_steps"] == run.data.schedule.budget
-    assert saved["lit_crl"]["updates"] == run.learner.updates
+    assert saved["learner"]["updates"] == run.learner.updates
     assert all(
         torch.equal(saved["state_dict"][name], value) for name, value in run.weights().items()
     )
@@ -487,67 +488,17 @@ def test_there_is_a_checkpoint_for_every_validation(make_run: Make, tmp_path: Pa
 
     class Look(Callback):
         def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
-            saved = read_checkpoint(tmp_path / "last.ckpt")["lit_crl"]
-            assert (tmp_path / saved["collected"]).is_file()
-            assert len(list(tmp_path.glob("collected-*"))) == 1
-            seen.append(saved["env_steps"])
+            for number, name in enumerate(NAMES[: len(seen) + 1]):
+                saved = read_checkpoint(tmp_path / name)
+                (companion,) = companions(tmp_path / name, saved)
+                assert companion.is_file()
+                if number == 0:
+                    newest = saved["lit_crl"]["env_steps"]
+                else:
+                    assert saved["lit_crl"]["env_steps"] == seen[-1]
+            seen.append(newest)
+            assert len(list(tmp_path.iterdir())) == 2 * min(len(seen), 2)
 
     notes = Notes()
     make_run(callbacks=[notes, RunCheckpoint(tmp_path), Look()]).fit()
     assert seen == [env_steps for env_steps, _ in notes.validations] and len(seen) > 2
-
-
-def test_a_failing_save_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "last.ckpt"
-    write_atomically({"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.ones(3)}, path)
-    before = path.read_bytes()
-
-    def half(content: Any, file: Any) -> None:
-        file.write(b"half of it")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically({"x": torch.zeros(3)}, path)
-    assert path.read_bytes() == before
-    monkeypatch.undo()
-    assert torch.equal(read_checkpoint(path)["x"], torch.ones(3))
-    write_atomically({"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.zeros(3)}, path)
-    assert torch.equal(read_checkpoint(path)["x"], torch.zeros(3))
-    assert list(tmp_path.iterdir()) == [path]  # the half-written file is gone, too
-
-
-class Payload:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_only_this_programs_plain_checkpoints_are_read(tmp_path: Path) -> None:
-    good = {"lit_crl": {"format": checkpoints.FORMAT}, "x": torch.ones(2)}
-    path, trace = tmp_path / "a.ckpt", tmp_path / "trace"
-    with pytest.raises(ConfigError, match=r"a\.ckpt does not exist"):
-        read_checkpoint(path)
-    torch.save(good, path)
-    assert torch.equal(read_checkpoint(path)["x"], torch.ones(2))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match="not a readable checkpoint"):
-        read_checkpoint(path)
-    torch.save({**good, "extra": Payload(trace)}, path)
-    with pytest.raises(ConfigError, match="not a readable checkpoint"):
-        read_checkpoint(path)
-    assert not trace.exists()
-    for foreign in ({"state_dict": {}}, [1, 2]):
-        torch.save(foreign, path)
-        with pytest.raises(ConfigError, match="not written by lit_crl"):
-            read_checkpoint(path)
-    torch.save({"lit_crl": {"format": 999}}, path)
-    with pytest.raises(ConfigError, match="format 999"):
-        read_checkpoint(path)

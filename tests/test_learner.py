@@ -15,9 +15,9 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from lit_crl import CreativeLearner
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.checks import ConfigError
+from lit_crl import CreativeLearner, dqn
+from lit_crl.batches import Batch, GanBatch, minibatches
+from lit_crl.checks import ConfigError, RunError
 from lit_crl.dqn import Transitions
 from lit_crl.envs import GymnasiumEnv, MountainCar
 
@@ -746,3 +746,41 @@ def test_a_learner_that_was_built_keeps_its_weights_when_it_is_trained(train_on:
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{key}"):
         CreativeLearner(**{key: given})
+
+
+# Numbers that are not finite
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_update(
+    train_on: Train, bad: float
+) -> None:
+    stack = transitions(4)
+    stack.reward[2, 5] = bad
+    learner = make(td_loss="mse")
+    with pytest.raises(RunError, match=r"dqn/loss became (nan|inf) at its update 6:"):
+        train_on(learner, [dqn_only(), Batch(stack, None, 0.0)], ENV)  # 3 updates, then the third
+
+
+def test_a_gan_loss_that_is_not_finite_stops_the_run_by_name_and_update(train_on: Train) -> None:
+    batch = both(gan_updates=3)
+    assert batch.gan is not None
+    batch.gan.success[1, 0] = float("nan")
+    with pytest.raises(RunError, match=r"gan/success_loss became nan at its update 2:"):
+        train_on(make(), [batch], ENV)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(train_on: Train) -> None:
+    learner = make()
+    learner.q_network.advantage.bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(RunError, match=r"dqn/gradient_norm became nan at its update 1:"):
+        train_on(learner, [dqn_only()], ENV)
+
+
+def test_the_gradient_norms_are_logged_before_clipping(train_on: Train) -> None:
+    learner, twin = make(max_grad_norm=1e-3), make()
+    train_on(learner, [Batch(transitions(1), None, 0.0)], ENV)
+    first = next(minibatches(transitions(1)))
+    loss, _ = dqn.dqn_loss(twin.q_network, twin.target_network, first, "huber", True)
+    expected = gradient(loss, twin.q_network).norm().item()
+    assert learner.losses.pop_means()["dqn/gradient_norm"] == pytest.approx(expected, rel=1e-5)

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback
 
 from lit_crl.callbacks import MetricsCsv, RecordMetrics, RunCheckpoint, RunReport
-from lit_crl.callbacks.checkpoint import write_atomically
+from lit_crl.checkpoint_files import companion_name, companions, write_atomically
 from lit_crl.checks import ConfigError
 from lit_crl.collected import collected_state, load_collected_state
 from lit_crl.envs import GymnasiumEnv, PointMass
@@ -46,6 +46,16 @@ class StopAt(KillAt):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.datamodule.batches_done == self.batches:
             trainer.should_stop = True
+
+
+class Validations(Callback):
+    """Takes down when validations were."""
+
+    def __init__(self) -> None:
+        self.at: list[int] = []
+
+    def on_validation_end(self, trainer: Any, *_: Any) -> None:
+        self.at.append(trainer.datamodule.env_steps)
 
 
 def point_mass(num_envs: int, device: torch.device) -> PointMass:
@@ -109,6 +119,31 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert difference(whole.everything(), resumed.everything()) is None
     assert resumed.data.env_steps == resumed.data.schedule.budget
     assert (whole.learner.gan_updates > 4) == (settings.get("gan_updates") != 0)
+
+
+@pytest.mark.parametrize("batches", [9, 10, 11, 12, 13, 20])
+def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
+    make_run: Make, difference: Difference, whole: Any, tmp_path: Path, batches: int
+) -> None:
+    class Dies(RunCheckpoint):
+        def save_within_epoch(self, trainer: Any) -> None:
+            super().save_within_epoch(trainer)
+            if trainer.datamodule.batches_done == batches:
+                raise Killed
+
+    run = make_run(callbacks=[Dies(tmp_path, every_env_steps=1), KillAt(batches)])
+    with pytest.raises(Killed):
+        run.fit()
+    within = batches % run.data.schedule.batches_per_epoch
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
+    lost = run.data.env_steps - saved
+    assert lost == (0 if within else run.data.schedule.steps_of_a_batch)
+    notes = Validations()
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path), notes]).fit(tmp_path / "last.ckpt")
+    assert difference(whole, resumed.everything()) is None
+    uninterrupted = Validations()
+    make_run(callbacks=[uninterrupted]).fit()
+    assert notes.at == [at for at in uninterrupted.at if at > saved] and len(notes.at) >= 2
 
 
 def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
@@ -201,7 +236,7 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes(
     settings = {"env": gymnasium_cartpole, "arm": "target"}
     checkpoint = interrupted(make_run, tmp_path, 25, **settings)
     saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
-    collected = torch.load(tmp_path / saved["collected"], weights_only=True)
+    collected = torch.load(tmp_path / companion_name(saved, 0), weights_only=True)
     boundaries = collected["replay"]["boundary"].sum()
     done = collected["rollout"]["done"]
 
@@ -223,7 +258,7 @@ def test_a_missing_companion_stops_the_resume_but_not_the_test(
     make_run: Make, tmp_path: Path
 ) -> None:
     checkpoint = interrupted(make_run, tmp_path, 25)
-    (companion,) = tmp_path.glob("collected-*")
+    (companion,) = companions(checkpoint, torch.load(checkpoint, weights_only=True))
     companion.unlink()
     with pytest.raises(ConfigError, match=f"tested but not resumed.*{companion.name}"):
         make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
@@ -249,7 +284,7 @@ def test_a_companion_of_another_shape_is_refused(
 ) -> None:
     checkpoint = interrupted(make_run, tmp_path, 25)
     saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
-    collected = torch.load(tmp_path / saved["collected"], weights_only=True)
+    collected = torch.load(tmp_path / companion_name(saved, 0), weights_only=True)
     run = make_run(**other)
     run.data.setup("fit")
     with pytest.raises(ConfigError, match="does not fit"):
@@ -273,10 +308,10 @@ def test_a_crash_while_saving_leaves_a_run_that_resumes(
 ) -> None:
     writes = iter(range(1, 100))
 
-    def failing(content: Any, path: Path) -> None:
+    def failing(content: Any, path: Path, **keep: Any) -> None:
         if next(writes) == 2 + kill:  # the first save writes two files
             raise Killed
-        write_atomically(content, path)
+        write_atomically(content, path, **keep)
 
     monkeypatch.setattr("lit_crl.callbacks.checkpoint.write_atomically", failing)
     with pytest.raises(Killed):
@@ -284,7 +319,7 @@ def test_a_crash_while_saving_leaves_a_run_that_resumes(
     monkeypatch.undo()
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
     assert difference(whole, resumed.everything()) is None
-    assert len(list(tmp_path.glob("collected-*"))) == 1  # the orphan is gone
+    assert len(list(tmp_path.glob("collected-*"))) == 2  # the orphan is gone
 
 
 def test_the_same_seed_gives_the_same_run(

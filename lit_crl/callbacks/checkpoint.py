@@ -1,109 +1,139 @@
-"""Checkpoints: the learner in ``last.ckpt``, what was collected in a file beside it.
-
-The collected part (replay, archive, environments, random streams) is large, belongs to one
-process and is worthless to whoever only wants the policy, so it has a file of its own. It is
-written first, under a new name that the checkpoint then records; the previous one is removed
-last. So whatever moment a run is killed at, the checkpoint on disk and its companion match.
-"""
+"""When checkpoints are saved, and how a resumed run takes one up."""
 
 import os
+import secrets
+import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_crl.checks import ConfigError
+from lit_crl import checks
+from lit_crl.checkpoint_files import (
+    FORMAT,
+    NAMES,
+    companion_name,
+    read_checkpoint,
+    write_atomically,
+)
+from lit_crl.checks import ConfigError, RunError
 from lit_crl.collected import collected_state, load_collected_state
-
-#: Rises when an older file could no longer be read rightly.
-FORMAT = 1
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load tensors and plain values, and nothing else, from a file.
-
-    Raises:
-        ConfigError: If there is no such file, it is damaged, or it holds anything that could
-            run code.
-    """
-    if not path.is_file():
-        raise ConfigError(f"--ckpt_path {path} does not exist: give a .ckpt file, or 'last'")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here, all meaning the same to the user
-        raise ConfigError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
-            "damaged or from another program; give one that lit_crl wrote"
-        ) from error
-    if not isinstance(loaded, dict) or "lit_crl" not in loaded:
-        raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
-    if loaded["lit_crl"].get("format") != FORMAT:
-        raise ConfigError(
-            f"{path} has checkpoint format {loaded['lit_crl'].get('format')}, this version reads "
-            f"format {FORMAT}: use the version of lit_crl that wrote it"
-        )
-    return loaded
-
-
-def write_atomically(content: Any, path: Path) -> None:
-    """Save ``content`` so that ``path`` is either the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 class RunCheckpoint(Callback):
-    """Saves after every validation; restores what was collected when a run is resumed."""
+    """Saves learner and collected experience; restores the latter when a run is resumed."""
 
-    def __init__(self, folder: Path) -> None:
-        """Keep checkpoints in ``folder``."""
+    def __init__(self, folder: Path, every_env_steps: int = 0, every_minutes: float = 10.0) -> None:
+        """Keep the last two checkpoints in ``folder``; one is made after every validation.
+
+        Args:
+            folder: Where they are.
+            every_env_steps: Also save whenever so many env steps have passed; 0: do not.
+            every_minutes: Also save whenever so many minutes have passed.
+        """
+        checks.non_negative(checkpoint__every_env_steps=every_env_steps)
+        checks.positive(checkpoint__every_minutes=every_minutes)
         self.folder = folder
+        self.every_env_steps = every_env_steps
+        self.every_minutes = every_minutes
+        self._saved_at = time.monotonic()
+        self._saved_env_steps = 0
+        #: Tokens of the checkpoints on disk whose companions are kept, oldest first.
+        self._tokens: list[str] = []
+        self._last_is_whole = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from here."""
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save if it is time. After an epoch's last batch, the validation comes first."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        steps = data.env_steps - self._saved_env_steps
+        is_late = time.monotonic() - self._saved_at > 60 * self.every_minutes
+        if trainer.world_size > 1:  # the processes' clocks differ
+            is_late = trainer.strategy.reduce_boolean_decision(is_late, all=False)
+        if is_late or 0 < self.every_env_steps <= steps:
+            self.save_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save: an epoch is the stretch from one validation to the next."""
-        self.save(trainer)
+        self._save(trainer, trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
-    def save(self, trainer: Trainer) -> None:
-        """Write checkpoint and companion."""
+    def save_within_epoch(self, trainer: Trainer) -> None:
+        """Save in ``on_train_batch_end``, where Lightning has not yet counted the batch."""
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        loop = checkpoint["loops"]["fit_loop"]
+        for progress in ("total", "current"):
+            loop["epoch_loop.batch_progress"][progress]["completed"] += 1
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+        self._save(trainer, checkpoint)
+
+    def _save(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.folder.mkdir(parents=True, exist_ok=True)
         for logger in trainer.loggers:
             logger.save()
-        name = f"collected-{data.env_steps:012d}-rank{trainer.global_rank}.pt"
+        saved = checkpoint["lit_crl"]
+        saved["token"] = trainer.strategy.broadcast(secrets.token_hex(4))
+        self._tokens = [*self._tokens, saved["token"]][-len(NAMES) :]
         collected = {"lit_crl": {"format": FORMAT}, **collected_state(data)}
+        name = companion_name(saved, trainer.global_rank)
         write_atomically(collected, self.folder / name)
+        trainer.strategy.barrier()
         if trainer.is_global_zero:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            checkpoint["lit_crl"] |= {
-                "format": FORMAT,
-                "collected": name,
-                "env_steps": data.env_steps,
-            }
-            write_atomically(checkpoint, self.folder / "last.ckpt")
-        for stale in self.folder.glob(f"collected-*-rank{trainer.global_rank}.pt"):
-            if stale.name != name:
+            last, previous = (self.folder / name for name in NAMES)
+            write_atomically(checkpoint, last, keep_as=previous if self._last_is_whole else None)
+        trainer.strategy.barrier()
+        for stale in self.folder.glob(f"collected-*-rank{trainer.global_rank}.pt*"):
+            if not any(f"-{token}-" in stale.name for token in self._tokens):
                 stale.unlink()
+        self._last_is_whole = True
+        self._saved_at, self._saved_env_steps = time.monotonic(), data.env_steps
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say which companions belong to it, also when Lightning's SLURM plugin saves."""
+        checkpoint["lit_crl"] = {
+            "format": FORMAT,
+            "env_steps": trainer.datamodule.env_steps,  # type: ignore[attr-defined]
+            "world_size": trainer.world_size,
+            "token": self._tokens[-1] if self._tokens else "",
+        }
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Bring back what was collected, and keep this run's hyperparameters.
+        """Bring back what was collected.
 
         Raises:
             ConfigError: If the companion file is missing.
         """
         if trainer.state.fn != "fit":
             return
-        name = checkpoint["lit_crl"]["collected"]
-        path = Path(str(trainer.ckpt_path)).parent / name
+        saved, source = checkpoint["lit_crl"], Path(str(trainer.ckpt_path))
+        path = source.parent / companion_name(saved, trainer.global_rank)
         if not path.is_file():
             raise ConfigError(
-                f"{trainer.ckpt_path} can be tested but not resumed: its companion {name} is "
+                f"{source} can be tested but not resumed: its companion {path.name} is "
                 "missing; copy it back beside the checkpoint"
             )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         load_collected_state(data, read_checkpoint(path))
+        self._saved_env_steps = saved["env_steps"]
+        if source.parent == self.folder:
+            self._tokens, self._last_is_whole = [saved["token"]], source.name == NAMES[0]
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Tell whoever reads about a failed run what there is to go on from."""
+        if isinstance(exception, RunError):
+            last = self.folder / NAMES[0]
+            at = f"{self._saved_env_steps:,} env steps: {os.fspath(last)}"
+            exception.add_note(
+                f"the last good checkpoint is from {at}" if last.is_file() else "nothing was saved"
+            )

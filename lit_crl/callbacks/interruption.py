@@ -1,0 +1,84 @@
+"""Ctrl-C, and the signals of schedulers: save first, then stop."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_crl.callbacks.checkpoint import RunCheckpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunStopped(Exception):
+    """A signal ended the run after everything was saved."""
+
+    def __init__(self, signum: int, env_steps: int, run: Path) -> None:
+        """``signum`` is the signal that was received, ``run`` the run folder."""
+        super().__init__(
+            f"Stopped by {signal.Signals(signum).name} after {env_steps:,} env steps; all is "
+            f"saved. Go on with: python -m lit_crl fit --config {run / 'config.yaml'} --name "
+            f"{run.name} --ckpt_path last"
+        )
+        self.signum = signum
+
+
+class StopOnSignal(Callback):
+    """On SIGINT or SIGTERM the running batch is finished, everything is saved, the run ends.
+
+    Under SLURM the requeue signal is handled the same way, and the requeueing itself is left to
+    Lightning. A second signal kills at once.
+    """
+
+    def __init__(self, checkpoint: RunCheckpoint) -> None:
+        """``checkpoint`` saves."""
+        self.checkpoint = checkpoint
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+        self._requeue: signal.Signals | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over from Lightning's handlers, which stop in the middle of an update."""
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self._requeue = environment.requeue_signal
+        for signum in (*SIGNALS, *([self._requeue] if self._requeue else [])):
+            self._before[signum] = signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._received = signum
+        signal.signal(signum, signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save and stop, if any process was told to."""
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._told(trainer) and not is_last:
+            self.checkpoint.save_within_epoch(trainer)
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop, if any process was told to; the epoch's checkpoint has just been saved."""
+        if self._told(trainer):
+            self._stop(trainer)
+
+    def _told(self, trainer: Trainer) -> bool:
+        told = self._received is not None
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        return told
+
+    def _stop(self, trainer: Trainer) -> None:
+        signum = self._received or signal.SIGTERM  # another process was told
+        if self._requeue is not None and signum == self._requeue:
+            trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
+        env_steps: int = trainer.datamodule.env_steps  # type: ignore[attr-defined]
+        raise RunStopped(signum, env_steps, self.checkpoint.folder.parent)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before.clear()

@@ -1,0 +1,119 @@
+"""Checkpoint files: written whole or not at all, and read without running anything in them.
+
+A run keeps two checkpoints, ``last.ckpt`` and ``previous.ckpt``. Each has *companions*, one for
+each process, with what that process collected: large, and worthless to whoever only wants the
+policy. Companions are written first, under names that the checkpoint then records and that are
+never used again. So whatever moment a run is killed at, a checkpoint and its companions match.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_crl.checks import ConfigError, RunError
+
+#: Rises when an older file could no longer be read rightly.
+FORMAT = 1
+#: Newest first.
+NAMES = ("last.ckpt", "previous.ckpt")
+
+
+def companion_name(saved: dict[str, Any], rank: int) -> str:
+    """The file beside a checkpoint with what process ``rank`` had collected."""
+    return f"collected-{saved['env_steps']:012d}-{saved['token']}-rank{rank}.pt"
+
+
+def companions(checkpoint: Path, saved: dict[str, Any]) -> Iterator[Path]:
+    """The files that a resume needs beside ``checkpoint``, whose content is ``saved``."""
+    for rank in range(saved["lit_crl"]["world_size"]):
+        yield checkpoint.parent / companion_name(saved["lit_crl"], rank)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load tensors and plain values, and nothing else, from a file.
+
+    Raises:
+        ConfigError: If there is no such file, it is damaged, or it holds anything that could
+            run code.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--ckpt_path {path} does not exist: give a .ckpt file, or 'last'")
+    try:
+        check_sums(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many kinds here, all meaning the same to the user
+        raise ConfigError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
+            "damaged or from another program; give one that lit_crl wrote"
+        ) from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("lit_crl"), dict):
+        raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
+    if loaded["lit_crl"].get("format") != FORMAT:
+        raise ConfigError(
+            f"{path} has checkpoint format {loaded['lit_crl'].get('format')}, this version reads "
+            f"format {FORMAT}: use the version of lit_crl that wrote it"
+        )
+    return loaded
+
+
+def check_sums(path: Path) -> None:
+    """Compare every record with its checksum, which torch itself writes but does not read.
+
+    Raises:
+        zipfile.BadZipFile: If one differs, or this is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint in ``folder`` that can be resumed, and what is wrong with newer ones.
+
+    Raises:
+        ConfigError: If there are checkpoints, but none is whole.
+    """
+    problems = []
+    present = [folder / name for name in NAMES if (folder / name).is_file()]
+    for path in present:
+        try:
+            for companion in companions(path, read_checkpoint(path)):
+                read_checkpoint(companion)
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    if present:
+        raise ConfigError(f"no checkpoint in {folder} is whole: {'; '.join(problems)}")
+    return None, []
+
+
+def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> None:
+    """Save ``content`` so that ``path`` is either the old file or the whole new one.
+
+    The old file becomes ``keep_as``, where that is given.
+
+    Raises:
+        RunError: If it cannot be written; the old file is as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_as is not None and path.is_file():
+            os.replace(path, keep_as)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch raises the second on a full disk
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(
+            f"cannot write {path} ({reason}): free some space or make it writable, and continue "
+            "with --ckpt_path last"
+        ) from error
