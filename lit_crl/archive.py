@@ -7,10 +7,12 @@ than an episode that starts there would have.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_crl import distributed
 from lit_crl.gan import learnability
 
 #: Neighbour whose distance measures novelty; small enough to be local, large enough to be steady.
@@ -92,14 +94,27 @@ class Archive:
         """Keep the newest ``tried`` outcomes and the newest ``visited`` states."""
         self.tried = LevelRing.empty(tried, level_dim, device)
         self.visited = LevelRing.empty(visited, level_dim, device)
+        self._new: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
         """How many levels it holds, of both kinds."""
         return len(self.tried) + len(self.visited)
 
     def add_outcomes(self, levels: Tensor, success: Tensor) -> None:
-        """Record episodes that started at ``levels [n, d]`` and ended in ``success [n]``."""
-        self.tried.add(levels, success.float())
+        """Record episodes that started at ``levels [n, d]`` and ended in ``success [n]``.
+
+        With other processes they count from the next ``exchange_outcomes`` on.
+        """
+        self._new.append((levels.clone(), success.float()))
+        if distributed.is_alone():
+            self.exchange_outcomes()
+
+    def exchange_outcomes(self) -> None:
+        """Add what all processes found, in the same order everywhere: they judge levels alike."""
+        levels = torch.cat([self.tried.levels[:0], *(levels for levels, _ in self._new)])
+        success = torch.cat([self.tried.values[:0], *(success for _, success in self._new)])
+        self.tried.add(distributed.gather_rows(levels), distributed.gather_rows(success))
+        self._new.clear()
 
     def add_visited(self, levels: Tensor) -> None:
         """Record states that were met, as the levels ``[n, d]`` that would start there."""
@@ -119,17 +134,19 @@ class Archive:
         shares = [n - n // 2, n // 2] if len(rings) == 2 else [n]
         return torch.cat([ring.draw(k, rng)[0] for ring, k in zip(rings, shares, strict=True)])
 
-    def state_dict(self) -> dict[str, Tensor | int]:
-        """Both rings, as tensors and counts."""
-        return {
+    def state_dict(self) -> dict[str, Any]:
+        """Both rings, as tensors and counts, and the outcomes not yet exchanged."""
+        rings = {
             f"{name}.{field}": getattr(getattr(self, name), field)
             for name in ("tried", "visited")
             for field in ("levels", "values", "written")
         }
+        return {"rings": rings, "new": [list(outcomes) for outcomes in self._new]}
 
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for key, value in state.items():
+        self._new = [(levels, success) for levels, success in state["new"]]
+        for key, value in state["rings"].items():
             name, field = key.split(".")
             ring = getattr(self, name)
             if isinstance(value, Tensor):

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_crl import checks, run_folder
 from lit_crl.arguments import SUBCOMMANDS, complete
@@ -32,6 +33,9 @@ from lit_crl.checkpoint_files import newest_whole, read_checkpoint
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
+
+#: Only the first process of a data-parallel run speaks.
+say = rank_zero_only(print)
 
 
 class CreativeCLI(LightningCLI):
@@ -93,7 +97,7 @@ class CreativeCLI(LightningCLI):
                 config.experiment,
                 config.name,
                 config.seed_everything,
-                resume,
+                resume or rank_zero_only.rank > 0,  # type: ignore[attr-defined]
             )
         if self.subcommand != "fit" and checkpoint is None:
             checkpoint = "last"
@@ -110,7 +114,7 @@ class CreativeCLI(LightningCLI):
         folder = self.run_folder / "checkpoints"
         path, problems = newest_whole(folder)
         for problem in problems:
-            print(f"{problem}.\nGoing on from {path}, the one before.")
+            say(f"{problem}.\nGoing on from {path}, the one before.")
         if path is not None:
             return str(path)
         if self.subcommand != "fit":
@@ -118,7 +122,7 @@ class CreativeCLI(LightningCLI):
                 f"nothing was saved in {folder} yet: run `python -m lit_crl fit` first, or give "
                 "--ckpt_path"
             )
-        print(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
+        say(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
         return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -152,7 +156,7 @@ class CreativeCLI(LightningCLI):
         if config.ckpt_path is not None:
             saved = read_checkpoint(Path(config.ckpt_path))
             self.csv.resume(saved["lit_crl"]["env_steps"])
-            print(f"Resuming from {config.ckpt_path}.")
+            say(f"Resuming from {config.ckpt_path}.")
 
     def after_fit(self) -> None:
         """Test the policy and report."""
@@ -179,7 +183,7 @@ def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
         )
     offline = mode == "offline" or (mode is None and not has_key)
     if offline:
-        print("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
+        say("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
     logger = WandbLogger(
         name=folder.name, group=experiment, project="lit_crl", save_dir=folder, offline=offline
     )
@@ -225,7 +229,7 @@ def run() -> None:
     try:
         main()
     except RunStopped as stopped:
-        print(f"\n{stopped}")
+        say(f"\n{stopped}")
         sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lit_crl import checks
+from lit_crl import checks, distributed
 from lit_crl.archive import Archive
 from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
@@ -73,13 +73,13 @@ class ReplayDataModule(LightningDataModule):
             arm: Curriculum: where levels come from. ``target``: the task's own resets;
                 ``reference``: also uniformly random levels; ``archive``: also visited states and
                 tried levels near the frontier; ``gan``: also generated levels.
-            env_steps: Budget, in steps of single environments, warm-up included.
-            num_envs: Environments that step together.
+            env_steps: Budget, in steps of single environments, warm-up included, of all processes.
+            num_envs: Environments that step together, in each process.
             capacity: Rows of the replay buffer (one a step, one more an episode).
             warmup: Env steps with random actions before the first update.
             gamma: Discount factor γ of one step.
             n_steps: Steps folded into one transition.
-            batch_size: Transitions an update of the DQN.
+            batch_size: Transitions an update of the DQN, in each process.
             updates_per_batch: K, updates of the DQN in one batch (one ``training_step``).
             steps_per_batch: Steps of every environment between two batches.
             exploration: ε of each environment; default: a ladder from 0.4 down to 0.4⁸.
@@ -88,7 +88,7 @@ class ReplayDataModule(LightningDataModule):
                 source gives its share to its own. Default: 25 % each.
             gan_every: Batches from one GAN phase to the next (one cycle).
             gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
-            gan_batch_size: Levels an update of the GAN.
+            gan_batch_size: Levels an update of the GAN, in each process.
             min_outcomes: Outcomes needed before the GAN trains and its levels are played.
             reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
             reference_reals: Share of reference levels among the reals.
@@ -126,6 +126,7 @@ class ReplayDataModule(LightningDataModule):
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
         self.generated_levels = generated_levels
         self.requested_device, self.seed = device, seed
+        self.rank, self.world_size = 0, 1
         self.batches_done = 0
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
@@ -157,8 +158,8 @@ class ReplayDataModule(LightningDataModule):
 
     @property
     def env_steps(self) -> int:
-        """Env steps taken so far."""
-        return self.rollout.env_steps if hasattr(self, "rollout") else 0
+        """Env steps taken so far, by all processes."""
+        return self.rollout.env_steps * self.world_size if hasattr(self, "rollout") else 0
 
     @property
     def epsilon(self) -> Tensor:
@@ -169,6 +170,9 @@ class ReplayDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Make the environments, and for ``fit`` the replay, the archive and the curriculum."""
+        if self.trainer is not None:
+            self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
+            self.schedule.share(self.num_envs * self.world_size)
         if not hasattr(self, "env"):
             self._set_up_env()
         if stage == "fit" and not hasattr(self, "replay"):
@@ -207,21 +211,21 @@ class ReplayDataModule(LightningDataModule):
                 self.shares,
                 novelty_exponent=self.novelty_exponent,
                 min_outcomes=self.min_outcomes,
-                rng=random_stream(self.seed, "curriculum", device=device),
+                rng=random_stream(self.seed, "curriculum", self.rank, device),
             )
             if self.reals == "visited" and not env.tracks_visited:
                 raise ConfigError(
                     f"data.reals is visited, but {type(env).__name__} cannot turn the states it "
                     "visits into levels: use frontier or labelled"
                 )
-        self.rng = random_stream(self.seed, "replay", device=device)
+        self.rng = random_stream(self.seed, "replay", self.rank, device)
         self.rollout = Rollout(
             env,
             self.replay,
             self.archive,
             gamma=self.gamma,
             label_epsilon=self.label_epsilon,
-            seed=stream_seed(self.seed, "training environments") % 2**31,
+            seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
         )
 
     def train_dataloader(self) -> ReplayLoader:
@@ -240,6 +244,8 @@ class ReplayDataModule(LightningDataModule):
             for _ in range(self.steps_per_batch):
                 self._step(learner.act, learner)
             self.batches_done += 1
+            if self.archive is not None and self.schedule.ends_cycle(self.batches_done):
+                self.archive.exchange_outcomes()
             transitions = self.replay.sample(shape, self.rng, self._goals)
             progress = self.env_steps / self.schedule.budget
             batch = Batch(transitions, self._gan_batch(learner), progress)
@@ -260,7 +266,8 @@ class ReplayDataModule(LightningDataModule):
         due = self.gan_updates > 0 and self.schedule.ends_cycle(self.batches_done)
         if not due or self.curriculum is None or self.archive is None:
             return None
-        if not self.curriculum.ready() or (self.reals == "visited" and not self.archive.visited):
+        enough = self.curriculum.ready() and (self.reals != "visited" or self.archive.visited)
+        if not distributed.all_agree(bool(enough), self.rng.device):
             return None
         shape = (self.gan_updates, self.gan_batch_size)
         n = shape[0] * shape[1]

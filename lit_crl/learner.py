@@ -150,6 +150,7 @@ class CreativeLearner(LightningModule):
 
     def configure_model(self) -> None:
         """Build the networks for the DataModule's environment, once."""
+        self.streams.rank = self.global_rank
         if not hasattr(self, "q_network"):
             self.build(cast(Any, self.trainer).datamodule.env)
 
@@ -274,7 +275,7 @@ class CreativeLearner(LightningModule):
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         results = evaluation.run(self, self.gan_updates > 0)
-        self.log_dict(results, logger=False, batch_size=1)
+        self.log_dict(results, logger=False, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step
@@ -285,17 +286,19 @@ class CreativeLearner(LightningModule):
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters and random streams, as plain numbers and tensors."""
-        checkpoint["learner"] = {
-            "updates": self.updates,
-            "gan_updates": self.gan_updates,
-            "losses": self.losses.state_dict(),
-            "streams": self.streams.state_dict(),
-        }
+        """Add the counters, which all processes share; for the rest see ``process_state``."""
+        checkpoint["learner"] = {"updates": self.updates, "gan_updates": self.gan_updates}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counters and random streams back."""
+        """Take the counters back."""
         saved = checkpoint["learner"]
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
-        self.losses.load_state_dict(saved["losses"])
-        self.streams.load_state_dict(saved["streams"])
+
+    def process_state(self) -> dict[str, Any]:
+        """What is this process's own: random streams, and losses not yet logged."""
+        return {"losses": self.losses.state_dict(), "streams": self.streams.state_dict()}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``process_state`` gave."""
+        self.losses.load_state_dict(state["losses"])
+        self.streams.load_state_dict(state["streams"])

@@ -22,6 +22,14 @@ class Schedule:
     ) -> None:
         """Fit whole batches into ``budget`` env steps; warm-up takes the remainder.
 
+        Args:
+            budget: Env steps of the run.
+            num_envs: Environments that step together, of all processes.
+            warmup: Env steps with random actions before the first update, at least.
+            steps_per_batch: Steps of every environment between two batches.
+            gan_every: Batches from one GAN phase to the next.
+            validate_every: Env steps from one validation to the next.
+
         Raises:
             ConfigError: If a number makes no sense, or the budget has no room for a batch.
         """
@@ -33,19 +41,28 @@ class Schedule:
             data__validate_every=validate_every,
         )
         checks.non_negative(data__warmup=warmup)
-        random_steps = -(-warmup // num_envs)
-        least = (random_steps + steps_per_batch) * num_envs
-        if budget < least:
+        self.budget = budget
+        self._warmup, self._steps_per_batch = warmup, steps_per_batch
+        self._gan_every, self._validate_every = gan_every, validate_every
+        self.share(num_envs)
+
+    def share(self, num_envs: int) -> None:
+        """Take another number of environments into account, of all processes together.
+
+        Raises:
+            ConfigError: If the budget has no room for a batch of them.
+        """
+        random_steps = -(-self._warmup // num_envs)
+        least = (random_steps + self._steps_per_batch) * num_envs
+        if self.budget < least:
             raise ConfigError(
-                f"data.env_steps is {budget}, but warm-up and one batch already take {least}: "
+                f"data.env_steps is {self.budget}, but warm-up and one batch already take {least}: "
                 "give more, or a smaller data.warmup"
             )
-        random_steps += (budget // num_envs - random_steps) % steps_per_batch
-        self.budget = budget
+        random_steps += (self.budget // num_envs - random_steps) % self._steps_per_batch
         self.warmup = random_steps * num_envs
-        self.steps_of_a_batch = num_envs * steps_per_batch
-        self.batches_per_epoch = max(1, validate_every // self.steps_of_a_batch)
-        self._gan_every = gan_every
+        self.steps_of_a_batch = num_envs * self._steps_per_batch
+        self.batches_per_epoch = max(1, self._validate_every // self.steps_of_a_batch)
 
     def is_warming_up(self, env_steps: int) -> bool:
         """Whether actions are still random and nothing is learnt."""

@@ -25,13 +25,15 @@ class RandomStreams:
     def __init__(self, seed: int) -> None:
         """Streams of ``seed``."""
         self.seed = seed
+        #: Which process this is; to be set before the first draw.
+        self.rank = 0
         self._streams: dict[str, torch.Generator] = {}
         self._saved: dict[str, torch.Tensor] = {}
 
     def __call__(self, purpose: str, device: torch.device) -> torch.Generator:
         """The stream for a purpose, on ``device``; a move to another device starts it anew."""
         if purpose not in self._streams or self._streams[purpose].device != device:
-            self._streams[purpose] = random_stream(self.seed, purpose, device=device)
+            self._streams[purpose] = random_stream(self.seed, purpose, self.rank, device)
             if purpose in self._saved:
                 self._streams[purpose].set_state(self._saved.pop(purpose))
         return self._streams[purpose]

@@ -74,6 +74,7 @@ class Run:
             "weights": dict(self.learner.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
             "learner": checkpoint["learner"],
+            "process": self.learner.process_state(),
             "data": collected_state(self.data),
         }
         return copy.deepcopy(state)
@@ -94,29 +95,29 @@ def make_trainer(**changes: Any) -> Trainer:
     return Trainer(**{**settings, **changes})
 
 
+def prepare_run(
+    env: Callable[..., Any] = ShortCar,
+    learner: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    validate: bool = True,
+    callbacks: Sequence[Callback] = (),
+    trainer: Mapping[str, Any] | None = None,
+    **data: Any,
+) -> Run:
+    settings = {"callbacks": list(callbacks), "limit_val_batches": 1.0 if validate else 0}
+    run = Run(
+        CreativeLearner(**{**LEARNER, "seed": seed, **(learner or {})}),
+        ReplayDataModule(env, **{**DATA, "seed": seed, **data}),
+        make_trainer(**settings, **(trainer or {})),
+    )
+    torch.manual_seed(seed)  # draws the weights, as seed_everything does on the command line
+    return run
+
+
 @pytest.fixture(scope="session")
 def make_run() -> Callable[..., Run]:
     """``make_run(env=..., learner={...}, seed=..., validate=..., **data)`` prepares a run."""
-
-    def make(
-        env: Callable[..., Any] = ShortCar,
-        learner: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        validate: bool = True,
-        callbacks: Sequence[Callback] = (),
-        trainer: Mapping[str, Any] | None = None,
-        **data: Any,
-    ) -> Run:
-        settings = {"callbacks": list(callbacks), "limit_val_batches": 1.0 if validate else 0}
-        run = Run(
-            CreativeLearner(**{**LEARNER, "seed": seed, **(learner or {})}),
-            ReplayDataModule(env, **{**DATA, "seed": seed, **data}),
-            make_trainer(**settings, **(trainer or {})),
-        )
-        torch.manual_seed(seed)  # draws the weights, as seed_everything does on the command line
-        return run
-
-    return make
+    return prepare_run
 
 
 class GivenBatches(LightningDataModule):

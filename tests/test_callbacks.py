@@ -479,7 +479,7 @@ def test_the_checkpoint_is_plain_tensors_and_has_one_companion(finished: Finishe
         torch.equal(saved["state_dict"][name], value) for name, value in run.weights().items()
     )
     assert torch.equal(collected["replay"]["obs"], run.data.replay.obs)
-    assert torch.equal(collected["archive"]["tried.levels"], run.data.archive.tried.levels)
+    assert torch.equal(collected["archive"]["rings"]["tried.levels"], run.data.archive.tried.levels)
     assert read_checkpoint(folder / "last.ckpt").keys() == saved.keys()
 
 

@@ -42,6 +42,10 @@ class RunCheckpoint(Callback):
         self._tokens: list[str] = []
         self._last_is_whole = True
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """All processes write into the folder that the first one has chosen."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here."""
         self._saved_at = time.monotonic()
@@ -79,7 +83,12 @@ class RunCheckpoint(Callback):
         saved = checkpoint["lit_crl"]
         saved["token"] = trainer.strategy.broadcast(secrets.token_hex(4))
         self._tokens = [*self._tokens, saved["token"]][-len(NAMES) :]
-        collected = {"lit_crl": {"format": FORMAT}, **collected_state(data)}
+        learner: Any = trainer.lightning_module
+        collected = {
+            "lit_crl": {"format": FORMAT},
+            "learner": learner.process_state(),
+            **collected_state(data),
+        }
         name = companion_name(saved, trainer.global_rank)
         write_atomically(collected, self.folder / name)
         trainer.strategy.barrier()
@@ -122,7 +131,9 @@ class RunCheckpoint(Callback):
                 "missing; copy it back beside the checkpoint"
             )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        load_collected_state(data, read_checkpoint(path))
+        collected = read_checkpoint(path)
+        load_collected_state(data, collected)
+        pl_module.load_process_state(collected["learner"])  # type: ignore[operator]
         self._saved_env_steps = saved["env_steps"]
         if source.parent == self.folder:
             self._tokens, self._last_is_whole = [saved["token"]], source.name == NAMES[0]

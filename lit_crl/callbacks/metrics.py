@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lit_crl import distributed
 from lit_crl.gan import joint_loss
 from lit_crl.seeding import random_stream
 
@@ -105,15 +106,17 @@ class RecordMetrics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if data.batches_done % every == 0:
-            # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
-            self._last |= pl_module.losses.pop_means()  # type: ignore[union-attr, operator]
             learner: Any = pl_module
+            losses = learner.losses.pop_means()
+            numbers = distributed.reduce_metrics(losses | data.metrics())
+            # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
+            self._last |= {name: numbers[name] for name in losses}
             self._last["joint/loss"] = joint_loss(
                 torch.tensor(self._last["dqn/loss"]),
                 torch.tensor(self._last.get("gan/generator_loss", 0.0)),
                 learner.lambda_gan,
             ).item()
-            self._log(trainer, self._last | data.metrics())
+            self._log(trainer, numbers | self._last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the evaluation, and keep some generated levels."""

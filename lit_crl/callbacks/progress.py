@@ -9,6 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def where_it_runs(trainer: Trainer) -> str:
+    """The kind of device, and the number of processes if there are several."""
+    kind: str = trainer.strategy.root_device.type
+    return kind if trainer.world_size == 1 else f"{trainer.world_size} × {kind}"
+
+
 class EnvStepProgress(ProgressBar):
     """A bar over env steps with return, success, ε and steps/s; plain lines without a terminal."""
 
@@ -44,8 +50,8 @@ class EnvStepProgress(ProgressBar):
             where = data.env.gymnasium_id
         self.console.print(
             f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "
-            f"{data.num_envs} environments, levels from arm '{data.arm}', seed {data.seed}, "
-            f"on {pl_module.device.type}."
+            f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
+            f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
         self._mark = (time.monotonic(), data.env_steps)
         self._bar = Progress(

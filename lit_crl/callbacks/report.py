@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from lit_crl import distributed
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
 
 #: What the table shows, in this order; what a task lacks is left out.
@@ -75,8 +76,13 @@ class RunReport(Callback):
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0
+        self.played = 0
         self._started: float | None = None
         self._fitted = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let only the first process speak."""
+        self.console.quiet = not trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; keep the configuration, now that nothing can be wrong with it."""
@@ -93,8 +99,11 @@ class RunReport(Callback):
             self._started = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the clock, and add up the levels that all processes played."""
         self._tick()
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        played = {"generated_played": data.curriculum.counts.played if data.curriculum else 0}
+        self.played = int(distributed.reduce_metrics(played)["generated_played"])
         self._started = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,6 +131,8 @@ class RunReport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Write generated levels, from hard to easy, as a table in the environment's units."""
+        if not trainer.is_global_zero:
+            return
         env = trainer.datamodule.env  # type: ignore[attr-defined]
         path = self.folder / "predicted_levels.csv"
         order = outputs["p_hat"].argsort()
@@ -168,7 +179,7 @@ class RunReport(Callback):
             "gan_updates": learner.gan_updates,
             "wall_seconds": round(self.wall_seconds, 2),
             "levels_frontier_rate_best": self.best_frontier if has_gan else None,
-            "levels_played": data.curriculum.counts.played if has_gan else None,
+            "levels_played": self.played if has_gan else None,
             "git_commit": git_commit(),
             "versions": versions(),
         }

@@ -1,0 +1,72 @@
+"""What the processes of a data-parallel run tell each other; alone, each function is a no-op.
+
+Every process must call these in the same order, so they are called where the schedule says so,
+never where local data decides.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+#: Metrics that count something, and so add up over the processes; others are averaged.
+COUNTS = ("_episodes", "_solved", "/generated", "_played")
+
+
+def is_alone() -> bool:
+    """Whether there is only this process."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors, of one dtype, by their means over all processes: one flat all-reduce."""
+    if is_alone() or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def all_agree(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` holds in every process."""
+    if is_alone():
+        return flag
+    doubts = torch.tensor([not flag], dtype=torch.int64, device=device)
+    dist.all_reduce(doubts)
+    return doubts.item() == 0
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows ``[n, ...]`` of all processes, each with an ``n`` of its own, in order of rank."""
+    if is_alone():
+        return rows
+    world = dist.get_world_size()
+    length = torch.tensor([len(rows)], device=rows.device)
+    lengths = [torch.zeros_like(length) for _ in range(world)]
+    dist.all_gather(lengths, length)
+    padded = rows.new_zeros((int(max(lengths)), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    gathered = [torch.zeros_like(padded) for _ in range(world)]
+    dist.all_gather(gathered, padded)
+    parts = zip(gathered, lengths, strict=True)
+    return torch.cat([part[: int(length)] for part, length in parts])
+
+
+def reduce_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Counts added up and everything else averaged over the processes that have it."""
+    if is_alone():
+        return metrics
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, metrics)
+    names = dict.fromkeys(name for numbers in everyone for name in numbers)
+    reduced = {}
+    for name in names:
+        values = [numbers[name] for numbers in everyone if name in numbers]
+        total = sum(values)
+        reduced[name] = total if name.endswith(COUNTS) else total / len(values)
+    return reduced

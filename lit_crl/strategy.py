@@ -1,0 +1,36 @@
+"""Data-parallel training for phases that alternate."""
+
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+
+from lit_crl import distributed
+
+
+class PhaseDDP(DDPStrategy):
+    """One flat all-reduce after each backward, of the gradients that this backward made.
+
+    torch's DistributedDataParallel waits in every backward for every parameter, or searches the
+    graph for those it need not wait for; here each phase has a backward of its own and the other
+    player's parameters have no gradient. The gradients are averaged before mixed precision
+    unscales them, so that all processes agree on which steps to skip.
+    """
+
+    def __init__(self, timeout_seconds: float = 60.0, **kwargs: Any) -> None:
+        """Wait at most ``timeout_seconds`` for another process; ``kwargs`` as ``DDPStrategy``."""
+        super().__init__(timeout=timedelta(seconds=timeout_seconds), **kwargs)
+
+    def configure_ddp(self) -> None:
+        """Start from the weights of the first process; nothing is wrapped."""
+        assert self.lightning_module is not None
+        for tensor in self.lightning_module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Average the gradients of the phase."""
+        assert self.lightning_module is not None
+        parameters = self.lightning_module.parameters()
+        distributed.average([p.grad for p in parameters if p.grad is not None])

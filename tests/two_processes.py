@@ -1,0 +1,152 @@
+"""What each process of a data-parallel run does; ``test_data_parallel.py`` starts several of them.
+
+``python -m torch.distributed.run ... two_processes.py TASK FOLDER`` leaves ``rank<r>.pt`` files.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import GivenBatches, Run, make_trainer, prepare_run
+from lightning.pytorch import Callback
+
+from lit_crl import CreativeLearner
+from lit_crl.batches import Batch, GanBatch
+from lit_crl.callbacks import RecordMetrics, RunCheckpoint
+from lit_crl.dqn import Transitions
+from lit_crl.envs import MountainCar
+from lit_crl.strategy import PhaseDDP
+
+ENV = MountainCar(4)
+
+
+class Notes(Callback):
+    """Takes down what this process drew, and checks the weights against the other's."""
+
+    def __init__(self) -> None:
+        self.drawn: list[torch.Tensor] = []
+        self.noise: list[torch.Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if index < 5:
+            self.drawn.append(batch.dqn.obs.clone())
+            self.noise.append(pl_module.streams("z", pl_module.device).get_state())
+
+
+def spread(world_size: int) -> dict[str, Any]:
+    """Trainer settings for so many processes."""
+    nodes = int(os.environ.get("NODES", 1))
+    return {
+        "strategy": PhaseDDP(timeout_seconds=30) if world_size > 1 else "auto",
+        "devices": world_size // nodes,
+        "num_nodes": nodes,
+        "log_every_n_steps": 4,
+    }
+
+
+def train(folder: Path, world_size: int, **settings: Any) -> tuple[Run, Notes]:
+    """A short run of everything, with checkpoints in ``folder``."""
+    notes = Notes()
+    callbacks = [RecordMetrics(), RunCheckpoint(folder), notes, *settings.pop("callbacks", [])]
+    checkpoint = settings.pop("checkpoint", None)
+    run = prepare_run(callbacks=callbacks, trainer=spread(world_size), **settings)
+    return run.fit(checkpoint), notes
+
+
+def everything(run: Run, notes: Notes) -> dict[str, Any]:
+    """A run's state, and what it drew."""
+    return {**run.everything(), "drawn": notes.drawn, "noise": notes.noise}
+
+
+#: Enough for 1 000 updates of the Q-network in two processes.
+LONG = {"env_steps": 9_000, "updates_per_batch": 8, "validate_every": 4_000}
+
+
+class Dies(Callback):
+    """Ends the process at a batch as a kill -9 would."""
+
+    def __init__(self, batches: int, rank: int) -> None:
+        self.batches, self.rank = batches, rank
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches and trainer.global_rank == self.rank:
+            os._exit(9)
+
+
+def parts(count: int, batch: int, gan_updates: int) -> Batch:
+    """A batch of K updates for all processes together."""
+    rng = torch.Generator().manual_seed(3)
+    low, high = torch.as_tensor(ENV.level_space.low), torch.as_tensor(ENV.level_space.high)
+
+    def states(*shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(*shape, 2, generator=rng)
+
+    transitions = Transitions(
+        states(count, batch),
+        torch.randint(3, (count, batch), generator=rng),
+        torch.randn(count, batch, generator=rng),
+        0.97 * (torch.rand(count, batch, generator=rng) < 0.7),
+        states(count, batch),
+    )
+    label, success = (torch.rand(2, gan_updates, batch, generator=rng) < 0.5).float()
+    levels = GanBatch(states(gan_updates, batch), label, states(gan_updates, batch), success)
+    return Batch(transitions, levels, 0.0)
+
+
+class GivenNoise(CreativeLearner):
+    """A learner whose noise is prepared for all processes together, each taking its part."""
+
+    part = slice(None)
+
+    def draw_noise(self, n: int, rng: torch.Generator | None = None) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(self.gan_updates)
+        return torch.randn(64, self.level_gan.generator.noise_dim, generator=rng)[self.part]
+
+
+def descend(folder: Path, world_size: int, rank: int) -> None:
+    """Plain gradient descent on prepared batches of 64, of which each process takes its part."""
+
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    torch.manual_seed(0)
+    learner = GivenNoise(
+        hidden=(16, 16), gan_hidden=(16, 16), final_lr=1.0, max_grad_norm=0.5,
+        q_optimizer=sgd, generator_optimizer=sgd, discriminator_optimizer=sgd,
+    )  # fmt: skip
+    size = 64 // world_size
+    learner.part = slice(rank * size, (rank + 1) * size)
+    whole = parts(6, 64, 4)
+    mine = Batch(
+        Transitions(*(field[:, learner.part] for field in whole.dqn)),
+        GanBatch(*(field[:, learner.part] for field in whole.gan)),
+        0.0,
+    )
+    trainer = make_trainer(max_epochs=1, limit_val_batches=0, **spread(world_size))
+    trainer.fit(learner, datamodule=GivenBatches(ENV, [mine, mine]))
+    torch.save(dict(learner.state_dict()), folder / f"rank{rank}.pt")
+
+
+def main() -> None:
+    """Do the task that the command line names."""
+    task, folder = sys.argv[1], Path(sys.argv[2])
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if task == "descend":
+        descend(folder, world_size, rank)
+        return
+    if task == "train":
+        run, notes = train(folder, world_size, **LONG)
+    elif task == "die":
+        train(folder, world_size, **LONG, callbacks=[Dies(80, rank=1)])
+        return
+    else:
+        run, notes = train(folder, world_size, **LONG, checkpoint=folder / "last.ckpt")
+    torch.save(everything(run, notes), folder / f"rank{rank}.pt")
+
+
+if __name__ == "__main__":
+    main()
