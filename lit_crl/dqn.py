@@ -83,13 +83,13 @@ def dqn_loss(
     Targets and loss are in float32 under mixed precision: their differences are small.
     """
     obs, action, reward, discount, next_obs = transitions
-    with torch.no_grad():
-        next_q = target_network(next_obs).float()
+    with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
+        next_q = target_network(next_obs)
         if double:
-            target = double_td_target(reward, discount, next_q, q_network(next_obs).float())
+            target = double_td_target(reward, discount, next_q, q_network(next_obs))
         else:
             target = td_target(reward, discount, next_q)
-    q = q_of(q_network(obs).float(), action)
+    q = q_of(q_network(obs), action)
     return td_loss(q, target, kind), q.detach()
 
 

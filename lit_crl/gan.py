@@ -118,7 +118,7 @@ def discriminator_losses(
     ``real`` and ``fake`` are levels in the unit cube ``[B, d]``, ``label [B]`` as above.
     """
     both = torch.cat([real, fake]).requires_grad_(r1 + r2 > 0)
-    logit = discriminator(both).float()
+    logit = discriminator(both)
     real_logit, fake_logit = logit.chunk(2)
     losses = {"gan/discriminator_loss": discriminator_loss(kind, real_logit, fake_logit, label)}
     if r1 + r2 > 0:
@@ -132,9 +132,9 @@ def generator_losses(
 ) -> tuple[Tensor, Tensor]:
     """Challenge and L_GAN of generated levels ``fake [B, d]``, through a frozen discriminator."""
     with torch.no_grad():
-        real_logit = discriminator(real).float()
-    adversarial = generator_loss(kind, real_logit, discriminator(fake).float())
-    p = torch.sigmoid(discriminator.success_logit(fake).float())
+        real_logit = discriminator(real)
+    adversarial = generator_loss(kind, real_logit, discriminator(fake))
+    p = torch.sigmoid(discriminator.success_logit(fake))
     return challenge(p), adversarial
 
 

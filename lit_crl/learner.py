@@ -219,7 +219,9 @@ class CreativeLearner(LightningModule):
         """The DQN phase, and on batches that bring levels the GAN phase."""
         self._dqn_phase(batch.dqn, batch.progress)
         if batch.gan is not None:
-            self._gan_phase(batch.gan)
+            # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
+            with torch.autocast(self.device.type, enabled=False):
+                self._gan_phase(batch.gan)
         self.losses.check_finite()
 
     def _dqn_phase(self, stack: dqn.Transitions, progress: float) -> None:

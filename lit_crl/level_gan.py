@@ -56,7 +56,7 @@ class LevelGan(nn.Module):
         with torch.no_grad():
             fake = self.generator(z)
         losses = gan.discriminator_losses(self.discriminator, kind, real, batch.label, fake, r1, r2)
-        logit = self.discriminator.success_logit(level).float()
+        logit = self.discriminator.success_logit(level)
         return losses | {"gan/success_loss": gan.success_loss(logit, batch.success)}
 
     def generator_losses(

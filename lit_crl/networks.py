@@ -148,10 +148,12 @@ class QNetwork(nn.Module):
         self.value = nn.Linear(features, 1) if dueling else None
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations ``[B, *shape]`` to action values ``[B, A]``."""
-        features = self.torso(obs)
-        advantage = cast(Tensor, self.advantage(features))
-        return advantage if self.value is None else dueling(self.value(features), advantage)
+        """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32."""
+        features = self.torso(obs).float()
+        # bfloat16 would round a value of 100 to halves, and neighbouring actions to one value.
+        with torch.autocast(obs.device.type, enabled=False):
+            advantage = cast(Tensor, self.advantage(features))
+            return advantage if self.value is None else dueling(self.value(features), advantage)
 
 
 class VectorGenerator(nn.Module):
