@@ -146,10 +146,12 @@ class Archive:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self._new = [(levels, success) for levels, success in state["new"]]
-        for key, value in state["rings"].items():
-            name, field = key.split(".")
-            ring = getattr(self, name)
-            if isinstance(value, Tensor):
-                getattr(ring, field).copy_(value)
-            else:
-                ring.written = value
+        for name in ("tried", "visited"):
+            self.load_ring(name, state["rings"])
+
+    def load_ring(self, name: str, rings: dict[str, Any]) -> None:
+        """Restore ``tried`` or ``visited`` from a saved state's ``rings``."""
+        ring: LevelRing = getattr(self, name)
+        ring.levels.copy_(rings[f"{name}.levels"])
+        ring.values.copy_(rings[f"{name}.values"])
+        ring.written = rings[f"{name}.written"]

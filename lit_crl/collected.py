@@ -1,5 +1,7 @@
 """Everything a run collected, as tensors and plain values: what a resume needs beside weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lit_crl.checks import ConfigError
@@ -21,22 +23,29 @@ def collected_state(data: ReplayDataModule) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Say what to do where something collected does not fit this run's sizes."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the checkpoint does not fit this run's data settings ({error}): resume with "
+            "the env, num_envs, capacity, tried and visited it was saved with"
+        ) from error
+
+
 def load_collected_state(data: ReplayDataModule, state: dict[str, Any]) -> None:
     """Restore what ``collected_state`` gave.
 
     Raises:
         ConfigError: If it comes from a run with other sizes or another environment.
     """
-    try:
+    with fitting():
         data.replay.load_state_dict(state["replay"])
         data.rollout.load_state_dict(state["rollout"])
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])
             data.curriculum.load_state_dict(state["curriculum"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the checkpoint does not fit this run's data settings ({error}): resume with "
-            "the env, num_envs, capacity, tried and visited it was saved with"
-        ) from error
     data.batches_done = state["batches_done"]
     data.rng.set_state(state["rng"].cpu())

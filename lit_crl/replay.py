@@ -7,6 +7,7 @@ never sampled as a start. That is what lets a truncated episode bootstrap from i
 observation, and an n-step window stop where its episode stops.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -165,6 +166,27 @@ class ReplayBuffer:
     def take(field: Tensor, rows: Tensor) -> Tensor:
         """``field`` at a table of rows ``[B, n]``; ``index_select`` is the fastest gather."""
         return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
+
+    def empty_copy(self) -> "ReplayBuffer":
+        """A buffer of the same sizes in which nothing is stored."""
+        twin = copy.copy(self)
+        for name in self._STATE:
+            setattr(twin, name, torch.zeros_like(getattr(self, name)))
+        return twin
+
+    def append(self, other: "ReplayBuffer") -> None:
+        """Store everything that ``other``, a buffer of the same sizes, holds; oldest first.
+
+        Each of its columns must end with an episode's final observation.
+        """
+        held = other.cursor.clamp(max=other.length)
+        for age in range(int(held.max()), 0, -1):
+            column = self._column[held >= age]
+            source = ((other.cursor[column] - age) % other.length) * self.num_envs + column
+            row = (self.cursor[column] % self.length) * self.num_envs + column
+            for name in ("obs", "action", "reward", "discount", "boundary"):
+                getattr(self, name)[row] = getattr(other, name)[source]
+            self._advance(row, column)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that was stored, as tensors."""

@@ -1,6 +1,7 @@
 """Several processes: equal weights everywhere, the gradients of one process, and no hang."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -89,11 +90,19 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert died.returncode != 0 and time.monotonic() - began < 60
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["lit_crl"]
     assert 0 < saved["env_steps"] < 8_000
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path, alone)
     resumed = start("resume", tmp_path, 2)
     assert resumed.returncode == 0, resumed.stderr
     for whole, again in zip(trained[1], results(tmp_path, 2), strict=True):
         for part in ("weights", "optimizers", "learner", "process", "data"):
             assert difference(whole[part], again[part]) is None
+    # One process takes over what two had collected.
+    resumed = start("resume", alone, 1)
+    assert resumed.returncode == 0, resumed.stderr
+    (result,) = results(alone, 1)
+    assert 8_900 < result["data"]["rollout"]["env_steps"] <= 9_000
+    assert result["learner"]["updates"] > trained[1][0]["learner"]["updates"]  # smaller batches
 
 
 def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lit_crl.checkpoint_files import (
 )
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.collected import collected_state, load_collected_state
+from lit_crl.resharding import load_resharded
 
 
 class RunCheckpoint(Callback):
@@ -43,8 +44,18 @@ class RunCheckpoint(Callback):
         self._last_is_whole = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """All processes write into the folder that the first one has chosen."""
-        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        """All processes write into the folder that the first one has chosen.
+
+        Raises:
+            ConfigError: If not all of them found the checkpoint that the first one did.
+        """
+        folder, given = trainer.strategy.broadcast((str(self.folder), str(trainer.ckpt_path)))
+        self.folder = Path(folder)
+        if str(trainer.ckpt_path) != given:
+            raise ConfigError(
+                f"process {trainer.global_rank} found the checkpoint {trainer.ckpt_path}, the "
+                f"first process {given}: keep the run folder where all nodes see it"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here."""
@@ -125,15 +136,19 @@ class RunCheckpoint(Callback):
             return
         saved, source = checkpoint["lit_crl"], Path(str(trainer.ckpt_path))
         path = source.parent / companion_name(saved, trainer.global_rank)
-        if not path.is_file():
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if saved["world_size"] != trainer.world_size:
+            load_resharded(data, source, checkpoint)
+            pl_module.streams.begin_anew(saved["env_steps"])  # type: ignore[operator, union-attr]
+        elif not path.is_file():
             raise ConfigError(
                 f"{source} can be tested but not resumed: its companion {path.name} is "
                 "missing; copy it back beside the checkpoint"
             )
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        collected = read_checkpoint(path)
-        load_collected_state(data, collected)
-        pl_module.load_process_state(collected["learner"])  # type: ignore[operator]
+        else:
+            collected = read_checkpoint(path)
+            load_collected_state(data, collected)
+            pl_module.load_process_state(collected["learner"])  # type: ignore[operator]
         self._saved_env_steps = saved["env_steps"]
         if source.parent == self.folder:
             self._tokens, self._last_is_whole = [saved["token"]], source.name == NAMES[0]

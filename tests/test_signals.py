@@ -1,0 +1,171 @@
+"""Runs in processes of their own, stopped by signals, killed and resumed by the command line."""
+
+import csv
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TINY = [
+    "--data.env_steps=6000", "--data.warmup=500", "--data.validate_every=1500",
+    "--data.num_envs=16", "--data.min_outcomes=5", "--data.label_epsilon=1", "--data.gan_every=8",
+    "--data.gan_updates=4", "--data.gan_batch_size=32", "--data.batch_size=32",
+    "--data.updates_per_batch=4", "--data.validation_episodes=4", "--data.test_episodes=5",
+    "--data.generated_levels=4", "--model.hidden=[16,16]", "--model.gan_hidden=[16,16]",
+    "--trainer.log_every_n_steps=5",
+]  # fmt: skip
+
+EXPERIMENTS = {
+    "mountain_car": [],
+    # Capacity below the budget: the ring has wrapped around at many of the kills.
+    "point_mass": ["--data.capacity=2000", "--data.num_envs=16"],
+    "plain_dqn": [],
+}
+
+
+def fit(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """Start a fit in ``folder``."""
+    command = [sys.executable, "-m", "lit_crl", "fit", *args]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=240)
+    finally:
+        process.kill()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def left_behind(run: Path) -> dict[str, Any]:
+    """What must be the same however often a run was interrupted."""
+    last = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    (collected,) = run.glob(f"checkpoints/collected-*-{saved['lit_crl'].pop('token')}-rank0.pt")
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Clocks differ, and how the loops count their restarts does not matter.
+    del saved["loops"], saved["callbacks"]
+    return {
+        "saved": saved,
+        "collected": torch.load(collected, weights_only=True),
+        "rows": rows,
+        "test": json.loads((run / "test.json").read_text()),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Each experiment, uninterrupted; filled on first use."""
+    return {}
+
+
+def uninterrupted(
+    whole: dict[str, dict[str, Any]], experiment: str, tmp_path: Path
+) -> dict[str, Any]:
+    if experiment not in whole:
+        folder = tmp_path / "whole"
+        folder.mkdir()
+        args = ["--experiment", experiment, "--name", "a", *TINY, *EXPERIMENTS[experiment]]
+        process = fit(folder, *args)
+        _, errors = finish(process)
+        assert process.returncode == 0, errors
+        whole[experiment] = left_behind(folder / "runs" / experiment / "a")
+    return whole[experiment]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_saves_and_the_printed_command_goes_on(
+    signum: int, tmp_path: Path, whole: Any, difference: Any
+) -> None:
+    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    process = fit(tmp_path, "--name", "a", *TINY)
+    run = tmp_path / "runs" / "mountain_car" / "a"
+    wait_for(run / "config.yaml", process)
+    time.sleep(1.0)
+    sent = time.monotonic()
+    process.send_signal(signum)
+    output, errors = finish(process)
+    assert process.returncode == 128 + signum, (output, errors)
+    assert time.monotonic() - sent < 20
+    assert "Traceback" not in errors
+    command = re.search(r"Go on with: (python -m lit_crl .*)", output)
+    assert command is not None, output
+    again = fit(tmp_path, *shlex.split(command[1])[4:])
+    output, errors = finish(again)
+    assert again.returncode == 0, errors
+    assert "Resuming from" in output
+    assert difference(expected, left_behind(run)) is None
+
+
+def kill_and_resume(
+    experiment: str, folder: Path, draw: random.Random, extra: Sequence[str] = ()
+) -> None:
+    """One kill -9 at a random moment of training, then the same command with --ckpt_path last."""
+    args = ["--experiment", experiment, "--name", "a", "--ckpt_path", "last",
+            "--checkpoint.every_env_steps", "300", *TINY, *EXPERIMENTS[experiment]]  # fmt: skip
+    process = fit(folder, *args)
+    wait_for(folder / "runs" / experiment / "a" / "config.yaml", process)
+    time.sleep(draw.uniform(0.0, 6.0))
+    process.kill()
+    process.communicate()
+    again = fit(folder, *args, *extra)
+    output, errors = finish(again)
+    assert again.returncode == 0, errors
+    assert "Resuming from" in output or "starting afresh" in output
+
+
+def test_a_killed_run_ends_like_one_that_was_not(
+    tmp_path: Path, whole: Any, difference: Any
+) -> None:
+    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    kill_and_resume("mountain_car", tmp_path, random.Random(1))
+    assert difference(expected, left_behind(tmp_path / "runs" / "mountain_car" / "a")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_ten_kills_of_each_experiment(
+    experiment: str, seed: int, tmp_path: Path, whole: Any, difference: Any
+) -> None:
+    expected = uninterrupted(whole, experiment, tmp_path)
+    kill_and_resume(experiment, tmp_path, random.Random(seed))
+    assert difference(expected, left_behind(tmp_path / "runs" / experiment / "a")) is None
+
+
+def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(tmp_path: Path) -> None:
+    args = ["--name", "a", *TINY, "--checkpoint.every_env_steps", "300"]
+    limited = (
+        "import resource, sys; from lit_crl import cli; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); "
+        "sys.argv[1:] = ['fit', *sys.argv[1:]]; cli.run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *args], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot write" in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.rglob("*.partial"))
