@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_crl import checks, run_folder
+from lit_crl import checks, distributed, run_folder
 from lit_crl.arguments import SUBCOMMANDS, complete
 from lit_crl.callbacks import (
     EnvStepProgress,
@@ -239,6 +239,17 @@ def run() -> None:
         sys.exit(1)
     except (ConfigError, ArgumentError, MisconfigurationException) as error:
         refuse(error)
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        process = f"process {rank_zero_only.rank}"  # type: ignore[attr-defined]
+        print(
+            f"lit_crl: {process} lost another one, which has died or does not answer: see what "
+            "that one printed, and continue with --ckpt_path last",
+            file=sys.stderr,
+        )
+        # What waits for the other one in its clean-up would wait for ever.
+        os._exit(1)
     except ValueError as error:
         # jsonargparse wraps what a nested class refuses.
         if isinstance(error.__cause__, ConfigError):

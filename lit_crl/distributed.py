@@ -20,6 +20,13 @@ def is_alone() -> bool:
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether an error means that another process has died or no longer answers."""
+    # gloo raises plain RuntimeErrors, the second on a time-out.
+    words = ("gloo", "Application timeout caused pair closure")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace tensors, of one dtype, by their means over all processes: one flat all-reduce."""
     if is_alone() or not tensors:

@@ -1,5 +1,6 @@
 """Data-parallel training for phases that alternate."""
 
+import signal
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ class PhaseDDP(DDPStrategy):
     unscales them, so that all processes agree on which steps to skip.
     """
 
-    def __init__(self, timeout_seconds: float = 60.0, **kwargs: Any) -> None:
+    def __init__(self, timeout_seconds: float = 40.0, **kwargs: Any) -> None:
         """Wait at most ``timeout_seconds`` for another process; ``kwargs`` as ``DDPStrategy``."""
         super().__init__(timeout=timedelta(seconds=timeout_seconds), **kwargs)
 
@@ -28,6 +29,13 @@ class PhaseDDP(DDPStrategy):
         assert self.lightning_module is not None
         for tensor in self.lightning_module.state_dict().values():
             dist.broadcast(tensor, src=0)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the processes that this one has started, which may wait for it, or hang."""
+        super().on_exception(exception)
+        launcher: Any = self.launcher
+        if launcher is not None and distributed.lost_another(exception):
+            launcher.kill(signal.SIGKILL)
 
     def post_backward(self, closure_loss: Tensor) -> None:
         """Average the gradients of the phase."""

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from lit_crl.checkpoint_files import newest_whole
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 Difference = Callable[[Any, Any], str | None]
@@ -115,3 +118,138 @@ def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(tmp_pa
         assert torch.equal(first[name], second[name]), name
         error = (first[name] - weights).norm() / weights.norm().clamp(min=1e-6)
         assert error < 1e-6, (name, error)
+
+
+TINY = [
+    "--data.env_steps=60000", "--data.warmup=500", "--data.validate_every=20000",
+    "--data.num_envs=8", "--data.batch_size=16", "--data.updates_per_batch=2",
+    "--data.test_episodes=5", "--data.validation_episodes=2", "--model.hidden=[16,16]",
+]  # fmt: skip
+
+
+def fit_in_two_processes(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """Start the command line as a user would; returns the first process and the second's pid."""
+    command = [sys.executable, "-m", "lit_crl", "fit", "--config",
+               "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/ddp.yaml",
+               "--trainer.accelerator", "cpu", "--name", "a", *TINY]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not (folder / "runs" / "mountain_car" / "a" / "config.yaml").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(1.0)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (child,) = [c for c in children if b"lit_crl" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return process, int(child)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+    ids=["dies", "hangs"],
+)
+def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
+    signum: int, tmp_path: Path
+) -> None:
+    process, child = fit_in_two_processes(tmp_path)
+    os.kill(child, signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "process 0 lost another one" in errors.strip().splitlines()[-1]
+    time.sleep(1.0)
+    assert is_gone(child)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
+    process, child = fit_in_two_processes(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert output.count("Go on with: python -m lit_crl fit") == 1
+    assert is_gone(child)
+    folder = tmp_path / "runs" / "mountain_car" / "a" / "checkpoints"
+    path, problems = newest_whole(folder)
+    assert path == folder / "last.ckpt" and not problems
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[list[str]]:
+    """Two network namespaces that see each other as 10.77.0.1 and 10.77.0.2."""
+    names = [f"litcrl{os.getpid()}{side}" for side in "ab"]
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("network namespaces cannot be made here")
+    try:
+        ip("link", "add", "lc0", "netns", names[0], "type", "veth", "peer", "lc0", "netns",
+           names[1])  # fmt: skip
+        for number, name in enumerate(names, start=1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "lc0")
+            ip("-n", name, "link", "set", "lc0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+def start_on_hosts(hosts: list[str], task: str, folder: Path) -> None:
+    """Run the script in one process on each host, as torchrun does on a cluster."""
+    folder.mkdir(exist_ok=True)
+    processes = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run",
+             "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(node),
+             "--master-addr", "10.77.0.1", "--master-port", "29511", str(SCRIPT), task,
+             str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "NODES": "2", "GLOO_SOCKET_IFNAME": "lc0"},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for node, host in enumerate(hosts)
+    ]  # fmt: skip
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert (process.returncode == 0) == (task != "die"), errors
+
+
+@pytest.mark.slow
+def test_two_hosts_do_what_two_processes_do(
+    two_hosts: list[str],
+    trained: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    difference: Difference,
+) -> None:
+    start_on_hosts(two_hosts, "train", tmp_path / "train")
+    for local, remote in zip(trained[1], results(tmp_path / "train", 2), strict=True):
+        assert difference(local, remote) is None
+    start_on_hosts(two_hosts, "die", tmp_path / "die")
+    start_on_hosts(two_hosts, "resume", tmp_path / "die")
+    for whole, again in zip(trained[1], results(tmp_path / "die", 2), strict=True):
+        for part in ("weights", "optimizers", "learner", "process", "data"):
+            assert difference(whole[part], again[part]) is None
+    start_on_hosts(two_hosts, "descend", tmp_path / "descend")
+    assert start("descend", tmp_path / "alone", 1).returncode == 0
+    (alone,), (first, second) = results(tmp_path / "alone", 1), results(tmp_path / "descend", 2)
+    for name, weights in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name], weights, rtol=1e-5, atol=1e-6), name

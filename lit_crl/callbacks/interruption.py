@@ -40,7 +40,7 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
         self._requeue: signal.Signals | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over from Lightning's handlers, which stop in the middle of an update."""
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
