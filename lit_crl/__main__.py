@@ -1,5 +1,5 @@
 """``python -m lit_crl``."""
 
-from lit_crl.cli import run
+from lit_crl.console import run
 
 run()

@@ -48,5 +48,15 @@ def widths(**layers: Sequence[int]) -> None:
         positive(**{f"{key}__{i}": width for i, width in enumerate(sizes)})
 
 
+def callables(**functions: object) -> None:
+    """Every setting is something that can be called, a class of optimizers, say."""
+    for key, function in functions.items():
+        if not callable(function):
+            name = key.replace("__", ".")
+            raise ConfigError(
+                f"{name} is {function!r}: give a class, for instance torch.optim.Adam"
+            )
+
+
 def _refuse(key: str, number: float, remedy: str) -> None:
     raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")

@@ -2,23 +2,22 @@
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_crl import checks, distributed, run_folder
+from lit_crl import checks, run_folder
 from lit_crl.arguments import SUBCOMMANDS, complete
 from lit_crl.callbacks import (
     EnvStepProgress,
@@ -28,9 +27,8 @@ from lit_crl.callbacks import (
     RunReport,
     StopOnSignal,
 )
-from lit_crl.callbacks.interruption import RunStopped
 from lit_crl.checkpoint_files import newest_whole, read_checkpoint
-from lit_crl.checks import ConfigError, RunError
+from lit_crl.checks import ConfigError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
 
@@ -81,6 +79,9 @@ class CreativeCLI(LightningCLI):
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
         checks.positive(threads=config.threads)
+        run_folder.check_folder_name("experiment", config.experiment)
+        if config.name is not None:
+            run_folder.check_folder_name("name", config.name)
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -124,6 +125,20 @@ class CreativeCLI(LightningCLI):
             )
         say(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
         return None
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what any class refuses is a mistake in the configuration.
+
+        Raises:
+            ConfigError: With the class's own words.
+        """
+        try:
+            super().instantiate_classes()
+        except (ConfigError, MisconfigurationException):
+            raise
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error.__cause__, ConfigError) else None
+            raise cause or ConfigError(f"the configuration cannot be used: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks and loggers to the Trainer's own."""
@@ -218,60 +233,6 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         parser_kwargs={name: dict(parser) for name in SUBCOMMANDS}
         | {"exit_on_error": False, "parser_mode": parser["parser_mode"]},
     )
-
-
-def run() -> None:
-    """The console entry: what goes wrong ends in one sentence.
-
-    The exit status is 2 for a mistake of the user's, 1 for a run that could not go on, and 128
-    plus the signal's number for one that was stopped.
-    """
-    try:
-        main()
-    except RunStopped as stopped:
-        say(f"\n{stopped}")
-        sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except RunError as error:
-        sentence = "; ".join([str(error), *getattr(error, "__notes__", [])])
-        print(f"lit_crl: {sentence}", file=sys.stderr)
-        sys.exit(1)
-    except (ConfigError, ArgumentError, MisconfigurationException) as error:
-        refuse(error)
-    except RuntimeError as error:
-        if not distributed.lost_another(error):
-            raise
-        process = f"process {rank_zero_only.rank}"  # type: ignore[attr-defined]
-        print(
-            f"lit_crl: {process} lost another one, which has died or does not answer: see what "
-            "that one printed, and continue with --ckpt_path last",
-            file=sys.stderr,
-        )
-        # What waits for the other one in its clean-up would wait for ever.
-        os._exit(1)
-    except ValueError as error:
-        # jsonargparse wraps what a nested class refuses.
-        if isinstance(error.__cause__, ConfigError):
-            refuse(error.__cause__)
-        raise
-
-
-def refuse(error: BaseException) -> NoReturn:
-    """Say what is wrong in one sentence, and exit with status 2."""
-    print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
-    sys.exit(2)
-
-
-def one_sentence(message: str) -> str:
-    """A library's message on one line, in words that do not need Python to be understood."""
-    sentence = " ".join(message.split())
-    sentence = re.sub(r"<class '([\w.]+)'>", r"\1", sentence)
-    sentence = re.sub(r"typing\.Literal\[([^]]*)\]", r"value out of \1", sentence)
-    sentence = re.sub(r'^Parser key "([^"]+)":', r"\1:", sentence)
-    if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):
-        sentence += "; `python -m lit_crl fit --help` lists every key"
-    return sentence
 
 
 def _quiet_libraries() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from lit_crl.checks import ConfigError
 from lit_crl.datamodule import ReplayDataModule
+from lit_crl.learner import CreativeLearner
 
 
-def collected_state(data: ReplayDataModule) -> dict[str, Any]:
-    """Replay, archive, curriculum, running episodes, counters and random streams.
+def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[str, Any]:
+    """Replay, archive, curriculum, running episodes, counters, random streams, unlogged losses.
 
     The tensors are the live ones: write or copy them before the run goes on.
     """
@@ -20,6 +21,8 @@ def collected_state(data: ReplayDataModule) -> dict[str, Any]:
         "rollout": data.rollout.state_dict(),
         "archive": data.archive.state_dict() if data.archive is not None else {},
         "curriculum": data.curriculum.state_dict() if data.curriculum is not None else {},
+        "losses": learner.losses.state_dict(),
+        "streams": learner.streams.state_dict(),
     }
 
 
@@ -35,7 +38,9 @@ def fitting() -> Iterator[None]:
         ) from error
 
 
-def load_collected_state(data: ReplayDataModule, state: dict[str, Any]) -> None:
+def load_collected_state(
+    data: ReplayDataModule, learner: CreativeLearner, state: dict[str, Any]
+) -> None:
     """Restore what ``collected_state`` gave.
 
     Raises:
@@ -47,5 +52,7 @@ def load_collected_state(data: ReplayDataModule, state: dict[str, Any]) -> None:
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])
             data.curriculum.load_state_dict(state["curriculum"])
+        learner.losses.load_state_dict(state["losses"])
+        learner.streams.load_state_dict(state["streams"])
     data.batches_done = state["batches_done"]
     data.rng.set_state(state["rng"].cpu())

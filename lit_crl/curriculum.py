@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_crl.archive import Archive, frontier_weight, novelty
+from lit_crl.batches import GanBatch
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.gan import learnability
@@ -159,9 +160,10 @@ class Curriculum:
         self._levels = archive.tried.levels[:0]
         self._source = torch.empty(0, dtype=torch.long, device=self._levels.device)
 
-    def ready(self) -> bool:
-        """Whether enough outcomes are known for the GAN to learn from."""
-        return len(self.archive.tried) >= self.min_outcomes
+    def ready(self, kind: Reals = "frontier") -> bool:
+        """Whether enough outcomes, and reals of that kind, are known for the GAN to learn from."""
+        enough = len(self.archive.tried) >= self.min_outcomes
+        return enough and (kind != "visited" or len(self.archive.visited) > 0)
 
     def new_cycle(self) -> None:
         """Forget the queued levels: the policy and the generator have moved on."""
@@ -259,6 +261,21 @@ class Curriculum:
         if kind == "labelled":
             return levels, on_frontier(teacher.success_probability(levels)).float()
         return levels, torch.ones(n, device=levels.device)
+
+    def gan_batch(
+        self,
+        shape: tuple[int, int],
+        kind: Reals,
+        reference_share: float,
+        teacher: Teacher,
+        rng: torch.Generator,
+    ) -> GanBatch:
+        """Reals, and outcomes drawn with ``rng``, for G updates on B levels, ``shape = (G, B)``."""
+        n = shape[0] * shape[1]
+        real, label = self.reals(kind, n, reference_share, teacher)
+        level, success = self.archive.draw_outcomes(n, rng)
+        fields = (real, label, level, success)
+        return GanBatch(*(field.view(*shape, *field.shape[1:]) for field in fields))
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, the counts and the random stream."""

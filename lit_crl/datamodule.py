@@ -191,7 +191,12 @@ class ReplayDataModule(LightningDataModule):
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
-            return torch.device(self.requested_device)
+            try:
+                return torch.device(self.requested_device)
+            except (RuntimeError, TypeError) as error:
+                raise ConfigError(
+                    f"data.device is {self.requested_device!r}: give auto, cpu or cuda"
+                ) from error
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _set_up_collection(self) -> None:
@@ -264,18 +269,12 @@ class ReplayDataModule(LightningDataModule):
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.gan_updates > 0 and self.schedule.ends_cycle(self.batches_done)
-        if not due or self.curriculum is None or self.archive is None:
+        if not due or self.curriculum is None:
             return None
-        enough = self.curriculum.ready() and (self.reals != "visited" or self.archive.visited)
-        if not distributed.all_agree(bool(enough), self.rng.device):
+        if not distributed.all_agree(self.curriculum.ready(self.reals), self.rng.device):
             return None
         shape = (self.gan_updates, self.gan_batch_size)
-        n = shape[0] * shape[1]
-        real, label = self.curriculum.reals(self.reals, n, self.reference_reals, teacher)
-        level, success = self.archive.draw_outcomes(n, self.rng)
-        return GanBatch(
-            *(field.view(*shape, *field.shape[1:]) for field in (real, label, level, success))
-        )
+        return self.curriculum.gan_batch(shape, self.reals, self.reference_reals, teacher, self.rng)
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""

@@ -104,6 +104,11 @@ class CreativeLearner(LightningModule):
         """
         super().__init__()
         checks.positive(model__target_period=target_period, model__max_grad_norm=max_grad_norm)
+        checks.callables(
+            model__q_optimizer=q_optimizer,
+            model__generator_optimizer=generator_optimizer,
+            model__discriminator_optimizer=discriminator_optimizer,
+        )
         checks.widths(model__hidden=hidden, model__gan_hidden=gan_hidden)
         checks.positive_unit_interval(
             model__target_rate=target_rate, model__ema_rate=ema_rate, model__final_lr=final_lr
@@ -288,19 +293,10 @@ class CreativeLearner(LightningModule):
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters, which all processes share; for the rest see ``process_state``."""
+        """Add the counters, which all processes share; see also ``collected_state``."""
         checkpoint["learner"] = {"updates": self.updates, "gan_updates": self.gan_updates}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters back."""
         saved = checkpoint["learner"]
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
-
-    def process_state(self) -> dict[str, Any]:
-        """What is this process's own: random streams, and losses not yet logged."""
-        return {"losses": self.losses.state_dict(), "streams": self.streams.state_dict()}
-
-    def load_process_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``process_state`` gave."""
-        self.losses.load_state_dict(state["losses"])
-        self.streams.load_state_dict(state["streams"])

@@ -52,6 +52,16 @@ def experiment_config(name: str) -> Path:
     return conf_folder() / "experiment" / f"{name}.yaml"
 
 
+def check_folder_name(key: str, name: str | None) -> None:
+    """A run stays inside its root.
+
+    Raises:
+        ConfigError: If ``name`` is not the name of one folder.
+    """
+    if not name or name in (".", "..") or Path(name).name != name or not name.isprintable():
+        raise ConfigError(f"{key} is {name!r}: give the name of one folder, without slashes")
+
+
 def is_run(folder: Path) -> bool:
     """Whether a run was started in ``folder``."""
     return folder.is_dir() and any(folder.iterdir())

@@ -74,8 +74,7 @@ class Run:
             "weights": dict(self.learner.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.trainer.optimizers],
             "learner": checkpoint["learner"],
-            "process": self.learner.process_state(),
-            "data": collected_state(self.data),
+            "data": collected_state(self.data, self.learner),
         }
         return copy.deepcopy(state)
 

@@ -98,7 +98,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     resumed = start("resume", tmp_path, 2)
     assert resumed.returncode == 0, resumed.stderr
     for whole, again in zip(trained[1], results(tmp_path, 2), strict=True):
-        for part in ("weights", "optimizers", "learner", "process", "data"):
+        for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
     # One process takes over what two had collected.
     resumed = start("resume", alone, 1)
@@ -245,7 +245,7 @@ def test_two_hosts_do_what_two_processes_do(
     start_on_hosts(two_hosts, "die", tmp_path / "die")
     start_on_hosts(two_hosts, "resume", tmp_path / "die")
     for whole, again in zip(trained[1], results(tmp_path / "die", 2), strict=True):
-        for part in ("weights", "optimizers", "learner", "process", "data"):
+        for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
     start_on_hosts(two_hosts, "descend", tmp_path / "descend")
     assert start("descend", tmp_path / "alone", 1).returncode == 0

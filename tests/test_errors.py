@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl import cli
+from lit_crl import console
 
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
@@ -52,7 +52,7 @@ def complaint(
     """What the console entry prints on standard error before it exits with status 2."""
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     with pytest.raises(SystemExit) as stop:
-        cli.run()
+        console.run()
     assert stop.value.code == 2
     return capsys.readouterr().err
 

@@ -247,7 +247,7 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes(
 
     restored = make_run(**settings)
     restored.data.setup("fit")
-    load_collected_state(restored.data, collected)
+    load_collected_state(restored.data, restored.learner, collected)
     # Every episode that was running is cut off by a boundary of its own.
     assert restored.data.replay.boundary.sum() == boundaries + (~done).sum()
     assert torch.equal(restored.data.rollout.obs, restored.data.env.current_observations())
@@ -288,7 +288,7 @@ def test_a_companion_of_another_shape_is_refused(
     run = make_run(**other)
     run.data.setup("fit")
     with pytest.raises(ConfigError, match="does not fit"):
-        load_collected_state(run.data, collected)
+        load_collected_state(run.data, run.learner, collected)
 
 
 def test_a_refused_companion_ends_the_fit_in_a_config_error(make_run: Make, tmp_path: Path) -> None:
@@ -355,5 +355,5 @@ def test_collected_state_can_be_put_back_and_gives_itself(
     state = copy.deepcopy(whole["data"])
     other = make_run(seed=1)
     other.data.setup("fit")
-    load_collected_state(other.data, state)
-    assert difference(state, collected_state(other.data)) is None
+    load_collected_state(other.data, other.learner, state)
+    assert difference(state, collected_state(other.data, other.learner)) is None

@@ -95,11 +95,7 @@ class RunCheckpoint(Callback):
         saved["token"] = trainer.strategy.broadcast(secrets.token_hex(4))
         self._tokens = [*self._tokens, saved["token"]][-len(NAMES) :]
         learner: Any = trainer.lightning_module
-        collected = {
-            "lit_crl": {"format": FORMAT},
-            "learner": learner.process_state(),
-            **collected_state(data),
-        }
+        collected = {"lit_crl": {"format": FORMAT}, **collected_state(data, learner)}
         name = companion_name(saved, trainer.global_rank)
         write_atomically(collected, self.folder / name)
         trainer.strategy.barrier()
@@ -146,9 +142,8 @@ class RunCheckpoint(Callback):
                 "missing; copy it back beside the checkpoint"
             )
         else:
-            collected = read_checkpoint(path)
-            load_collected_state(data, collected)
-            pl_module.load_process_state(collected["learner"])  # type: ignore[operator]
+            learner: Any = pl_module
+            load_collected_state(data, learner, read_checkpoint(path))
         self._saved_env_steps = saved["env_steps"]
         if source.parent == self.folder:
             self._tokens, self._last_is_whole = [saved["token"]], source.name == NAMES[0]

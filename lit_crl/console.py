@@ -1,0 +1,85 @@
+"""The console entry: what goes wrong is told in one sentence, without a traceback."""
+
+import os
+import re
+import sys
+from typing import NoReturn
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_crl import distributed
+from lit_crl.callbacks.interruption import RunStopped
+from lit_crl.checks import ConfigError, RunError
+from lit_crl.cli import main, say
+
+
+def run() -> None:
+    """The console entry: what goes wrong ends in one sentence.
+
+    The exit status is 2 for a mistake of the user's, 1 for a run that could not go on, and 128
+    plus the signal's number for one that was stopped.
+    """
+    try:
+        main()
+    except RunStopped as stopped:
+        say(f"\n{stopped}")
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RunError as error:
+        sentence = "; ".join([str(error), *getattr(error, "__notes__", [])])
+        print(f"lit_crl: {sentence}", file=sys.stderr)
+        sys.exit(1)
+    except (ConfigError, ArgumentError, MisconfigurationException) as error:
+        refuse(error)
+    except OmegaConfBaseException as error:
+        refuse(f"an interpolation cannot be resolved: {error}")
+    except (RuntimeError, MemoryError) as error:
+        if needs_more_memory(error):
+            refuse(
+                "these settings need more memory than there is: lower data.capacity, "
+                "data.num_envs, data.tried, data.visited, the batch sizes or the networks' widths"
+            )
+        if not distributed.lost_another(error):
+            raise
+        process = f"process {rank_zero_only.rank}"  # type: ignore[attr-defined]
+        print(
+            f"lit_crl: {process} lost another one, which has died or does not answer: see what "
+            "that one printed, and continue with --ckpt_path last",
+            file=sys.stderr,
+        )
+        # What waits for the other one in its clean-up would wait for ever.
+        os._exit(1)
+    except ValueError as error:
+        # jsonargparse wraps what a nested class refuses.
+        if isinstance(error.__cause__, ConfigError):
+            refuse(error.__cause__)
+        raise
+
+
+def needs_more_memory(error: BaseException) -> bool:
+    """Whether an error means that a tensor was too large."""
+    words = ("can't allocate memory", "Storage size calculation overflowed")
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
+
+
+def refuse(error: BaseException | str) -> NoReturn:
+    """Say what is wrong in one sentence, and exit with status 2."""
+    print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
+    sys.exit(2)
+
+
+def one_sentence(message: str) -> str:
+    """A library's message on one line, in words that do not need Python to be understood."""
+    sentence = " ".join(message.split())
+    sentence = re.sub(r"<class '([\w.]+)'>", r"\1", sentence)
+    sentence = re.sub(r"typing\.Literal\[([^]]*)\]", r"value out of \1", sentence)
+    sentence = re.sub(r'^Parser key "([^"]+)":', r"\1:", sentence)
+    if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):
+        sentence += "; `python -m lit_crl fit --help` lists every key"
+    return sentence

@@ -1,0 +1,137 @@
+"""Random bad input: every one ends in one sentence or in a run, never in a traceback or a hang."""
+
+import contextlib
+import io
+import sys
+import tempfile
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lit_crl import CreativeLearner, ReplayDataModule, console
+
+TINY: dict[str, dict[str, Any]] = {
+    "data": {
+        "env_steps": 400, "num_envs": 8, "warmup": 100, "capacity": 1000, "batch_size": 16,
+        "updates_per_batch": 2, "validation_episodes": 2, "test_episodes": 2,
+        "generated_levels": 2, "gan_updates": 2, "gan_batch_size": 8, "min_outcomes": 5,
+        "label_epsilon": 1.0,
+    },
+    "model": {"hidden": [8], "gan_hidden": [8]},
+}  # fmt: skip
+
+KEYS = [
+    f"{group}.{name}"
+    for group, kind in (("data", ReplayDataModule), ("model", CreativeLearner))
+    for name in signature(kind).parameters
+] + ["trainer.precision", "trainer.accelerator", "trainer.devices", "experiment", "name",
+     "logger", "threads", "seed_everything", "ckpt_path", "checkpoint.every_minutes",
+     "checkpoint.every_env_steps", "nonsense", "data.nonsense"]  # fmt: skip
+
+numbers = st.sampled_from(
+    [-1, 0, 1, 2, 7, 64, 10**18, 10**30, -0.5, 0.0, 0.3, 1.0, 1.5, 1e30, float("nan"),
+     float("inf"), float("-inf")]
+)  # fmt: skip
+words = st.sampled_from(
+    ["", "x", "gan", "null", "true", "${data.nope}", "${", "[1, 2", "{a: b}", "lit_crl.envs.Nope",
+     "lit_crl.envs.PointMass", "os.system", "../../x", "a/b", "ä\u2028ö", "1e-3", "0x10", "-"]
+)  # fmt: skip
+values = st.one_of(
+    numbers,
+    words,
+    st.none(),
+    st.booleans(),
+    st.lists(numbers, max_size=3),
+    st.dictionaries(words, numbers, max_size=2),
+)
+
+
+def outcome(args: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status and standard error of the command line, within ``folder``."""
+    errors, status = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setattr(sys, "argv", ["lit_crl", "fit", *args])
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                console.run()
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+    return status, errors.getvalue()
+
+
+def check(args: list[str], folder: Path) -> None:
+    precious = folder / "runs" / "mountain_car" / "precious" / "summary.json"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("{}")
+    status, errors = outcome(args, folder)
+    assert status in (0, 1, 2), (status, errors)
+    if status:
+        lines = [line for line in errors.splitlines() if line.startswith("lit_crl: ")]
+        assert len(lines) == 1 and len(lines[0]) > 15, errors
+    assert precious.read_text() == "{}"
+    assert [*precious.parent.iterdir()] == [precious]
+
+
+def tiny_file(folder: Path, key: str, value: Any) -> Path:
+    """A YAML configuration in which one key has another value."""
+    config: dict[str, Any] = {group: dict(keys) for group, keys in TINY.items()}
+    config["data"]["env"] = "lit_crl.envs.MountainCar"
+    config["trainer"] = {"max_time": "00:00:00:02"}
+    *groups, name = key.split(".")
+    place = config
+    for group in groups:
+        place = place.setdefault(group, {})
+    place[name] = value
+    path = folder / "given.yaml"
+    path.write_text(yaml.safe_dump(config, allow_unicode=True))
+    return path
+
+
+def tiny_arguments() -> list[str]:
+    return [f"--{g}.{k}={v}" for g, keys in TINY.items() for k, v in keys.items()] + [
+        "--trainer.max_time=00:00:00:02"
+    ]
+
+
+def fuzz(count: int) -> Any:
+    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=count, deadline=None, suppress_health_check=quiet,
+                    derandomize=True)  # fmt: skip
+
+
+def values_in_files(key: str, value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check(["--config", str(tiny_file(Path(folder), key, value))], Path(folder))
+
+
+def values_on_the_command_line(key: str, value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check([*tiny_arguments(), f"--{key}={value}"], Path(folder))
+
+
+def files_of_nonsense(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "given.yaml"
+        path.write_text(text, encoding="utf-8")
+        check(["--config", str(path), *tiny_arguments()], Path(folder))
+
+
+pairs = {"key": st.sampled_from(KEYS), "value": values}
+texts = {"text": st.text(alphabet=st.sampled_from("abd{}[]:,-$# \n\t'\"&*!|>%@`0é"), max_size=40)}
+
+test_values_in_files = fuzz(25)(given(**pairs)(values_in_files))
+test_values_on_the_command_line = fuzz(25)(given(**pairs)(values_on_the_command_line))
+test_files_of_nonsense = fuzz(15)(given(**texts)(files_of_nonsense))
+
+test_many_values_in_files = pytest.mark.slow(fuzz(130)(given(**pairs)(values_in_files)))
+test_many_values_on_the_command_line = pytest.mark.slow(
+    fuzz(130)(given(**pairs)(values_on_the_command_line))
+)
+test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_nonsense)))
