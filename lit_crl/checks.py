@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import torch
+
 
 class ConfigError(ValueError):
     """A mistake in what the user asked for; its message is one sentence they can act on."""
@@ -46,6 +48,14 @@ def widths(**layers: Sequence[int]) -> None:
         if not sizes:
             raise ConfigError(f"{key.replace('__', '.')} is empty: give the width of a layer")
         positive(**{f"{key}__{i}": width for i, width in enumerate(sizes)})
+
+
+def device(key: str, name: str) -> torch.device:
+    """The device of that name."""
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"{key} is {name!r}: give auto, cpu or cuda") from error
 
 
 def callables(**functions: object) -> None:

@@ -115,17 +115,15 @@ class ReplayDataModule(LightningDataModule):
         self.arm, self.shares = arm, arm_shares(arm, mix or EQUAL_MIX)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self.batch_size = capacity, batch_size
-        self.updates_per_batch = updates_per_batch
+        self.updates_per_batch, self.novelty_exponent = updates_per_batch, novelty_exponent
         self.gamma, self.n_steps, self.hindsight = gamma, n_steps, hindsight
         self.exploration = exploration or EpsilonLadder()
         self.gan_updates, self.gan_batch_size = gan_updates, gan_batch_size
         self.min_outcomes, self.label_epsilon = min_outcomes, label_epsilon
         self.reals, self.reference_reals = reals, reference_reals
-        self.novelty_exponent = novelty_exponent
         self.tried, self.visited = tried, visited
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
-        self.generated_levels = generated_levels
-        self.requested_device, self.seed = device, seed
+        self.generated_levels, self.requested_device, self.seed = generated_levels, device, seed
         self.rank, self.world_size = 0, 1
         self.batches_done = 0
         self.archive: Archive | None = None
@@ -170,8 +168,8 @@ class ReplayDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Make the environments, and for ``fit`` the replay, the archive and the curriculum."""
-        if self.trainer is not None:
-            self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
+        if (trainer := self.trainer) is not None:
+            self.rank, self.world_size = trainer.global_rank, trainer.world_size
             self.schedule.share(self.num_envs * self.world_size)
         if not hasattr(self, "env"):
             self._set_up_env()
@@ -191,12 +189,7 @@ class ReplayDataModule(LightningDataModule):
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
-            try:
-                return torch.device(self.requested_device)
-            except (RuntimeError, TypeError) as error:
-                raise ConfigError(
-                    f"data.device is {self.requested_device!r}: give auto, cpu or cuda"
-                ) from error
+            return checks.device("data.device", self.requested_device)
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _set_up_collection(self) -> None:
@@ -289,8 +282,8 @@ class ReplayDataModule(LightningDataModule):
         return SingleBatch(self.generated_levels)
 
     def _evaluation(self, episodes: int) -> Evaluation:
-        device, generated = self.env.device, self.generated_levels
-        return Evaluation(self.make_env, device, episodes, generated, self.seed)
+        sizes = (episodes, self.generated_levels)
+        return Evaluation(self.make_env, self.env.device, *sizes, self.seed)
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""

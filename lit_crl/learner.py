@@ -128,8 +128,7 @@ class CreativeLearner(LightningModule):
         self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
         self.gan_loss, self.lambda_gan = gan_loss, lambda_gan
         self.r1, self.r2 = r1, r2
-        self.noise_dim, self.level_noise = noise_dim, level_noise
-        self.ema_rate = ema_rate
+        self.noise_dim, self.level_noise, self.ema_rate = noise_dim, level_noise, ema_rate
         self.q_optimizer = q_optimizer
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
@@ -171,8 +170,6 @@ class CreativeLearner(LightningModule):
         self._gradient_norms = dict(zip(map(id, optimizers), GRADIENT_NORMS, strict=False))
         return optimizers
 
-    # Behaviour
-
     @torch.no_grad()
     def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
         """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
@@ -188,8 +185,6 @@ class CreativeLearner(LightningModule):
     def forward(self, obs: Tensor) -> Tensor:
         """Greedy actions ``[N]`` of the target network."""
         return self.action_values(obs).argmax(dim=1)
-
-    # Levels
 
     def _gan(self) -> LevelGan:
         if self.level_gan is None:
@@ -217,8 +212,6 @@ class CreativeLearner(LightningModule):
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
         return self._gan().success_probability(levels)
-
-    # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase, and on batches that bring levels the GAN phase."""

@@ -72,3 +72,18 @@ def test_the_readme_claim_holds(
     monkeypatch.chdir(tmp_path)
     measure, least = CLAIMS[experiment]
     assert final(experiment)[measure] >= least
+
+
+@pytest.mark.slow
+def test_the_mountain_car_is_solved_in_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = final(
+        "mountain_car",
+        "--config",
+        "conf/experiment/mountain_car.yaml",
+        "--config",
+        "conf/trainer/bf16.yaml",
+    )
+    assert result["target_return_mean"] >= -120

@@ -77,8 +77,17 @@ class StopOnSignal(Callback):
         env_steps: int = trainer.datamodule.env_steps  # type: ignore[attr-defined]
         raise RunStopped(signum, env_steps, self.checkpoint.folder.parent)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning does so."""
+        self._give_back()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back, before Lightning does so."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before.clear()
