@@ -75,6 +75,9 @@ class RunCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save: an epoch is the stretch from one validation to the next."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if data.env_steps == self._saved_env_steps:
+            return  # a finished run was resumed: the epoch was empty
         self._save(trainer, trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
     def save_within_epoch(self, trainer: Trainer) -> None:
