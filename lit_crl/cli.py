@@ -199,9 +199,17 @@ def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
     offline = mode == "offline" or (mode is None and not has_key)
     if offline:
         say("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
+    folder.mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
-        name=folder.name, group=experiment, project="lit_crl", save_dir=folder, offline=offline
+        name=folder.name,
+        group=experiment,
+        project="lit_crl",
+        save_dir=folder,
+        # Lightning's own way of saying offline comes too late after a login: W&B would ask.
+        mode="offline" if offline else None,
     )
+    # Lightning passes it on as None, and W&B warns of that.
+    logger._wandb_init.pop("anonymous", None)
     logger.experiment.define_metric("env_steps")
     logger.experiment.define_metric("*", step_metric="env_steps")
     return logger
