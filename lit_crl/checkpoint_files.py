@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_crl.checks import ConfigError, RunError
 
@@ -60,6 +61,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """``read_checkpoint``, of a file that holds a whole learner.
+
+    Raises:
+        ConfigError: As ``read_checkpoint``, or if a part of it is missing.
+    """
+    saved = read_checkpoint(path)
+    parts = ("state_dict", "optimizer_states", "loops", "callbacks", "learner")
+    about = ("env_steps", "world_size", "token")
+    missing = [part for part in parts if part not in saved]
+    missing += [part for part in about if part not in saved["lit_crl"]]
+    if missing:
+        raise ConfigError(f"{path} lacks {', '.join(missing)}: give a checkpoint of a run")
+    return saved
+
+
+def check_fit(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """See that saved weights are those of the same networks.
+
+    Raises:
+        ConfigError: If not; names the first that differs.
+    """
+    for name in {**mine, **theirs}:
+        here, there = (
+            tuple(side[name].shape) if name in side else "nothing" for side in (mine, theirs)
+        )
+        if here != there:
+            raise ConfigError(
+                f"the checkpoint does not fit: {name} is {there} there and {here} here; use the "
+                "environment and the model.* settings that it was saved with"
+            )
+
+
 def check_sums(path: Path) -> None:
     """Compare every record with its checksum, which torch itself writes but does not read.
 
@@ -82,7 +116,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     present = [folder / name for name in NAMES if (folder / name).is_file()]
     for path in present:
         try:
-            for companion in companions(path, read_checkpoint(path)):
+            for companion in companions(path, read_run(path)):
                 read_checkpoint(companion)
         except ConfigError as error:
             problems.append(str(error))

@@ -27,7 +27,7 @@ from lit_crl.callbacks import (
     RunReport,
     StopOnSignal,
 )
-from lit_crl.checkpoint_files import newest_whole, read_checkpoint
+from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
@@ -110,7 +110,7 @@ class CreativeCLI(LightningCLI):
         if given is None:
             return None
         if given != "last":
-            read_checkpoint(Path(given))
+            read_run(Path(given))
             return given
         folder = self.run_folder / "checkpoints"
         path, problems = newest_whole(folder)

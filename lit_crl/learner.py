@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lit_crl import checks, dqn, gan
 from lit_crl.batches import Batch, GanBatch, minibatches
+from lit_crl.checkpoint_files import check_fit
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
@@ -290,6 +291,7 @@ class CreativeLearner(LightningModule):
         checkpoint["learner"] = {"updates": self.updates, "gan_updates": self.gan_updates}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counters back."""
+        """Take the counters back; a ConfigError if it is of other networks."""
+        check_fit(dict(self.state_dict()), checkpoint["state_dict"])
         saved = checkpoint["learner"]
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl import console
+from lit_crl import cli, console
 
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
@@ -163,3 +163,50 @@ def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.gamma is 2.0")
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (["--config", "conf/experiment/cartpole.yaml"], "q_network"),
+        (["--config", "conf/experiment/mountain_car.yaml", "--model.hidden=[9]"], "q_network"),
+        (["--config", "conf/experiment/mountain_car.yaml", "--model.gan_hidden=[9]"], "level_gan"),
+        (["--config", "conf/experiment/mountain_car.yaml", "--data.num_envs=8"], "num_envs"),
+        (["--config", "conf/experiment/mountain_car.yaml", "--data.n_steps=2"], "n_steps"),
+    ],
+    ids=["environment", "network", "GAN", "environments", "steps"],
+)
+def test_a_checkpoint_of_other_sizes_is_refused(
+    other: list[str],
+    names: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--data.env_steps=800", "--data.warmup=300", "--data.batch_size=8",
+            "--data.updates_per_batch=1", "--data.test_episodes=1",
+            "--data.validation_episodes=1"]  # fmt: skip
+    cli.main(["fit", "--name", "a", "--model.hidden=[8]", "--model.gan_hidden=[8]", *tiny])
+    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    sizes = ["--model.hidden=[8]", "--model.gan_hidden=[8]", *other[2:]]
+    args = [*other[:2], *tiny, *sizes, "--ckpt_path", checkpoint, "--name", "b"]
+    message = complaint(args, capsys, monkeypatch).splitlines()[-1]
+    assert message.startswith("lit_crl: the checkpoint does not fit") and names in message
+    assert not (tmp_path / "runs" / "mountain_car" / "b").exists()
+
+
+@pytest.mark.parametrize("lacks", ["state_dict", "learner", "lit_crl.token"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(
+    lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = {part: {} for part in ("state_dict", "optimizer_states", "loops", "callbacks",
+                                   "learner")}  # fmt: skip
+    saved["lit_crl"] = {"format": 1, "env_steps": 1, "world_size": 1, "token": "x"}
+    *groups, name = lacks.split(".")
+    del (saved[groups[0]] if groups else saved)[name]
+    torch.save(saved, "made.ckpt")
+    config = ["--config", "conf/experiment/mountain_car.yaml"]
+    message = complaint([*config, "--ckpt_path", "made.ckpt"], capsys, monkeypatch)
+    assert f"made.ckpt lacks {name}" in message

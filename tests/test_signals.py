@@ -118,6 +118,35 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     assert difference(expected, left_behind(run)) is None
 
 
+def test_slurm_requeues_and_the_same_command_goes_on(
+    tmp_path: Path, whole: Any, difference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
+    scontrol.chmod(0o755)
+    job = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0",
+           "NODEID": "0", "JOB_NAME": "train"}  # fmt: skip
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    args = ["--name", "a", "--ckpt_path", "last", *TINY]
+    process = fit(tmp_path, *args)
+    run = tmp_path / "runs" / "mountain_car" / "a"
+    wait_for(run / "config.yaml", process)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGUSR1)
+    output, errors = finish(process)
+    assert process.returncode == 128 + signal.SIGUSR1, (output, errors)
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    again = fit(tmp_path, *args)
+    output, errors = finish(again)
+    assert again.returncode == 0, errors
+    assert "Resuming from" in output
+    assert difference(expected, left_behind(run)) is None
+
+
 def kill_and_resume(
     experiment: str, folder: Path, draw: random.Random, extra: Sequence[str] = ()
 ) -> None:

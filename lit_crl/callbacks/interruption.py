@@ -74,6 +74,9 @@ class StopOnSignal(Callback):
         signum = self._received or signal.SIGTERM  # another process was told
         if self._requeue is not None and signum == self._requeue:
             trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
+            # Lightning would load its own checkpoint ever after, also into the test of a later fit.
+            for path in self.checkpoint.folder.glob("hpc_ckpt_*.ckpt"):
+                path.unlink(missing_ok=True)
         env_steps: int = trainer.datamodule.env_steps  # type: ignore[attr-defined]
         raise RunStopped(signum, env_steps, self.checkpoint.folder.parent)
 
