@@ -66,6 +66,16 @@ def gymnasium_cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
     return GymnasiumEnv(num_envs, device, id="CartPole-v1", max_episode_steps=30)
 
 
+def frozen_lake(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    return GymnasiumEnv(num_envs, device, id="FrozenLake-v1", max_episode_steps=30)
+
+
+def unsaveable_cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    env = gymnasium_cartpole(num_envs, device)
+    env.resumable = False
+    return env
+
+
 RUNS: dict[str, dict[str, Any]] = {
     "the default gan arm": {},
     "hard target sync, dueling, plain DQN and a falling ε": {
@@ -83,6 +93,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "arm": "archive", "gan_updates": 0, "capacity": 400,
         # The checkpoint falls into episodes that began with too much exploration to count.
         "exploration": LinearEpsilon(1.0, 0.1, 840), "label_epsilon": 0.12,
+    },
+    "CartPole behind the Gymnasium adapter": {
+        "env": gymnasium_cartpole, "arm": "target", "gan_updates": 0,
+    },
+    "FrozenLake behind the Gymnasium adapter": {
+        "env": frozen_lake, "arm": "target", "gan_updates": 0,
     },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
 }  # fmt: skip
@@ -233,7 +249,7 @@ def test_the_learning_rate_of_the_configuration_beats_the_checkpoint(
 def test_an_environment_that_cannot_be_saved_starts_new_episodes(
     make_run: Make, difference: Difference, tmp_path: Path
 ) -> None:
-    settings = {"env": gymnasium_cartpole, "arm": "target"}
+    settings = {"env": unsaveable_cartpole, "arm": "target"}
     checkpoint = interrupted(make_run, tmp_path, 25, **settings)
     saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
     collected = torch.load(tmp_path / companion_name(saved, 0), weights_only=True)

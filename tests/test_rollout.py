@@ -457,6 +457,7 @@ def test_without_levels_episodes_follow_each_other_and_no_level_is_drawn() -> No
 def test_what_cannot_be_resumed_is_cut_off_like_at_a_time_limit() -> None:
     archive = Archive(2)
     rollout = gymnasium_rollout(archive, limit=8)
+    rollout.env.resumable = False  # as that of an environment that is not Gymnasium's own
     level = torch.tensor([[-0.9, 0.01]])
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
@@ -469,6 +470,7 @@ def test_what_cannot_be_resumed_is_cut_off_like_at_a_time_limit() -> None:
     last = rollout.obs.clone()
     state = through_a_file({"replay": rollout.replay.state_dict(), "rollout": rollout.state_dict()})
     again = gymnasium_rollout(Archive(2), limit=8)
+    again.env.resumable = False
     again.replay.load_state_dict(state["replay"])
     again.load_state_dict(state["rollout"])
     assert again.env_steps == 36

@@ -1,8 +1,7 @@
 """Any Gymnasium id with a discrete action space, behind the package's environment interface.
 
-Gymnasium's own ``SyncVectorEnv`` steps the environments one after another in Python; tensors go
-in and come out. With a ``level_space`` and a function ``set_level`` the environment takes levels
-too; without them it still trains on the task's own resets (the ``target`` curriculum).
+Gymnasium's own ``SyncVectorEnv`` steps the environments one after another in Python. With a
+``level_space`` and a function ``set_level`` they take levels; without, the ``target`` arm trains.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from lit_crl.envs import snapshots
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
-from lit_crl.envs.making import make_env, named_box, wrapped_observation
+from lit_crl.envs.making import make_env, named_space, wrapped_observation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     0 whatever the id's ``start``. Success is the id's own ``info["is_success"]``, else an
     episode return of at least ``success_return``, else always false (``has_success``).
 
-    A Gymnasium environment cannot be saved: ``load_state_dict`` therefore starts new episodes,
-    from a seed that depends on the saved run alone.
+    Gymnasium's classic-control and toy-text environments are saved as they are. Others cannot be
+    (``resumable`` is false): there ``load_state_dict`` starts new episodes, from a seed that
+    depends on the saved run alone.
 
     Attributes:
         has_success: Whether success is known at all.
@@ -47,7 +48,6 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     single_observation_space: Box
     single_action_space: Discrete[Any]
     tracks_visited: bool = False
-    resumable: bool = False
 
     def __init__(
         self,
@@ -83,15 +83,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}, but must be at least 1.")
-        if (level_space is None) != (set_level is None):
-            raise ValueError("level_space and set_level belong together: give both or neither.")
-        names: tuple[str, ...] = ()
-        if isinstance(level_space, Mapping):
-            names, level_space = tuple(level_space), named_box(level_space)
-        if level_space is not None and not (
-            level_space.is_bounded() and len(level_space.shape) == 1
-        ):
-            raise ValueError(f"level_space is {level_space}, but needs finite bounds, shape (d,).")
+        names, level_space = named_space(level_space, set_level)
         kwargs = {**(env_kwargs or {}), "max_episode_steps": max_episode_steps}
         first = make_env(id, **kwargs)  # clear errors before N environments exist
         rest = [lambda: make_env(id, **kwargs)] * (num_envs - 1)
@@ -99,6 +91,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.envs = SyncVectorEnv(
             [lambda: first, *rest], copy=False, autoreset_mode=AutoresetMode.DISABLED
         )
+        self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.metadata = self.envs.metadata
@@ -115,7 +108,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.level_space: Box | None = level_space
-        size = 0 if level_space is None else level_space.shape[0]
+        size = level_space.shape[0] if level_space else 0
         self.level_names = names or tuple(f"level {axis + 1}" for axis in range(size))
         self.level_plane = (0, min(1, max(size - 1, 0)))
         self.levels = (
@@ -131,8 +124,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.rng = torch.Generator()
         self._seed, self._resets = 0, 0
         self._returns = np.zeros(num_envs)
-        self._placed: dict[int, Any] = {}  # first observations of envs placed at a level
         self._observations: Array | None = None
+        self._placed: dict[int, Any] = {}  # first observations of envs placed at a level
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -206,8 +199,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         else:
             success = np.zeros(self.num_envs, bool)
         reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
-        flags = (torch.as_tensor(x, device=self.device) for x in (terminated, truncated, success))
-        ended, cut, won = flags
+        flags = (terminated, truncated, success)
+        ended, cut, won = (torch.as_tensor(flag, device=self.device) for flag in flags)
         return self.current_observations(), reward, ended, cut, {**infos, "success": won}
 
     def current_observations(self) -> Tensor:
@@ -240,20 +233,41 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Return no held-out levels: none are known for an arbitrary id."""
         return {}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what fixes the episodes that a resumed run starts; running ones are lost."""
-        return {
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running episodes, or what fixes those that come after them."""
+        state: dict[str, Any] = {
             "seed": torch.tensor(self._seed),
             "resets": torch.tensor(self._resets),
             "rng": self.rng.get_state().clone(),
         }
+        if self.resumable:
+            vector = (self._observations, self.envs._autoreset_envs, self._returns)
+            state["episodes"] = {
+                "envs": [snapshots.snapshot(env) for env in self.envs.envs],
+                "vector": [torch.tensor(array) for array in vector],
+                "levels": self.levels,
+            }
+        return state
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Start new episodes, seeded by the saved seed and number of resets."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the saved episodes, or start new ones, seeded by what was saved."""
         seed, resets = int(state["seed"]), int(state["resets"])
         self.reset(seed=seed + self.num_envs * resets)
         self._seed, self._resets = seed, resets + 1
         self.rng.set_state(state["rng"].cpu())
+        if self.resumable:
+            self._resets = resets
+            self._load_episodes(state["episodes"])
+
+    def _load_episodes(self, episodes: dict[str, Any]) -> None:
+        observations, ended, returns = (tensor.numpy() for tensor in episodes["vector"])
+        for index, env in enumerate(self.envs.envs):
+            snapshots.restore(env, episodes["envs"][index])
+            self.envs._env_obs[index] = observations[index].copy()
+        self._observations = observations.copy()
+        self.envs._autoreset_envs[:], self._returns[:] = ended, returns
+        if self.levels is not None:
+            self.levels.copy_(episodes["levels"])
 
     def draw_level_plane(self, axes: Axes) -> None:
         """Label ``axes`` with the two level axes and limit them to the level space."""

@@ -55,6 +55,24 @@ def wrapped_observation(env: Env, raw: Any) -> Any:
     return env.observation(inner) if isinstance(env, gymnasium.ObservationWrapper) else inner
 
 
+def named_space(
+    level_space: Box | Mapping[str, Sequence[float]] | None, set_level: object
+) -> tuple[tuple[str, ...], Box | None]:
+    """Return the names of the coordinates, as far as given, and the space of levels.
+
+    Raises:
+        ValueError: If it cannot be a space of levels, or lacks its function.
+    """
+    if (level_space is None) != (set_level is None):
+        raise ValueError("level_space and set_level belong together: give both or neither.")
+    names: tuple[str, ...] = ()
+    if isinstance(level_space, Mapping):
+        names, level_space = tuple(level_space), named_box(level_space)
+    if level_space is not None and not (level_space.is_bounded() and len(level_space.shape) == 1):
+        raise ValueError(f"level_space is {level_space}, but needs finite bounds, shape (d,).")
+    return names, level_space
+
+
 def named_box(bounds: Mapping[str, Sequence[float]]) -> Box:
     """Return the box whose coordinates have these low and high bounds, in this order.
 

@@ -1,5 +1,6 @@
 """The adapter against plain Gymnasium environments."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -182,17 +183,51 @@ def test_success_by_return() -> None:
     assert not GymnasiumEnv(1, id="CliffWalking-v1").has_success
 
 
+@pytest.mark.parametrize(
+    "id",
+    ["CartPole-v1", "MountainCar-v0", "Acrobot-v1", "FrozenLake-v1", "CliffWalking-v1",
+     "Blackjack-v1"],
+)  # fmt: skip
+def test_episodes_of_classic_and_toy_tasks_go_on_where_they_were_saved(
+    id: str, tmp_path: Path
+) -> None:
+    def play(env: GymnasiumEnv, steps: int, seed: int) -> list[Any]:
+        rng, seen = torch.Generator().manual_seed(seed), []
+        done = torch.from_numpy(env.envs._autoreset_envs.copy())
+        for _ in range(steps):
+            if done.any():
+                env.reset(options={"reset_mask": done})
+            action = torch.randint(int(env.single_action_space.n), (4,), generator=rng)
+            obs, reward, terminated, truncated, info = env.step(action)
+            done = terminated | truncated
+            seen.append((obs, reward, terminated, truncated, torch.as_tensor(info["success"])))
+        return seen
+
+    env = GymnasiumEnv(4, id=id, max_episode_steps=17)
+    assert env.resumable
+    env.reset(seed=3)
+    play(env, 23, seed=1)
+    torch.save(env.state_dict(), tmp_path / "env.pt")
+    expected = play(env, 60, seed=8)
+    other = GymnasiumEnv(4, id=id, max_episode_steps=17)
+    other.reset(seed=99)
+    other.load_state_dict(torch.load(tmp_path / "env.pt", weights_only=True))
+    for mine, theirs in zip(expected, play(other, 60, seed=8), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
 def test_load_state_dict_restarts_episodes_reproducibly() -> None:
-    env = make_car(3)
+    env, one, two = (make_car(3) for _ in range(3))
+    for car in (env, one, two):
+        car.resumable = False  # as those that are not Gymnasium's own
     env.reset(seed=4)
     for _ in range(5):
         env.step(torch.ones(3, dtype=torch.int64))
     saved = env.state_dict()
-    one, two = make_car(3), make_car(3)
     one.load_state_dict(saved)
     two.load_state_dict(saved)
     assert torch.equal(one.current_observations(), two.current_observations())
-    assert not env.resumable and not env.tracks_visited
+    assert not env.tracks_visited
 
 
 @pytest.mark.parametrize(
