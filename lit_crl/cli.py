@@ -239,7 +239,12 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_kwargs={name: dict(parser) for name in SUBCOMMANDS}
-        | {"exit_on_error": False, "parser_mode": parser["parser_mode"]},
+        | {
+            "prog": "python -m lit_crl",
+            "description": "A DQN learns to act; a GAN makes the levels it practises in.",
+            "exit_on_error": False,
+            "parser_mode": parser["parser_mode"],
+        },
     )
 
 
