@@ -179,7 +179,7 @@ class ReplayDataModule(LightningDataModule):
     def _set_up_env(self) -> None:
         try:
             self.env = cast(LevelEnv, self.make_env(self.num_envs, self._device()))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
         if self.arm != "target" and self.env.level_space is None:
             raise ConfigError(
