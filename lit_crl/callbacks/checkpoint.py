@@ -78,6 +78,7 @@ class RunCheckpoint(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if data.env_steps == self._saved_env_steps:
             return  # a finished run was resumed: the epoch was empty
+        # False here says what to dump, all of it; whatever loads it loads tensors and no code.
         self._save(trainer, trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
     def save_within_epoch(self, trainer: Trainer) -> None:
