@@ -1,6 +1,5 @@
 """When checkpoints are saved, and how a resumed run takes one up."""
 
-import os
 import secrets
 import time
 from pathlib import Path
@@ -158,7 +157,7 @@ class RunCheckpoint(Callback):
         """Tell whoever reads about a failed run what there is to go on from."""
         if isinstance(exception, RunError):
             last = self.folder / NAMES[0]
-            at = f"{self._saved_env_steps:,} env steps: {os.fspath(last)}"
+            at = f"{self._saved_env_steps:,} env steps: {last}"
             exception.add_note(
                 f"the last good checkpoint is from {at}" if last.is_file() else "nothing was saved"
             )
