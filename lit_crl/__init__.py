@@ -1,7 +1,19 @@
 """Creative reinforcement learning: a DQN learns to act, a GAN makes the levels it practises in."""
 
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.learner import CreativeLearner
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = ["CreativeLearner", "ReplayDataModule"]
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lit_crl.datamodule import ReplayDataModule
+    from lit_crl.learner import CreativeLearner
+else:
+    # Imported when they are first asked for: `--help` does without torch.
+    _MODULES = {"CreativeLearner": "lit_crl.learner", "ReplayDataModule": "lit_crl.datamodule"}
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)

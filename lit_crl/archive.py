@@ -105,9 +105,10 @@ class Archive:
 
         With other processes they count from the next ``exchange_outcomes`` on.
         """
-        self._new.append((levels.clone(), success.float()))
         if distributed.is_alone():
-            self.exchange_outcomes()
+            self.tried.add(levels, success.float())
+        else:
+            self._new.append((levels.clone(), success.float()))
 
     def exchange_outcomes(self) -> None:
         """Add what all processes found, in the same order everywhere: they judge levels alike."""

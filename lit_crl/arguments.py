@@ -6,8 +6,7 @@ from pathlib import Path
 from lit_crl import run_folder
 from lit_crl.checkpoint_files import read_checkpoint
 from lit_crl.checks import ConfigError
-
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+from lit_crl.usage import SUBCOMMANDS
 
 
 def complete(args: Sequence[str]) -> list[str]:

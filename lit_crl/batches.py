@@ -1,13 +1,11 @@
 """What a ``training_step`` gets, and the iterables that hand it out."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lit_crl.dqn import Transitions
-
-Stack = TypeVar("Stack", bound=tuple[Tensor, ...])
 
 
 class GanBatch(NamedTuple):
@@ -26,12 +24,10 @@ class Batch(NamedTuple):
     gan: GanBatch | None
     #: Share of the budget that is spent.
     progress: float
-
-
-def minibatches(stack: Stack) -> Iterator[Stack]:
-    """A named tuple of stacks ``[K, B, ...]`` as K named tuples of minibatches ``[B, ...]``."""
-    for fields in zip(*(field.unbind() for field in stack), strict=True):
-        yield type(stack)(*fields)
+    #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
+    weight: Tensor | None = None
+    #: Then takes the TD errors ``[K, B]`` that the updates found.
+    reprioritize: Callable[[Tensor], None] | None = None
 
 
 class ReplayLoader:

@@ -151,3 +151,14 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
             f"cannot write {path} ({reason}): free some space or make it writable, and continue "
             "with --ckpt_path last"
         ) from error
+
+
+def contiguous(states: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """An optimizer's state, by parameter, with tensors laid out as usual; ``states`` stays.
+
+    Compiled phases keep some of them transposed, and fused optimizers take the usual for granted.
+    """
+    return {
+        index: {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in state.items()}
+        for index, state in states.items()
+    }

@@ -1,7 +1,8 @@
 """Checks of what users give: each raises one sentence that names the key, value and remedy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -66,6 +67,30 @@ def callables(**functions: object) -> None:
             raise ConfigError(
                 f"{name} is {function!r}: give a class, for instance torch.optim.Adam"
             )
+
+
+def data_settings(given: Mapping[str, Any]) -> None:
+    """The arguments of ``ReplayDataModule`` make sense, alone and together."""
+    at_least_one = (
+        "num_envs capacity n_steps frame_stack batch_size updates_per_batch steps_per_batch "
+        "gan_batch_size min_outcomes tried visited validation_episodes test_episodes"
+    )
+    positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
+    zero_or_more = "gan_updates novelty_exponent generated_levels priority_exponent"
+    non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
+    shares = "gamma hindsight label_epsilon reference_reals importance_exponent"
+    unit_interval(**{f"data__{key}": given[key] for key in shares.split()})
+    if given["batch_size"] > given["capacity"]:
+        raise ConfigError(
+            f"data.batch_size is {given['batch_size']}, more than data.capacity "
+            f"({given['capacity']}): give a smaller batch or a larger buffer"
+        )
+    envs, steps = given["num_envs"], given["steps_per_batch"]
+    if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
+        raise ConfigError(
+            f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
+            f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
+        )
 
 
 def _refuse(key: str, number: float, remedy: str) -> None:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_crl import checks, run_folder
-from lit_crl.arguments import SUBCOMMANDS, complete
+from lit_crl.arguments import complete
 from lit_crl.callbacks import (
     EnvStepProgress,
     MetricsCsv,
@@ -31,6 +31,7 @@ from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
+from lit_crl.usage import DESCRIPTION, PROG, SUBCOMMANDS, answer_help
 
 #: Only the first process of a data-parallel run speaks.
 say = rank_zero_only(print)
@@ -225,6 +226,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     # `${data.batch_size}` means the key of the file, not of the parser that holds the subcommands.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
+    answer_help(given)
     parser = {
         "parser_mode": "omegaconf+",
         "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
@@ -238,10 +240,10 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        parser_kwargs={name: dict(parser) for name in SUBCOMMANDS}
+        parser_kwargs={name: parser | {"description": does} for name, does in SUBCOMMANDS.items()}
         | {
-            "prog": "python -m lit_crl",
-            "description": "A DQN learns to act; a GAN makes the levels it practises in.",
+            "prog": PROG,
+            "description": DESCRIPTION,
             "exit_on_error": False,
             "parser_mode": parser["parser_mode"],
         },

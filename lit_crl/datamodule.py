@@ -1,11 +1,11 @@
 """The replay as a Lightning DataModule: collects experience and feeds both phases.
 
-One batch is what one ``training_step`` needs: a stack of K minibatches of transitions, and on
-every ``gan_every``-th batch a stack of minibatches for the GAN. So the batch index alone decides
-when which phase runs, and every process of a data-parallel run does the same.
+One batch is what one ``training_step`` needs: K minibatches of transitions, and on every
+``gan_every``-th batch minibatches for the GAN. So all processes run the same phases.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,10 +20,12 @@ from lit_crl.curriculum import EQUAL_MIX, Arm, Curriculum, Reals, Teacher, arm_s
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
-from lit_crl.replay import Hindsight, ReplayBuffer
+from lit_crl.hindsight import Hindsight
+from lit_crl.replay import ReplayBuffer
 from lit_crl.rollout import Actor, Rollout
 from lit_crl.schedule import Schedule
 from lit_crl.seeding import random_stream, stream_seed
+from lit_crl.stopwatch import Stopwatch
 
 
 class ReplayDataModule(LightningDataModule):
@@ -48,6 +50,9 @@ class ReplayDataModule(LightningDataModule):
         steps_per_batch: int = 4,
         exploration: Exploration | None = None,
         hindsight: float = 0.0,
+        frame_stack: int = 1,
+        priority_exponent: float = 0.0,
+        importance_exponent: float = 0.4,
         mix: Mapping[str, float] | None = None,
         gan_every: int = 16,
         gan_updates: int = 64,
@@ -84,6 +89,10 @@ class ReplayDataModule(LightningDataModule):
             steps_per_batch: Steps of every environment between two batches.
             exploration: ε of each environment; default: a ladder from 0.4 down to 0.4⁸.
             hindsight: Share of transitions relabelled with a goal reached later (goal tasks).
+            frame_stack: Frames that an observation's first axis holds (FrameStackObservation's
+                stack_size), newest last; the replay keeps each but once.
+            priority_exponent: α of prioritized replay; 0: transitions are drawn uniformly.
+            importance_exponent: β of its importance weights at the start; at the end it is 1.
             mix: Share of resets from each source under the ``gan`` arm; an arm that lacks a
                 source gives its share to its own. Default: 25 % each.
             gan_every: Batches from one GAN phase to the next (one cycle).
@@ -107,16 +116,18 @@ class ReplayDataModule(LightningDataModule):
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        self._check(locals())
+        checks.data_settings(locals())
         self.schedule = Schedule(
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
         self.make_env = env
         self.arm, self.shares = arm, arm_shares(arm, mix or EQUAL_MIX)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
-        self.capacity, self.batch_size = capacity, batch_size
-        self.updates_per_batch, self.novelty_exponent = updates_per_batch, novelty_exponent
+        self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
+        self.novelty_exponent = novelty_exponent
         self.gamma, self.n_steps, self.hindsight = gamma, n_steps, hindsight
+        self.frame_stack, self.priority_exponent = frame_stack, priority_exponent
+        self.importance_exponent = importance_exponent
         self.exploration = exploration or EpsilonLadder()
         self.gan_updates, self.gan_batch_size = gan_updates, gan_batch_size
         self.min_outcomes, self.label_epsilon = min_outcomes, label_epsilon
@@ -124,35 +135,10 @@ class ReplayDataModule(LightningDataModule):
         self.tried, self.visited = tried, visited
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
         self.generated_levels, self.requested_device, self.seed = generated_levels, device, seed
-        self.rank, self.world_size = 0, 1
-        self.batches_done = 0
+        self.rank, self.world_size, self.batches_done = 0, 1, 0
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
-
-    @staticmethod
-    def _check(given: Mapping[str, Any]) -> None:
-        at_least_one = (
-            "num_envs capacity n_steps batch_size updates_per_batch steps_per_batch "
-            "gan_batch_size min_outcomes tried visited validation_episodes test_episodes"
-        )
-        checks.positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
-        zero_or_more = "gan_updates novelty_exponent generated_levels"
-        checks.non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
-        checks.unit_interval(
-            **{f"data__{key}": given[key] for key in ["gamma", "hindsight", "label_epsilon"]},
-            data__reference_reals=given["reference_reals"],
-        )
-        if given["batch_size"] > given["capacity"]:
-            raise ConfigError(
-                f"data.batch_size is {given['batch_size']}, more than data.capacity "
-                f"({given['capacity']}): give a smaller batch or a larger buffer"
-            )
-        envs, steps = given["num_envs"], given["steps_per_batch"]
-        if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
-            raise ConfigError(
-                f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
-                f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
-            )
+        self.clock = Stopwatch()
 
     @property
     def env_steps(self) -> int:
@@ -194,10 +180,10 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_collection(self) -> None:
         env, device = self.env, self.env.device
-        space = env.single_observation_space
         self.replay = ReplayBuffer(
-            self.capacity, self.num_envs, space, n_steps=self.n_steps, device=device
-        )
+            self.capacity, self.num_envs, env.single_observation_space, n_steps=self.n_steps,
+            frame_stack=self.frame_stack, priority_exponent=self.priority_exponent, device=device,
+        )  # fmt: skip
         self._goals = Hindsight.of(env, self.hindsight, self.gamma)
         if env.level_space is not None:
             self.archive = Archive(
@@ -220,7 +206,7 @@ class ReplayDataModule(LightningDataModule):
         self.rollout = Rollout(
             env,
             self.replay,
-            self.archive,
+            self.archive if self.gan_updates > 0 or self.arm in ("archive", "gan") else None,
             gamma=self.gamma,
             label_epsilon=self.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
@@ -233,7 +219,6 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-        shape = (self.updates_per_batch, self.batch_size)
         while self.schedule.is_warming_up(self.env_steps):
             self._step(learner.act, learner)
         while not self.schedule.is_spent(self.env_steps):
@@ -244,21 +229,37 @@ class ReplayDataModule(LightningDataModule):
             self.batches_done += 1
             if self.archive is not None and self.schedule.ends_cycle(self.batches_done):
                 self.archive.exchange_outcomes()
-            transitions = self.replay.sample(shape, self.rng, self._goals)
-            progress = self.env_steps / self.schedule.budget
-            batch = Batch(transitions, self._gan_batch(learner), progress)
+            with self.clock("gan"):
+                levels = self._gan_batch(learner)
+            with self.clock("replay"):
+                batch = self._batch(levels)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
         self._stop_if_spent()
+
+    def _batch(self, levels: GanBatch | None) -> Batch:
+        shape, progress = self._shape, self.env_steps / self.schedule.budget
+        if self.replay.priorities is None:
+            return Batch(self.replay.sample(shape, self.rng, self._goals), levels, progress)
+        # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
+        beta = self.importance_exponent + progress * (1 - self.importance_exponent)
+        drawn = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
+        update = partial(self.replay.priorities.update, drawn.row)
+        return Batch(drawn.transitions, levels, progress, drawn.weight, update)
 
     def _stop_if_spent(self) -> None:
         if self.schedule.is_spent(self.env_steps) and self.trainer is not None:
             self.trainer.should_stop = True
 
     def _step(self, act: Actor, teacher: Teacher) -> None:
-        curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
-        self.rollout.step(act, self.epsilon, lambda n: curriculum.draw(n, teacher))
+        def draw(n: int) -> tuple[Tensor, Tensor]:
+            curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
+            with self.clock("gan"):
+                return curriculum.draw(n, teacher)
+
+        with self.clock("environments"):
+            self.rollout.step(act, self.epsilon, draw)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.gan_updates > 0 and self.schedule.ends_cycle(self.batches_done)
@@ -271,19 +272,19 @@ class ReplayDataModule(LightningDataModule):
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
-        return SingleBatch(self._evaluation(self.validation_episodes))
+        return self._evaluation(self.validation_episodes)
 
     def test_dataloader(self) -> SingleBatch:
         """One evaluation with many target episodes."""
-        return SingleBatch(self._evaluation(self.test_episodes))
+        return self._evaluation(self.test_episodes)
 
     def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate."""
         return SingleBatch(self.generated_levels)
 
-    def _evaluation(self, episodes: int) -> Evaluation:
+    def _evaluation(self, episodes: int) -> SingleBatch:
         sizes = (episodes, self.generated_levels)
-        return Evaluation(self.make_env, self.env.device, *sizes, self.seed)
+        return SingleBatch(Evaluation(self.make_env, self.env.device, *sizes, self.seed))
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""

@@ -66,9 +66,17 @@ def double_td_target(
     return reward + discount * q_of(next_q, next_q_online.argmax(dim=-1))
 
 
-def td_loss(q: Tensor, target: Tensor, kind: TDLoss = "huber") -> Tensor:
-    """Mean Huber loss (threshold 1) or mean squared error between Q(s, a) and its target."""
-    return F.huber_loss(q, target) if kind == "huber" else F.mse_loss(q, target)
+def td_loss(
+    q: Tensor, target: Tensor, kind: TDLoss = "huber", weight: Tensor | None = None
+) -> Tensor:
+    """Mean Huber loss (threshold 1) or mean squared error between Q(s, a) and its target.
+
+    ``weight [B]`` multiplies each transition's loss (Schaul et al. 2016, §3.4).
+    """
+    loss = F.huber_loss if kind == "huber" else F.mse_loss
+    if weight is None:
+        return loss(q, target)
+    return (weight * loss(q, target, reduction="none")).mean()
 
 
 def dqn_loss(
@@ -77,8 +85,9 @@ def dqn_loss(
     transitions: Transitions,
     kind: TDLoss,
     double: bool,
-) -> tuple[Tensor, Tensor]:
-    """L_DQN of a minibatch, and the values Q(s, a) ``[B]`` that it was taken at.
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L_DQN of a minibatch, the values Q(s, a) ``[B]``, and the TD errors y − Q(s, a) ``[B]``.
 
     Targets and loss are in float32 under mixed precision: their differences are small.
     """
@@ -90,7 +99,7 @@ def dqn_loss(
         else:
             target = td_target(reward, discount, next_q)
     q = q_of(q_network(obs), action)
-    return td_loss(q, target, kind), q.detach()
+    return td_loss(q, target, kind, weight), q.detach(), target - q.detach()
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:

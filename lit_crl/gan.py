@@ -94,14 +94,21 @@ def generator_loss(kind: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
     return least_squares_generator(fake)
 
 
-def gradient_penalty(logit: Tensor, level: Tensor) -> Tensor:
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], level: Tensor
+) -> tuple[Tensor, Tensor]:
     """½‖∇_x D(x)‖² of each level ``[B]``: R1 on reals, R2 on fakes, Mescheder et al. 2018, eq. 9.
 
-    ``level`` must require gradients and ``logit [B]`` must come from it, row by row. The graph is
-    kept, so that the result can be minimised.
+    The discriminator must judge ``level [B, d]`` row by row. Also returns its logits ``[B]``, which
+    it has at hand. Both can be minimised.
     """
-    (gradient,) = torch.autograd.grad(logit.sum(), level, create_graph=True)
-    return 0.5 * gradient.flatten(1).square().sum(dim=1)
+
+    def total(level: Tensor) -> tuple[Tensor, Tensor]:
+        logit = discriminator(level)
+        return logit.sum(), logit
+
+    gradient, logit = torch.func.grad(total, has_aux=True)(level)
+    return 0.5 * gradient.flatten(1).square().sum(dim=1), logit
 
 
 def discriminator_losses(
@@ -117,12 +124,14 @@ def discriminator_losses(
 
     ``real`` and ``fake`` are levels in the unit cube ``[B, d]``, ``label [B]`` as above.
     """
-    both = torch.cat([real, fake]).requires_grad_(r1 + r2 > 0)
-    logit = discriminator(both)
+    both = torch.cat([real, fake])
+    penalty, logit = (
+        gradient_penalty(discriminator, both) if r1 + r2 > 0 else (None, discriminator(both))
+    )
     real_logit, fake_logit = logit.chunk(2)
     losses = {"gan/discriminator_loss": discriminator_loss(kind, real_logit, fake_logit, label)}
-    if r1 + r2 > 0:
-        at_real, at_fake = gradient_penalty(logit, both).chunk(2)
+    if penalty is not None:
+        at_real, at_fake = penalty.chunk(2)
         losses["gan/penalty"] = r1 * at_real.mean() + r2 * at_fake.mean()
     return losses
 

@@ -62,11 +62,6 @@ class LevelGan(nn.Module):
     def generator_losses(
         self, batch: GanBatch, z: Tensor, kind: gan.GANLoss
     ) -> tuple[Tensor, Tensor]:
-        """The generator's challenge and L_GAN; only the generator gets a gradient."""
-        self.discriminator.requires_grad_(False)
+        """The generator's challenge and L_GAN; freeze the discriminator, or it gets a gradient."""
         real = self.box.to_unit(batch.real)
-        challenge, adversarial = gan.generator_losses(
-            self.discriminator, kind, real, self.generator(z)
-        )
-        self.discriminator.requires_grad_(True)
-        return challenge, adversarial
+        return gan.generator_losses(self.discriminator, kind, real, self.generator(z))

@@ -1,5 +1,6 @@
 """Running means of losses that no update has to wait for, and the watch for NaN in them."""
 
+import math
 from typing import Any
 
 import torch
@@ -15,34 +16,31 @@ class LossSums:
         """Start empty."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._unchecked: list[tuple[str, int, Tensor]] = []
+        self._new: list[tuple[int, dict[str, Tensor]]] = []
 
-    def add(self, losses: dict[str, Tensor], update: int) -> None:
-        """Add the losses of the update of that number."""
-        for name, loss in losses.items():
-            detached = loss.detach()
-            self._unchecked.append((name, update, detached))
-            if name in self._sums:
-                self._sums[name] += detached
-                self._counts[name] += 1
-            else:
-                self._sums[name], self._counts[name] = detached.clone(), 1
+    def add(self, report: dict[str, Tensor], first: int) -> None:
+        """Note the losses ``[K]`` of K consecutive updates, of which ``first`` is the number.
+
+        They count from the next ``check_finite`` on.
+        """
+        self._new.append((first, report))
 
     def check_finite(self) -> None:
-        """Look at everything that was added since the last look: one wait for the device.
+        """Add up everything noted since the last time: one wait for the device.
 
         Raises:
             RunError: If a number was not finite; names the first one and its update.
         """
-        unchecked, self._unchecked = self._unchecked, []
-        if not unchecked or torch.stack([loss for *_, loss in unchecked]).isfinite().all():
-            return
-        name, update, loss = next(entry for entry in unchecked if not entry[2].isfinite())
-        raise RunError(
-            f"{name} became {loss.item()} at its update {update:,}: try a smaller learning rate, "
-            "look for rewards or observations that are not finite, or use --trainer.precision "
-            "32-true"
-        )
+        new, self._new = self._new, []
+        totals = [report[name].sum() for _, report in new for name in report]
+        if totals and not torch.stack(totals).isfinite().all():
+            for first, report in new:
+                _refuse_infinite(report, first)
+        for _, report in new:
+            for name, losses in report.items():
+                total = totals.pop(0)
+                self._sums[name] = self._sums[name] + total if name in self._sums else total
+                self._counts[name] = self._counts.get(name, 0) + len(losses)
 
     def pop_means(self) -> dict[str, float]:
         """The means since the last call, which this forgets."""
@@ -58,3 +56,15 @@ class LossSums:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+
+def _refuse_infinite(report: dict[str, Tensor], first: int) -> None:
+    rows = zip(*(losses.tolist() for losses in report.values()), strict=True)
+    for update, numbers in enumerate(rows, first):
+        for name, number in zip(report, numbers, strict=True):
+            if not math.isfinite(number):
+                raise RunError(
+                    f"{name} became {number} at its update {update:,}: try a smaller learning "
+                    "rate, look for rewards or observations that are not finite, or use "
+                    "--trainer.precision 32-true"
+                )

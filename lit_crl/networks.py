@@ -149,11 +149,16 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32."""
-        features = self.torso(obs).float()
-        # bfloat16 would round a value of 100 to halves, and neighbouring actions to one value.
-        with torch.autocast(obs.device.type, enabled=False):
-            advantage = cast(Tensor, self.advantage(features))
-            return advantage if self.value is None else dueling(self.value(features), advantage)
+        features = self.torso(obs)
+        if torch.is_autocast_enabled(obs.device.type):
+            # bfloat16 would round a value of 100 to halves, neighbouring actions to one value.
+            with torch.autocast(obs.device.type, enabled=False):
+                return self._head(features.float())
+        return self._head(features)
+
+    def _head(self, features: Tensor) -> Tensor:
+        advantage = cast(Tensor, self.advantage(features))
+        return advantage if self.value is None else dueling(self.value(features), advantage)
 
 
 class VectorGenerator(nn.Module):

@@ -33,15 +33,14 @@ class EpisodeLog:
 
     def add(self, returns: Tensor, success: Tensor, source: Tensor, greedy: Tensor) -> None:
         """Record finished episodes ``[m]``; only those of ``greedy`` environments are averaged."""
-        rows = zip(
-            returns.tolist(), success.tolist(), source.tolist(), greedy.tolist(), strict=True
-        )
-        for episode_return, solved, index, is_greedy in rows:
-            self.episodes[SOURCES[index]] += 1
-            self.solved[SOURCES[index]] += int(solved)
+        # One wait for the device; float64 holds all four exactly.
+        rows = torch.stack([x.double() for x in (returns, success, source, greedy)]).tolist()
+        for episode_return, solved, index, is_greedy in zip(*rows, strict=True):
+            self.episodes[SOURCES[int(index)]] += 1
+            self.solved[SOURCES[int(index)]] += int(solved)
             if is_greedy:
                 self.returns.append(episode_return)
-                self.successes.append(float(solved))
+                self.successes.append(solved)
 
     def means(self) -> dict[str, float]:
         """As metrics: recent return and success, and episodes by the source of their level."""
@@ -73,7 +72,7 @@ class Rollout:
         Args:
             env: The batched environment, see ``lit_crl.envs.LevelEnv``.
             replay: Where transitions go.
-            archive: Where levels and outcomes go; None for an environment without levels.
+            archive: Where levels and outcomes go; None where nothing is made of them.
             gamma: Discount factor of one step.
             label_epsilon: Episodes of environments that explore more than this say nothing
                 about the policy, so their outcomes are not recorded.
@@ -86,9 +85,9 @@ class Rollout:
         self.label_epsilon = label_epsilon
         options: dict[str, Tensor] = {}
         self.level: Tensor | None = None
-        if archive is not None:
+        if env.level_space is not None:
             self.level = env.target_levels(env.num_envs, random_stream(seed, "first levels"))
-            options["levels"] = self.level = self.level.to(archive.tried.levels.device)
+            options["levels"] = self.level = self.level.to(env.device)
         self.obs, _ = env.reset(seed=seed, options=options)
         device = self.obs.device
         self.done = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
@@ -98,10 +97,12 @@ class Rollout:
         self.largest_epsilon = torch.zeros(env.num_envs, device=device)
         self.env_steps = 0
         self.log = EpisodeLog()
+        #: Which environments' episodes have just ended.
+        self._ended = self.done.nonzero().squeeze(1)
 
     def step(self, act: Actor, epsilon: Tensor, draw_levels: LevelSource) -> None:
         """One step of every environment; those that finished are first reset to new levels."""
-        if self.done.any():
+        if len(self._ended):
             self._reset(draw_levels)
         self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
         action = act(self.obs, epsilon)
@@ -109,8 +110,9 @@ class Rollout:
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
         self.episode_return += reward
         self.obs, self.done = next_obs, terminated | truncated
+        self._ended = self.done.nonzero().squeeze(1)
         self.env_steps += self.env.num_envs
-        if self.done.any():
+        if len(self._ended):
             self._finish(info["success"])
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
@@ -123,24 +125,26 @@ class Rollout:
     def _reset(self, draw_levels: LevelSource) -> None:
         options: dict[str, Tensor] = {"reset_mask": self.done}
         if self.level is not None:
-            levels, source = draw_levels(int(self.done.sum()))
-            self.level[self.done] = levels
-            self.source[self.done] = source
+            levels, source = draw_levels(len(self._ended))
+            self.level.index_copy_(0, self._ended, levels)
+            self.source.index_copy_(0, self._ended, source)
             options["levels"] = self.level
         obs, _ = self.env.reset(options=options)
         fresh = self.done.view(-1, *[1] * (obs.ndim - 1))
         self.obs = torch.where(fresh, obs, self.obs)
-        self.episode_return[self.done] = 0
-        self.largest_epsilon[self.done] = 0
+        self.episode_return.index_fill_(0, self._ended, 0)
+        self.largest_epsilon.index_fill_(0, self._ended, 0)
 
     def _finish(self, success: Tensor) -> None:
-        done = self.done
-        self.replay.add_final(self.obs, done)
-        judged = done & (self.largest_epsilon <= self.label_epsilon)
-        self.log.add(self.episode_return[done], success[done], self.source[done], judged[done])
-        if self.archive is not None and self.level is not None and judged.any():
-            known = judged & self.level.isfinite().all(dim=1)
-            self.archive.add_outcomes(self.level[known], success[known])
+        self.replay.add_final(self.obs, self.done)
+        fields = (self.episode_return, success, self.source, self.largest_epsilon)
+        returns, success, source, epsilon = (x.index_select(0, self._ended) for x in fields)
+        judged = epsilon <= self.label_epsilon
+        self.log.add(returns, success, source, judged)
+        if self.archive is not None and self.level is not None:
+            level = self.level.index_select(0, self._ended)
+            known = judged & level.isfinite().all(dim=1)
+            self.archive.add_outcomes(level[known], success[known])
 
     def _restart_episodes(self) -> None:
         """Cut the running episodes off as a time limit would: the environments lost theirs."""
@@ -148,6 +152,7 @@ class Rollout:
         self.obs = self.env.current_observations()
         for running in (self.done, self.source, self.episode_return, self.largest_epsilon):
             running.zero_()
+        self._ended = self.done.nonzero().squeeze(1)
         if self.level is not None:
             self.level.copy_(self.env.levels)
 
@@ -175,6 +180,7 @@ class Rollout:
         if self.level is not None:
             self.level.copy_(state["level"])
         self.env_steps = state["env_steps"]
+        self._ended = self.done.nonzero().squeeze(1)
         self.env.load_state_dict(state["env"])
         if not self.env.resumable:
             self._restart_episodes()

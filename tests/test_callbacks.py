@@ -248,9 +248,9 @@ def test_other_loggers_get_the_same_rows_with_env_steps_among_the_numbers(
 def test_losses_are_averaged_since_the_last_time() -> None:
     sums = LossSums()
     values = [torch.tensor(x, requires_grad=True) for x in (1.0, 2.0, 6.0)]
-    for value in values:
-        sums.add({"a": value}, 1)
-    sums.add({"b": values[0] * 4}, 1)
+    sums.add({"a": torch.stack(values[:2]).detach()}, 1)
+    sums.add({"a": values[2].detach()[None], "b": values[0].detach()[None] * 4}, 3)
+    sums.check_finite()
     saved = sums.state_dict()
     copy = LossSums()
     copy.load_state_dict(saved)
@@ -296,7 +296,10 @@ def test_the_summary_tells_what_happened(finished: Finished) -> None:
     assert summary["updates"] == run.learner.updates == 2 * len(finished.notes.batches)
     assert summary["gan_updates"] == run.learner.gan_updates > 0
     assert summary["levels_played"] == run.data.curriculum.counts.played
-    assert summary["wall_seconds"] > 0
+    parts = {name: seconds for name, seconds in summary.items() if name.startswith("seconds_")}
+    assert parts.pop("seconds_compile") is None  # there was none
+    assert all(seconds >= 0 for seconds in parts.values()) and parts["seconds_dqn"] > 0
+    assert sum(parts.values()) == pytest.approx(summary["wall_seconds"], abs=0.05)
     evaluations = [*(numbers for _, numbers in finished.notes.validations), finished.test]
     assert summary["evaluation_env_steps"] == sum(e["evaluation_env_steps"] for e in evaluations)
     for name, value in finished.test.items():

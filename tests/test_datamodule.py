@@ -4,20 +4,28 @@ Oracles: an environment that counts its own steps and episodes, the batches as t
 ``training_step``, and closed forms for budgets, shares and n-step returns.
 """
 
+import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import FrameStackObservation
 from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_crl import ReplayDataModule
 from lit_crl.batches import Batch
 from lit_crl.checks import ConfigError
+from lit_crl.dqn import Transitions, dqn_loss
 from lit_crl.envs import CartPole, GymnasiumEnv, MountainCar, PointMass
 from lit_crl.exploration import LinearEpsilon
+from lit_crl.priorities import Priorities
 
 Make = Callable[..., Any]
 
@@ -237,6 +245,76 @@ def test_hindsight_makes_arrivals_of_failures(make_run: Make) -> None:
         return torch.cat([batch.dqn.reward for batch in record.batches]).mean().item()
 
     assert arrivals(0.0) < 0.1 < 0.25 < arrivals(1.0)
+
+
+class BeforeUpdates(Recorder):
+    """Also keeps the networks that the first update of each batch starts from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks: list[Any] = []
+
+    def on_train_batch_start(self, trainer: Any, learner: Any, batch: Batch, *_: Any) -> None:
+        super().on_train_batch_start(trainer, learner, batch)
+        self.networks.append(copy.deepcopy((learner.q_network, learner.target_network)))
+
+
+def test_priorities_are_the_td_errors_that_the_updates_found(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Tensor] = []
+    update = Priorities.update
+    monkeypatch.setattr(Priorities, "update", lambda *a: found.append(a[2].clone()) or update(*a))
+    record = BeforeUpdates()
+    run = make_run(callbacks=[record], validate=False, priority_exponent=0.6).fit()
+    assert len(found) == len(record.batches) > 10
+    for batch, networks, td_error in zip(record.batches, record.networks, found, strict=True):
+        assert td_error.shape == batch.weight.shape == batch.dqn.reward.shape
+        first = Transitions(*(stack[0] for stack in batch.dqn))
+        _, _, expected = dqn_loss(*networks, first, "huber", True)
+        torch.testing.assert_close(td_error[0], expected)
+        assert batch.weight.min() > 0 and batch.weight.max() == 1
+    priorities = run.data.replay.priorities.values
+    assert len(priorities[priorities > 0].unique()) > 20
+
+
+class Pixels(gymnasium.Env[Any, Any]):
+    """A bright column that moves left or right; arriving at the right end pays 1."""
+
+    observation_space = Box(0, 255, (12, 12), np.uint8)
+    action_space = Discrete(2)
+
+    def _observe(self) -> Any:
+        picture = np.zeros((12, 12), np.uint8)
+        picture[:, self.column] = 255
+        return picture
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.column = int(self.np_random.integers(0, 8))
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.column = max(0, self.column + 2 * int(action) - 1)
+        done = self.column == 11
+        return self._observe(), float(done), done, False, {}
+
+
+def test_a_stack_of_frames_is_kept_as_one_and_trained_on_whole(make_run: Make) -> None:
+    gymnasium.register("StackedPixels-v0", lambda: FrameStackObservation(Pixels(), 4))
+    record = Recorder()
+    run = make_run(
+        env=functools.partial(GymnasiumEnv, id="StackedPixels-v0", max_episode_steps=30),
+        callbacks=[record], validate=False, arm="target", gan_updates=0, frame_stack=4,
+    ).fit()  # fmt: skip
+    assert run.data.replay.obs.shape[1:] == (1, 12, 12)
+    for obs, next_obs in ((b.dqn.obs, b.dqn.next_obs) for b in record.batches):
+        assert obs.shape[2:] == (4, 12, 12)
+        column = obs[..., 0, :].argmax(-1)  # of each of the four frames
+        assert ((column[..., 1:] - column[..., :-1]).abs() <= 1).all()
+        assert (obs == obs[..., :1, :]).all() and (obs.sum((-1, -2)) == 12 * 255).all()
+        moved = next_obs[..., 0, :].argmax(-1)[..., -1] - column[..., -1]
+        assert (moved.abs() <= run.data.n_steps).all() and (moved != 0).any()
 
 
 def test_no_generated_level_is_staler_than_a_cycle(make_run: Make) -> None:
@@ -488,6 +566,9 @@ def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> 
                 "generated_levels",
             )
         ),
+        ("frame_stack", 0),
+        ("priority_exponent", -0.5),
+        ("importance_exponent", 1.5),
         ("gamma", 1.01),
         ("gamma", -0.1),
         ("gamma", math.nan),

@@ -233,10 +233,11 @@ def test_td_loss_is_huber_unless_told_otherwise_and_clips_the_gradient() -> None
     assert gradient.tolist() == pytest.approx([0.5, 0.125])  # clipped error over two rows
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("kind", ["huber", "mse"])
 def test_the_loss_of_a_minibatch_equals_a_loop_over_its_rows(
-    double: bool, kind: dqn.TDLoss
+    double: bool, kind: dqn.TDLoss, weighted: bool
 ) -> None:
     g = rng(4)
     online, target = nn.Linear(3, 4), nn.Linear(3, 4)
@@ -248,7 +249,8 @@ def test_the_loss_of_a_minibatch_equals_a_loop_over_its_rows(
     action = torch.randint(4, (rows,), generator=g)
     reward, discount = torch.randn(rows, generator=g), 0.9 * (torch.arange(rows) % 3 > 0)
     batch = dqn.Transitions(obs, action, reward, discount, next_obs)
-    loss, q = dqn.dqn_loss(online, target, batch, kind, double)
+    importance = torch.rand(rows, generator=g) if weighted else None
+    loss, q, td_error = dqn.dqn_loss(online, target, batch, kind, double, importance)
     losses = []
     for i in range(rows):
         values = target(next_obs[i]).tolist()
@@ -256,9 +258,12 @@ def test_the_loss_of_a_minibatch_equals_a_loop_over_its_rows(
         best = values[selector.index(max(selector))]
         taken = online(obs[i])[action[i]].item()
         assert q[i].item() == pytest.approx(taken, abs=1e-5)
-        error = abs(taken - (reward[i].item() + discount[i].item() * best))
+        error = reward[i].item() + discount[i].item() * best - taken
+        assert td_error[i].item() == pytest.approx(error, abs=1e-4)
+        error = abs(error)
         square = error**2 if kind == "mse" else error**2 / 2
-        losses.append(square if kind == "mse" or error <= 1 else error - 0.5)
+        row = square if kind == "mse" or error <= 1 else error - 0.5
+        losses.append(row * (1 if importance is None else importance[i].item()))
     assert loss.item() == pytest.approx(sum(losses) / rows, rel=1e-4)
     loss.backward()
     assert all(weight.grad is not None for weight in online.parameters())

@@ -13,6 +13,16 @@ pytestmark = [
 ]
 
 
+def test_compiled_updates_solve_the_mountain_car_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/gpu.yaml"]
+    run = cli.main(["fit", *config, "--model.compile", "true"])
+    assert float(run.trainer.callback_metrics["target_return_mean"]) >= -120
+    assert run.model.gan_updates > 1_000
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_the_mountain_car_is_solved_on_the_gpu(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lit_crl.dqn import Transitions
 from lit_crl.envs import PointMass
-from lit_crl.replay import Hindsight, ReplayBuffer
+from lit_crl.hindsight import Hindsight
+from lit_crl.replay import ReplayBuffer
 
 GAMMA = 0.9
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from gymnasium.vector import VectorEnv
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.optim import SGD, Adam
 
 from lit_crl import CreativeLearner, dqn
-from lit_crl.batches import Batch, GanBatch, minibatches
+from lit_crl.batches import Batch, GanBatch
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.dqn import Transitions
 from lit_crl.envs import GymnasiumEnv, MountainCar
@@ -49,7 +50,7 @@ class Watched(SGD):
         self.watch = watch
 
     def step(self, closure: Any = None) -> Any:
-        loss = closure() if closure else None  # Lightning clips in here
+        loss = closure() if closure else None  # with a loss scaler, Lightning clips in here
         self.watch(self)
         super().step()
         return loss
@@ -111,6 +112,26 @@ def part(learner: CreativeLearner, trainer: Any, which: str) -> dict[str, Any]:
         **{name: dict(getattr(learner, name).state_dict()) for name in names},
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
+
+
+class Listener(Callback):
+    """Counts the backward passes."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.heard += 1
+
+
+def test_hooks_around_the_backward_pass_are_called_and_change_nothing(
+    make_run: Callable[..., Any], difference: Callable[..., str | None]
+) -> None:
+    """Without such hooks the phases go around Lightning's wrapper of the backward pass."""
+    listener = Listener()
+    heard, unheard = make_run(callbacks=[listener]).fit(), make_run().fit()
+    assert listener.heard == heard.learner.updates + 2 * heard.learner.gan_updates > 0
+    assert difference(heard.everything(), unheard.everything()) is None
 
 
 # What each phase leaves alone
@@ -781,7 +802,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(train_on: Train) -> None:
 def test_the_gradient_norms_are_logged_before_clipping(train_on: Train) -> None:
     learner, twin = make(max_grad_norm=1e-3), make()
     train_on(learner, [Batch(transitions(1), None, 0.0)], ENV)
-    first = next(minibatches(transitions(1)))
-    loss, _ = dqn.dqn_loss(twin.q_network, twin.target_network, first, "huber", True)
+    first = Transitions(*(stack[0] for stack in transitions(1)))
+    loss, _, _ = dqn.dqn_loss(twin.q_network, twin.target_network, first, "huber", True)
     expected = gradient(loss, twin.q_network).norm().item()
     assert learner.losses.pop_means()["dqn/gradient_norm"] == pytest.approx(expected, rel=1e-5)

@@ -3,7 +3,9 @@
 import io
 import math
 import random
+import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_crl.dqn import Transitions
+from lit_crl.priorities import Priorities
 from lit_crl.replay import ReplayBuffer
 
 NUMBERS = Box(-np.inf, np.inf, (2,), np.float32)
@@ -329,6 +332,48 @@ def test_a_row_costs_its_observation_and_at_most_16_bytes(
     rows = [t for t in vars(replay).values() if isinstance(t, Tensor) and len(t) == 12]
     held = sum(t.numel() * t.element_size() for t in rows)
     assert held == 12 * replay.bytes_per_row
+
+
+def held_bytes(thing: object) -> int:
+    """Memory behind all tensors of an object and of what it holds."""
+    if isinstance(thing, Tensor):
+        return thing.untyped_storage().nbytes()
+    if type(thing) in (ReplayBuffer, Priorities):
+        return sum(map(held_bytes, vars(thing).values()))
+    return 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize("dims", [1, 4, 64])
+def test_a_vector_takes_its_own_memory_and_at_most_16_bytes(dims: int, alpha: float) -> None:
+    space = Box(-1, 1, (dims,), np.float32)
+    replay = ReplayBuffer(100_000, 10, space, n_steps=3, priority_exponent=alpha)
+    each_column = 2 * 10 * 8  # its number and its cursor
+    assert held_bytes(replay) - each_column == pytest.approx(100_000 * replay.bytes_per_row, abs=8)
+    assert held_bytes(replay) <= 100_000 * (4 * dims + 16)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_four_frames_of_84_by_84_pixels_take_little_more_than_one(alpha: float) -> None:
+    space = Box(0, 255, (4, 84, 84), np.uint8)
+    replay = ReplayBuffer(2_000, 10, space, frame_stack=4, priority_exponent=alpha)
+    assert held_bytes(replay) <= 2_000 * 7_200
+    assert 84 * 84 < replay.bytes_per_row <= 84 * 84 + 24
+
+
+def test_a_hundred_times_the_rows_do_not_make_sampling_slow() -> None:
+    replays = [ReplayBuffer(rows, 10, NUMBERS, n_steps=3) for rows in (10_000, 1_000_000)]
+    seconds: list[list[float]] = [[], []]
+    for replay in replays:
+        replay.startable.fill_(True)
+        replay.cursor.fill_(replay.length)
+    for _ in range(20):
+        for replay, taken in zip(replays, seconds, strict=True):
+            start = time.thread_time()
+            replay.sample((16, 256), rng())
+            taken.append(time.thread_time() - start)
+    # Twice in practice, as memory is farther away than the caches; looking at every row took 18.
+    assert median(seconds[1]) < 6 * median(seconds[0])
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:

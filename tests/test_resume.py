@@ -94,6 +94,7 @@ RUNS: dict[str, dict[str, Any]] = {
         # The checkpoint falls into episodes that began with too much exploration to count.
         "exploration": LinearEpsilon(1.0, 0.1, 840), "label_epsilon": 0.12,
     },
+    "transitions drawn by priority": {"priority_exponent": 0.6, "capacity": 400},
     "CartPole behind the Gymnasium adapter": {
         "env": gymnasium_cartpole, "arm": "target", "gan_updates": 0,
     },
@@ -160,6 +161,21 @@ def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
     uninterrupted = Validations()
     make_run(callbacks=[uninterrupted]).fit()
     assert notes.at == [at for at in uninterrupted.at if at > saved] and len(notes.at) >= 2
+
+
+def test_a_run_killed_after_its_last_batch_still_ends_in_a_validation(
+    make_run: Make, difference: Difference, tmp_path: Path
+) -> None:
+    notes = Validations()
+    whole = make_run(callbacks=[notes]).fit()
+    last = whole.data.batches_done
+    assert last % whole.data.schedule.batches_per_epoch  # the budget ends within an epoch
+    with pytest.raises(Killed):
+        make_run(callbacks=[RunCheckpoint(tmp_path, every_env_steps=1), KillAt(last)]).fit()
+    again = Validations()
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path), again]).fit(tmp_path / "last.ckpt")
+    assert again.at == [notes.at[-1]]
+    assert difference(whole.everything(), resumed.everything()) is None
 
 
 def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(

@@ -102,7 +102,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     process = fit(tmp_path, "--name", "a", *TINY)
     run = tmp_path / "runs" / "mountain_car" / "a"
     wait_for(run / "config.yaml", process)
-    time.sleep(1.0)
+    time.sleep(0.4)
     sent = time.monotonic()
     process.send_signal(signum)
     output, errors = finish(process)
@@ -135,7 +135,7 @@ def test_slurm_requeues_and_the_same_command_goes_on(
     process = fit(tmp_path, *args)
     run = tmp_path / "runs" / "mountain_car" / "a"
     wait_for(run / "config.yaml", process)
-    time.sleep(1.0)
+    time.sleep(0.4)
     process.send_signal(signal.SIGUSR1)
     output, errors = finish(process)
     assert process.returncode == 128 + signal.SIGUSR1, (output, errors)

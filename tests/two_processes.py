@@ -104,7 +104,9 @@ class GivenNoise(CreativeLearner):
 
     def draw_noise(self, n: int, rng: torch.Generator | None = None) -> torch.Tensor:
         rng = torch.Generator().manual_seed(self.gan_updates)
-        return torch.randn(64, self.level_gan.generator.noise_dim, generator=rng)[self.part]
+        updates = n // len(range(64)[self.part])
+        z = torch.randn(updates, 64, self.level_gan.generator.noise_dim, generator=rng)
+        return z[:, self.part].reshape(n, -1)
 
 
 def descend(folder: Path, world_size: int, rank: int) -> None:

@@ -20,6 +20,14 @@ from lit_crl.collected import collected_state, load_collected_state
 from lit_crl.resharding import load_resharded
 
 
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether the epoch ends, with a validation, after the batch just trained on.
+
+    A checkpoint from before the validation of a run's last epoch could not make up for it.
+    """
+    return trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
 class RunCheckpoint(Callback):
     """Saves learner and collected experience; restores the latter when a run is resumed."""
 
@@ -62,7 +70,7 @@ class RunCheckpoint(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save if it is time. After an epoch's last batch, the validation comes first."""
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if ends_epoch(trainer):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         steps = data.env_steps - self._saved_env_steps
@@ -90,6 +98,10 @@ class RunCheckpoint(Callback):
         self._save(trainer, checkpoint)
 
     def _save(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        with trainer.lightning_module.clock("saving"):  # type: ignore[operator]
+            self._write(trainer, checkpoint)
+
+    def _write(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.folder.mkdir(parents=True, exist_ok=True)
         for logger in trainer.loggers:

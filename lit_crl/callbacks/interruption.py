@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_crl.callbacks.checkpoint import RunCheckpoint
+from lit_crl.callbacks.checkpoint import RunCheckpoint, ends_epoch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,8 +54,7 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save and stop, if any process was told to."""
-        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self._told(trainer) and not is_last:
+        if self._told(trainer) and not ends_epoch(trainer):
             self.checkpoint.save_within_epoch(trainer)
             self._stop(trainer)
 

@@ -106,17 +106,21 @@ class RecordMetrics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if data.batches_done % every == 0:
-            learner: Any = pl_module
-            losses = learner.losses.pop_means()
-            numbers = distributed.reduce_metrics(losses | data.metrics())
-            # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
-            self._last |= {name: numbers[name] for name in losses}
-            self._last["joint/loss"] = joint_loss(
-                torch.tensor(self._last["dqn/loss"]),
-                torch.tensor(self._last.get("gan/generator_loss", 0.0)),
-                learner.lambda_gan,
-            ).item()
-            self._log(trainer, numbers | self._last)
+            with pl_module.clock("saving"):  # type: ignore[operator]
+                self._log_means(trainer, pl_module)
+
+    def _log_means(self, trainer: Trainer, learner: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        losses = learner.losses.pop_means()
+        numbers = distributed.reduce_metrics(losses | data.metrics())
+        # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
+        self._last |= {name: numbers[name] for name in losses}
+        self._last["joint/loss"] = joint_loss(
+            torch.tensor(self._last["dqn/loss"]),
+            torch.tensor(self._last.get("gan/generator_loss", 0.0)),
+            learner.lambda_gan,
+        ).item()
+        self._log(trainer, numbers | self._last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the evaluation, and keep some generated levels."""

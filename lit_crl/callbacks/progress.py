@@ -53,6 +53,10 @@ class EnvStepProgress(ProgressBar):
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
             f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
+        if pl_module.compile_updates:
+            self.console.print(
+                "Compiling the updates first: up to a minute, or seconds from torch's cache."
+            )
         self._mark = (time.monotonic(), data.env_steps)
         self._bar = Progress(
             TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} env steps"),

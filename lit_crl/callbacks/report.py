@@ -18,7 +18,18 @@ from rich.table import Table
 
 from lit_crl import distributed
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
+from lit_crl.stopwatch import Stopwatch
 
+#: What the time of training goes into; the learner's and the data's stopwatch name these parts.
+PARTS = {
+    "compile": "compiling",
+    "environments": "acting and stepping environments",
+    "replay": "sampling from the replay",
+    "dqn": "DQN phase",
+    "gan": "GAN phase, and choosing levels",
+    "evaluation": "validation",
+    "saving": "metrics and checkpoints",
+}
 #: What the table shows, in this order; what a task lacks is left out.
 ROWS = {
     "target_return_mean": ("mean return, target levels", "{:.2f}"),
@@ -35,6 +46,8 @@ ROWS = {
     "updates": ("DQN updates", "{:,.0f}"),
     "gan_updates": ("GAN updates", "{:,.0f}"),
     "wall_seconds": ("seconds of training", "{:.0f}"),
+    **{f"seconds_{part}": (f"  {label}", "{:.1f}") for part, label in PARTS.items()},
+    "seconds_lightning": ("  Lightning, and the rest", "{:.1f}"),
 }
 
 
@@ -77,6 +90,8 @@ class RunReport(Callback):
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0
         self.played = 0
+        self.seconds: dict[str, float] = {}
+        self._clocks: list[Stopwatch] = []
         self._started: float | None = None
         self._fitted = False
 
@@ -91,16 +106,24 @@ class RunReport(Callback):
             (self.folder / "config.yaml").write_text(self.config)
         self._fitted = True
         self._started = time.monotonic()
+        self._clocks = [pl_module.clock, trainer.datamodule.clock]  # type: ignore[attr-defined, list-item]
+        for clock in self._clocks:
+            clock.seconds.clear()  # of an earlier fit
 
     def _tick(self) -> None:
         if self._started is not None:
             now = time.monotonic()
             self.wall_seconds += now - self._started
             self._started = now
+        for clock in self._clocks:
+            for part, seconds in clock.seconds.items():
+                self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+            clock.seconds.clear()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and add up the levels that all processes played."""
         self._tick()
+        self._clocks = []  # the test that follows is no part of training
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         played = {"generated_played": data.curriculum.counts.played if data.curriculum else 0}
         self.played = int(distributed.reduce_metrics(played)["generated_played"])
@@ -178,6 +201,7 @@ class RunReport(Callback):
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
             "wall_seconds": round(self.wall_seconds, 2),
+            **self._where_time_went(),
             "levels_frontier_rate_best": self.best_frontier if has_gan else None,
             "levels_played": self.played if has_gan else None,
             "git_commit": git_commit(),
@@ -190,6 +214,15 @@ class RunReport(Callback):
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and "wandb" not in path.parts:
                 self.console.print(f"  {path.relative_to(self.folder)}")
+
+    def _where_time_went(self) -> dict[str, float | None]:
+        """Seconds of training by part; None for a part that there was not."""
+        rest = self.wall_seconds - sum(self.seconds.values())
+        seconds: dict[str, float | None] = dict.fromkeys(PARTS)
+        seconds |= {part: round(spent, 2) for part, spent in self.seconds.items()}
+        return {f"seconds_{part}": spent for part, spent in seconds.items()} | {
+            "seconds_lightning": round(rest, 2)
+        }
 
     def _draw(self, trainer: Trainer, data: Any) -> None:
         from lit_crl.evaluation import figures  # drawing is slow to import and comes last
@@ -215,6 +248,7 @@ class RunReport(Callback):
             "wall_seconds": self.wall_seconds,
             "evaluation_env_steps": self.evaluation_env_steps,
             "best_frontier": self.best_frontier,
+            "seconds": dict(self.seconds),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

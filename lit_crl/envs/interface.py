@@ -118,8 +118,8 @@ def in_bounds(levels: Tensor, low: Tensor, high: Tensor) -> Tensor:
     Returns:
         Mask [n].
     """
-    outside = (levels - levels.clamp(low, high)).abs()
-    return (outside <= BOUND_TOLERANCE * (high - low)).all(-1)  # NaN compares false
+    slack = BOUND_TOLERANCE * (high - low)
+    return ((levels >= low - slack) & (levels <= high + slack)).all(-1)  # NaN compares false
 
 
 def check_mask(mask: Any, num_envs: int, device: torch.device) -> Tensor | None:

@@ -1,0 +1,57 @@
+"""Stacks of frames as observations, kept as one frame a row: pure functions.
+
+The *depth* of a row says how many of the rows above it hold earlier frames of its stack. Before
+an episode's first frame that frame is repeated, as Gymnasium's ``FrameStackObservation`` does.
+"""
+
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from lit_crl.checks import ConfigError
+
+#: First vector steps whose observations are compared with what is made of their stored frames: a
+#: wrong number of frames shows as soon as something moves.
+CHECKED = 100
+
+
+def frame_shape(space: Box, stack: int) -> tuple[int, ...]:
+    """Shape of one of the frames that the first axis of an observation holds.
+
+    Raises:
+        ConfigError: If that axis does not hold so many.
+    """
+    if stack == 1:
+        return space.shape
+    if not space.shape or space.shape[0] % stack:
+        raise ConfigError(
+            f"data.frame_stack is {stack}, but observations of shape {space.shape} do not hold "
+            f"{stack} frames along their first axis: give the stack_size of the environment's "
+            "FrameStackObservation, or 1"
+        )
+    return (space.shape[0] // stack, *space.shape[1:])
+
+
+def next_depth(above: Tensor, begins: Tensor, stack: int) -> Tensor:
+    """Depth of rows from that of the rows ``above [m]``; 0 where an episode ``begins [m]``."""
+    return (above + 1).clamp(max=stack - 1).masked_fill(begins, 0)
+
+
+def frames_back(depth: Tensor, stack: int) -> Tensor:
+    """How many rows above a row its frames are, oldest first, ``[...] -> [..., stack]``."""
+    back = torch.arange(stack - 1, -1, -1, device=depth.device)
+    return back.minimum(depth[..., None])
+
+
+def check_rebuilt(given: Tensor, rebuilt: Tensor, stack: int) -> None:
+    """Compare observations with those made of stored frames.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    if not torch.equal(given, rebuilt):
+        raise ConfigError(
+            f"data.frame_stack is {stack}, but observations are not the last {stack} frames, with "
+            "an episode's first frame repeated before it: give the stack_size of the "
+            "environment's FrameStackObservation, or 1"
+        )

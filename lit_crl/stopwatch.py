@@ -1,0 +1,36 @@
+"""Where the wall time of a run goes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Seconds by part of the work; what is timed within another part counts for itself alone.
+
+    On an accelerator, which works behind the program's back, it tells where the program waits.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing timed."""
+        self.seconds: dict[str, float] = {}
+        self._running: list[str] = []
+        self._mark = 0.0
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the block of a ``with`` statement as ``part``."""
+        self._charge()
+        self._running.append(part)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._running.pop()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            part = self._running[-1]
+            self.seconds[part] = self.seconds.get(part, 0.0) + now - self._mark
+        self._mark = now

@@ -1,0 +1,34 @@
+"""What the command line offers, told before the seconds that importing torch takes.
+
+So nothing slow is imported here, nor by ``lit_crl`` itself.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+PROG = "python -m lit_crl"
+DESCRIPTION = "A DQN learns to act; a GAN makes the levels it practises in."
+#: Each subcommand and what it does.
+SUBCOMMANDS = {
+    "fit": "Train the DQN and the GAN, test the policy, and write a report.",
+    "validate": "Play the validation episodes with the policy of a checkpoint.",
+    "test": "Play the test episodes with the policy of a checkpoint.",
+    "predict": "Write levels that the GAN of a checkpoint generates.",
+}
+
+
+def answer_help(args: Sequence[str]) -> None:
+    """Print what there is and exit, if the command line asks for that before a subcommand."""
+    if not args or args[0] not in ("-h", "--help"):
+        return
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description=DESCRIPTION,
+        epilog=f"Every setting of a subcommand: {PROG} fit --help",
+    )
+    subcommands = parser.add_subparsers(title="subcommands", required=True)
+    for name, does in SUBCOMMANDS.items():
+        subcommands.add_parser(name, help=does)
+    parser.print_help()
+    sys.exit()
