@@ -1,0 +1,222 @@
+import io
+import json
+import os
+
+import ceiling
+import numpy as np
+import pytest
+import results
+import run
+import table
+import torch
+import yaml
+from contenders import CONTENDERS
+from protocol import SCHEDULE, Run, greedy_return
+from rich.console import Console
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_crl.dqn import Transitions, dqn_loss
+from lit_crl.exploration import LinearEpsilon
+
+
+def made_up(seconds: float, compiling: float = 0.0, greedy: float | None = 500.0) -> Run:
+    return Run(
+        env_steps=500_000,
+        updates=49_000,
+        seconds=seconds,
+        compile_seconds=compiling,
+        greedy_return=greedy,
+        versions={"fast": "1.0"},
+    )
+
+
+def made_up_results() -> dict:
+    """Ours in 50 s and 25 s + 25 s of compilation, a peer in 200 s that did not learn."""
+    slow = Run(20_000, 1_000, 12.0, 0.0, None, {"slow": "2.0"}, warmup_seconds=2.0)
+    runs = {
+        "ours_eager": [made_up(s) for s in (40.0, 50.0, 60.0)],
+        "ours_compiled": [made_up(25.0, 25.0)] * 3,
+        "sb3_1": [made_up(200.0, greedy=9.5)] * 3,
+        "tianshou_1": [slow] * 3,
+    }
+    origin = {
+        "date": "2001-02-03",
+        "git_commit": "0123456789ab",
+        "machine": {"cpu": "Abacus", "cores": 2, "python": "3.11.0"},
+    }
+    measured = [{"large": 80.0, "layer": 60.0}, {"large": 90.0, "layer": 50.0}]
+    return json.loads(json.dumps(origin | results.summarise(runs, measured)))
+
+
+def test_cartpole_yaml_is_the_schedule_that_the_peers_follow():
+    config = yaml.safe_load(table.RESULTS.with_name("cartpole.yaml").read_text())
+    data, model = config["data"], config["model"]
+    s = SCHEDULE
+    assert (data["env_steps"], data["warmup"]) == (s.env_steps, s.warmup)
+    assert (data["capacity"], data["batch_size"], data["gamma"]) == (s.capacity, s.batch, s.gamma)
+    steps = data["num_envs"] * data["steps_per_batch"]
+    assert steps == s.steps_per_update * data["updates_per_batch"]
+    assert model["target_rate"] == 1.0
+    assert model["target_period"] * s.steps_per_update == s.target_period
+    assert tuple(model["hidden"]) == s.layers[1:-1]
+    assert float(model["q_optimizer"]["init_args"]["lr"]) == s.learning_rate
+    assert (model["double_dqn"], model["td_loss"], data["n_steps"]) == (False, "mse", 1)
+    ours = LinearEpsilon(**data["exploration"]["init_args"])
+    for env_step in (0, 1_000, 250_000, 400_000):
+        assert ours(1, env_step).item() == pytest.approx(s.epsilon(env_step))
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_update_flops_are_those_that_torch_counts(double):
+    def network() -> nn.Module:
+        a, b, c, d = SCHEDULE.layers
+        return nn.Sequential(
+            nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c), nn.ReLU(), nn.Linear(c, d)
+        )
+
+    batch = SCHEDULE.batch
+    obs, next_obs = torch.rand(2, batch, SCHEDULE.layers[0])
+    action, ones = torch.zeros(batch, dtype=torch.long), torch.ones(batch)
+    with FlopCounterMode(display=False) as counter:
+        transitions = Transitions(obs, action, ones, ones, next_obs)
+        dqn_loss(network(), network(), transitions, "mse", double)[0].backward()
+    assert counter.get_total_flops() == ceiling.update_flops(double)
+
+
+def test_matmul_rate_is_measured():
+    assert 0.01 < ceiling.gflops(64, 64, 64) < 10_000
+
+
+def test_rates_with_and_without_compilation():
+    rates = results.rates(made_up(25.0, compiling=25.0))
+    assert rates == (20_000, 10_000, 1_960)
+
+
+def test_a_slice_is_scaled_to_the_schedule_without_its_large_share_of_warmup():
+    part = Run(20_000, 1_000, 12.0, 0.0, None, {}, warmup_seconds=2.0)
+    assert results.rates(part).env_steps == pytest.approx(500_000 / (2 + 490))
+    assert results.rates(part).updates == pytest.approx(49_000 / (2 + 490))
+    unknown = Run(20_000, 1_000, 12.0, 0.0, None, {})
+    assert results.rates(unknown).env_steps == pytest.approx(20_000 / 12)
+
+
+def test_medians_spread_and_ratios():
+    made = made_up_results()
+    ours = made["contenders"]["ours_eager"]
+    assert ours["env_steps_per_second"] == pytest.approx(
+        {"median": 10_000, "min": 500_000 / 60, "max": 12_500}
+    )
+    assert len(ours["runs"]) == 3 and ours["runs"][0]["seconds"] == 40.0
+    assert made["ratios"]["ours_eager"]["sb3_1"] == pytest.approx(4)
+    assert made["ratios"]["ours_eager"]["ours_compiled"] == pytest.approx(0.5)
+    assert made["ratios"]["ours_compiled"]["sb3_1"] == pytest.approx(8)
+    assert made["ratios_with_compile"]["ours_compiled"]["sb3_1"] == pytest.approx(4)
+    assert made["versions"] == {"fast": "1.0", "slow": "2.0"}
+
+
+def test_the_ceiling_is_the_best_measurement_and_shares_are_of_it():
+    made = made_up_results()
+    bound = 90e9 / ceiling.update_flops()
+    assert made["ceiling"]["updates_per_second"]["large"] == pytest.approx(bound)
+    assert made["ceiling"]["env_steps_per_second"]["large"] == pytest.approx(10 * bound)
+    share = made["contenders"]["ours_eager"]["share_of_ceiling"]
+    assert share == pytest.approx(980 / bound)
+
+
+def test_table_for_the_readme():
+    lines = table.markdown(made_up_results()).splitlines()
+    cells = [line.strip("|").split("|") for line in lines[:8]]
+    assert {len(row) for row in cells} == {len(table.COLUMNS)}
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells[2:]}
+    eager = ["10,000", "8,333 – 12,500", "", "980", "11.8%", "", "0.50×", "500 [500]"]
+    assert rows["lit_crl, eager"][:5] == eager[:5]
+    assert rows["lit_crl, eager"][7] == eager[7]
+    assert rows["lit_crl, compiled"][2] == "10,000"
+    assert rows["Stable-Baselines3, 1 env"][5:] == ["4.0×", "8.0×", "10 [10], did not learn"]
+    assert rows["Tianshou, 1 env (slice)"][7] == "–"
+    bound = made_up_results()["ceiling"]["env_steps_per_second"]["large"]
+    assert rows["matrix products alone, 90 GFLOP/s"][0] == f"{bound:,.0f}"
+    assert rows["matrix products alone, 90 GFLOP/s"][4] == "100.0%"
+    assert "first 20,000 env steps" in lines[-1] and "Abacus" in lines[-1]
+    assert "2001-02-03, commit 0123456789ab" in lines[-1]
+
+
+def test_table_for_the_terminal():
+    console = Console(width=200, file=io.StringIO())
+    console.print(table.rich_table(made_up_results()))
+    assert "lit_crl, compiled" in console.file.getvalue()
+    assert "median [worst]" in console.file.getvalue()
+
+
+def test_a_missing_peer_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name == "jax" else object())
+    run.check_installed(["ours_eager"])
+    with pytest.raises(SystemExit, match=r"Not installed: jax\. Run pip install -e '\.\[bench\]'"):
+        run.check_installed(["ours_eager", "jax"])
+
+
+@pytest.mark.parametrize("wrong", [["--peers", "nobody"], ["--runs", "0"], ["--env-steps", "500"]])
+def test_wrong_arguments_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit):
+        run.parse(wrong)
+    assert "error:" in capsys.readouterr().err
+
+
+def test_every_contender_has_its_module():
+    folder = table.RESULTS.parent / "contenders"
+    assert all((folder / f"{one.module}.py").is_file() for one in CONTENDERS.values())
+    assert run.parse([]).peers == list(CONTENDERS)
+
+
+def test_a_contender_may_print_and_its_failure_is_shown(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    (tmp_path / "chatty.py").write_text(
+        "import os, warnings\nwarnings.warn('old', DeprecationWarning)\n"
+        "print('hello')\nprint('{\"threads\":', os.environ['OMP_NUM_THREADS'], '}')"
+    )
+    (tmp_path / "broken.py").write_text("raise ValueError('no such game')")
+    assert run.last_json("chatty") == {"threads": 1}
+    with pytest.raises(SystemExit, match="no such game"):
+        run.last_json("broken")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins processes")
+def test_pinned_to_one_core():
+    before = os.sched_getaffinity(0)
+    try:
+        run.pin(None)
+        assert os.sched_getaffinity(0) == {max(before)}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_results_say_nothing_of_the_host():
+    assert os.uname().nodename not in json.dumps(run.machine())
+
+
+def test_greedy_return_of_whole_runs_only():
+    def left(obs: np.ndarray) -> np.ndarray:
+        return np.zeros(len(obs), int)
+
+    value = greedy_return(left, SCHEDULE.env_steps, seed=0)
+    assert value is not None and 8 <= value <= 11
+    assert greedy_return(left, 50_000, seed=0) is None
+
+
+def test_the_cartpole_in_jax_is_gymnasiums():
+    pytest.importorskip("jax")
+    import gymnasium as gym
+    from contenders.jax_dqn import cartpole
+
+    env = gym.make("CartPole-v1").unwrapped
+    rng = np.random.default_rng(0)
+    states = rng.uniform(-0.3, 0.3, (100, 4))
+    actions = rng.integers(2, size=100)
+    found, fell = cartpole(states.astype(np.float32), actions)
+    for i in range(100):
+        env.reset()
+        env.state = states[i]
+        expected, _, terminated, _, _ = env.step(int(actions[i]))
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+        assert bool(fell[i]) == terminated
