@@ -29,12 +29,11 @@ from lit_crl.callbacks import (
 )
 from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
+from lit_crl.dashboard import wandb_logger
 from lit_crl.datamodule import ReplayDataModule
+from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
 from lit_crl.usage import DESCRIPTION, PROG, SUBCOMMANDS, answer_help
-
-#: Only the first process of a data-parallel run speaks.
-say = rank_zero_only(print)
 
 
 class CreativeCLI(LightningCLI):
@@ -62,6 +61,13 @@ class CreativeCLI(LightningCLI):
             default=1,
             help="CPU threads of one tensor operation; more only pay for large networks.",
         )
+        parser.add_argument(
+            "--seeds",
+            type=int,
+            default=1,
+            help="Runs of fit at once: seed_everything and those after it, in a folder each. "
+            "They share compiled updates (model.compile is on) and batched environments.",
+        )
         parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
@@ -76,13 +82,39 @@ class CreativeCLI(LightningCLI):
             raise ConfigError(f"seed_everything is {seed}: give a whole number from 0 to 2³² − 1")
         super()._set_seed()
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: ``run`` does it, once it is known whether other seeds run beside this one."""
+
+    def run(self) -> None:
+        """Run the subcommand."""
+        super()._run_subcommand(str(self.subcommand))
+
+    def fit_alone(self) -> None:
+        """Seed and train, without the test and report that follow."""
+        super()._set_seed()
+        self.before_fit()
+        self.trainer.fit(**self._prepare_subcommand_kwargs("fit"))
+
+    def _share(self, config: Any) -> None:
+        """Prepare to be one of several seeds."""
+        if config.ckpt_path not in (None, "last"):
+            raise ConfigError(
+                f"seeds is {config.seeds}, but --ckpt_path {config.ckpt_path} is of one of them: "
+                "use --ckpt_path last, which continues every seed"
+            )
+        config.model.compile = True
+        if config.name is not None:
+            config.name = f"{config.name}-seed{config.seed_everything}"
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
-        checks.positive(threads=config.threads)
+        checks.positive(threads=config.threads, seeds=config.seeds)
         run_folder.check_folder_name("experiment", config.experiment)
         if config.name is not None:
             run_folder.check_folder_name("name", config.name)
+        if self.subcommand == "fit" and config.seeds > 1:
+            self._share(config)
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -145,7 +177,9 @@ class CreativeCLI(LightningCLI):
         """Add the run's callbacks and loggers to the Trainer's own."""
         config = self.config[self.subcommand]
         self.csv = MetricsCsv(self.run_folder)
-        text = self._parser(self.subcommand).dump(config, skip_link_targets=True)
+        alone = config.clone()
+        alone.seeds = 1
+        text = self._parser(self.subcommand).dump(alone, skip_link_targets=True)
         self.report = RunReport(self.run_folder, config.experiment, text)
         checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
         self.trainer_defaults["callbacks"] = [
@@ -182,40 +216,6 @@ class CreativeCLI(LightningCLI):
         self.report.summarise(self.trainer, self.model)
 
 
-def wandb_logger(experiment: str, folder: Path) -> WandbLogger:
-    """Weights & Biases with ``env_steps`` as the axis of everything; offline without an account.
-
-    Raises:
-        ConfigError: If ``WANDB_MODE=online`` is set and no key is known.
-    """
-    import wandb  # slow to import, and few runs need it
-
-    mode = os.environ.get("WANDB_MODE")
-    has_key = wandb.login(prompt=False) if mode != "offline" else False
-    if mode == "online" and not has_key:
-        raise ConfigError(
-            "WANDB_MODE is online, but W&B knows no key: run `wandb login`, or unset WANDB_MODE "
-            "to log offline"
-        )
-    offline = mode == "offline" or (mode is None and not has_key)
-    if offline:
-        say("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
-    folder.mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(
-        name=folder.name,
-        group=experiment,
-        project="lit_crl",
-        save_dir=folder,
-        # Lightning's own way of saying offline comes too late after a login: W&B would ask.
-        mode="offline" if offline else None,
-    )
-    # Lightning passes it on as None, and W&B warns of that.
-    logger._wandb_init.pop("anonymous", None)
-    logger.experiment.define_metric("env_steps")
-    logger.experiment.define_metric("*", step_metric="env_steps")
-    return logger
-
-
 def main(args: Sequence[str] | None = None) -> CreativeCLI:
     """Run a subcommand, as the command line does; for notebooks: ``main(["fit", ...])``.
 
@@ -227,6 +227,20 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
     answer_help(given)
+    run = _prepared(given)
+    config = run.config[run.subcommand]
+    if run.subcommand == "fit" and config.seeds > 1:
+        from lit_crl import seeds  # imports the compiler
+
+        first = config.seed_everything
+        others = range(first + 1, first + config.seeds)
+        seeds.fit([run, *(_prepared([*given, f"--seed_everything={seed}"]) for seed in others)])
+    else:
+        run.run()
+    return run
+
+
+def _prepared(args: list[str]) -> CreativeCLI:
     parser = {
         "parser_mode": "omegaconf+",
         "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
@@ -235,7 +249,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     return CreativeCLI(
         CreativeLearner,
         ReplayDataModule,
-        args=given,
+        args=args,
         save_config_callback=None,
         seed_everything_default=0,
         auto_configure_optimizers=False,
@@ -258,5 +272,10 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # main() may be called from a notebook or a test, whose own arguments are not ours.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # Updates are made in float32 on purpose: values of neighbouring actions differ by little.
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available")
+    for name in ("utilities.rank_zero", "accelerators.cuda"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    # torch 2.11 says for every matrix product on a GPU that it leaves it to cuBLAS.
+    logging.getLogger("torch._inductor.select_algorithm").setLevel(logging.ERROR)

@@ -5,8 +5,9 @@ of it. Parameters and the optimizer's own state are changed in place: a checkpoi
 with and without compilation, and so are the numbers, up to rounding.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,53 +18,22 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 
 from lit_crl.checks import ConfigError
+from lit_crl.flat_networks import FlatNetworks
 from lit_crl.gradients import clip_to_norm
 from lit_crl.objectives import LossAndReport
-from lit_crl.phases import Player
+from lit_crl.phases import Player, Turns
 from lit_crl.stopwatch import Stopwatch
 
 #: Updates in one graph, at most: more take long to compile and gain little.
 UNROLL = 5
-
-
-class _Flat:
-    """A network's parameters as one vector, of which they become views.
-
-    So a graph takes, and Adam changes, one tensor instead of dozens. The weights of widening layers
-    are kept transposed: their gradient is then a product that BLAS does four times as fast.
-    """
-
-    def __init__(self, name: str, network: nn.Module) -> None:
-        self.network = network
-        self.parameters = list(network.parameters())
-        self.names = [f"networks.{name}.{key}" for key, _ in network.named_parameters()]
-        self.is_transposed = [p.ndim == 2 and p.shape[1] < p.shape[0] for p in self.parameters]
-        self.vector = self.join([p.detach() for p in self.parameters])
-        for parameter, view in zip(self.parameters, self.split(self.vector), strict=True):
-            parameter.data = view
-
-    def join(self, tensors: list[Tensor]) -> Tensor:
-        """A vector of tensors in the parameters' shapes."""
-        laid_out = zip(tensors, self.is_transposed, strict=True)
-        return torch.cat([(t.t() if turned else t).reshape(-1) for t, turned in laid_out])
-
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """Views of a vector like this one in the parameters' shapes."""
-        parts = torch.split(vector, [p.numel() for p in self.parameters])
-        return [
-            part.view(p.shape[::-1]).t() if turned else part.view(p.shape)
-            for part, p, turned in zip(parts, self.parameters, self.is_transposed, strict=True)
-        ]
-
-    def views(self) -> dict[str, Tensor]:
-        """The parameters by their names."""
-        return dict(zip(self.names, self.split(self.vector), strict=True))
+Kind = TypeVar("Kind")
 
 
 class _Adam:
-    """Adam or AdamW on a flat vector; the optimizer's own state becomes views of its vectors."""
+    """Adam or AdamW on a flat vector; the optimizers' own state becomes views of its vectors."""
 
-    def __init__(self, optimizer: Optimizer, flat: _Flat) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer], flat: FlatNetworks) -> None:
+        optimizer = optimizers[0]
         if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1:
             raise ConfigError(
                 "model.compile knows torch.optim.Adam and AdamW with one group of parameters, but "
@@ -72,23 +42,26 @@ class _Adam:
             )
         self.group = optimizer.param_groups[0]
         self.rate = torch.zeros((), device=flat.vector.device)
-        states = [optimizer.state[p] for p in flat.parameters]
         kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
         self.moments = [torch.zeros_like(flat.vector) for _ in kinds]
-        self.steps = torch.zeros(len(states), device=flat.vector.device)
+        self.steps = torch.zeros(*flat.vector.shape[:-1], len(flat.shapes), device=self.rate.device)
         for kind, moment in zip([*kinds, "step"], [*self.moments, self.steps], strict=True):
-            views = self.steps.unbind() if kind == "step" else flat.split(moment)
-            for state, view in zip(states, views, strict=True):
-                state[kind] = view.copy_(state[kind]) if kind in state else view
+            split = torch.unbind if kind == "step" else flat.split
+            rows = moment.view(len(optimizers), -1)
+            for row, own, parameters in zip(rows, optimizers, flat.parameters, strict=True):
+                for view, parameter in zip(split(row), parameters, strict=True):
+                    state = own.state[parameter]
+                    state[kind] = view.copy_(state[kind]) if kind in state else view
 
-    def tensors(self) -> list[Tensor]:
-        """Everything that a step reads or changes beside the parameters."""
-        return [self.rate, self.steps, *self.moments]
+    def state(self) -> list[Tensor]:
+        """What a step changes beside the parameters."""
+        return [self.steps, *self.moments]
 
     def step(self, vector: Tensor, gradient: Tensor) -> None:
-        """Descend along ``gradient [n]``."""
+        """Descend along a ``gradient`` like ``vector``."""
         beta1, beta2 = self.group["betas"]
-        step = self.steps[0].clone()  # the same for all: they start and step together
+        # One for all parameters of a network, which start and step together; each row has its own.
+        step = (self.steps[0] if vector.ndim == 1 else self.steps[:, :1]).clone()
         adam(
             [vector],
             [gradient],
@@ -123,28 +96,84 @@ class _AtParameters(nn.Module):
 
 
 class _Descent:
-    """One step of Adam down a player's objective, all of which a compiler can trace."""
+    """One step of Adam down a player's objective, all of which a compiler can trace.
 
-    def __init__(self, player: Player, flats: dict[str, _Flat]) -> None:
+    The alike players of several seeds, one each, take it at once.
+    """
+
+    def __init__(self, players: Sequence[Player], flats: dict[str, FlatNetworks]) -> None:
+        player = players[0]
         networks = {name: flat.network for name, flat in flats.items()}
         self.objective = _AtParameters(networks, player.objective)
         self.flat = next(flat for flat in flats.values() if flat.network is player.network)
         self.others = [flat for flat in flats.values() if flat is not self.flat]
         self.norm_name, self.max_norm = player.norm_name, player.max_norm
-        self.adam = _Adam(player.optimizer.optimizer, self.flat)
+        self.adam = _Adam([one.optimizer.optimizer for one in players], self.flat)
 
     def __call__(self, minibatch: list[Tensor | None]) -> dict[str, Tensor]:
-        fixed = {name: view for other in self.others for name, view in other.views().items()}
+        vectors = [flat.vector for flat in (self.flat, *self.others)]
+        given = {index: field for index, field in enumerate(minibatch) if field is not None}
+        gradient_of = self._gradient if vectors[0].ndim == 1 else torch.vmap(self._gradient)
+        gradient, report = gradient_of(vectors, given)
+        self.adam.step(self.flat.vector, gradient)
+        return report
+
+    def _gradient(
+        self, vectors: list[Tensor], given: dict[int, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        own, *others = vectors
+        fixed: dict[str, Tensor] = {}
+        for flat, vector in zip(self.others, others, strict=True):
+            fixed |= flat.views(vector)
+        minibatch = tuple(given.get(index) for index in range(max(given) + 1))
 
         def loss_at(params: dict[str, Tensor]) -> LossAndReport:
-            everything = (params | fixed, tuple(minibatch))
+            everything = (params | fixed, minibatch)
             return cast(LossAndReport, functional_call(self.objective, *everything))
 
-        gradients, report = grad(loss_at, has_aux=True)(self.flat.views())
+        gradients, report = grad(loss_at, has_aux=True)(self.flat.views(own))
         gradient = self.flat.join([gradients[name] for name in self.flat.names])
         norm, gradient = clip_to_norm(gradient, self.max_norm)
-        self.adam.step(self.flat.vector, gradient)
-        return cast(dict[str, Tensor], report) | {self.norm_name: norm}
+        return gradient, cast(dict[str, Tensor], report) | {self.norm_name: norm}
+
+
+def compiled(
+    function: Callable[..., Any], device: torch.device, held: Sequence[Tensor]
+) -> Callable[..., Any]:
+    """One graph of all that ``function`` does, for inputs that keep their shapes.
+
+    On a GPU it is a CUDA graph, whose results last until its next call; the tensors ``held`` by the
+    function stay where they are.
+    """
+    options: dict[str, Any] = {"cpp_wrapper": True}
+    if device.type == "cuda":
+        options = {"triton.cudagraphs": True}
+        for tensor in held:
+            torch._dynamo.mark_static_address(tensor)
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+
+@contextmanager
+def compiling(clock: Stopwatch) -> Iterator[None]:
+    """Around the first call of a compiled graph.
+
+    Raises:
+        ConfigError: If it cannot be compiled.
+    """
+    try:
+        with clock("compile"):
+            yield
+    except (TorchDynamoException, InductorError) as error:
+        cause = str(error).split("\n\n")[0]  # hints for torch's developers follow
+        raise ConfigError(
+            f"model.compile is on, but torch cannot compile the update here ({cause}): install "
+            "a C++ compiler, or set model.compile to false"
+        ) from error
+
+
+def _alike(kinds: Iterable[Sequence[Kind]]) -> Iterator[tuple[Kind, ...]]:
+    """From what each learner has, what all have of each kind."""
+    return zip(*kinds, strict=True)
 
 
 class CompiledPhase:
@@ -154,10 +183,10 @@ class CompiledPhase:
     torch keeps on disk (``TORCHINDUCTOR_CACHE_DIR``).
     """
 
-    def __init__(
-        self, learner: Any, players: Sequence[Player], slow: nn.Module, fast: nn.Module
-    ) -> None:
-        """Let ``players`` take turns; then let ``slow`` follow ``fast``.
+    def __init__(self, learner: Any, *turns: Turns) -> None:
+        """Train the players of a ``CreativeLearner``, or of several with equal settings at once.
+
+        With several, what is given and reported has a dimension of its own for them, after K.
 
         Raises:
             ConfigError: If an optimizer is not Adam or AdamW, or if the Trainer does between
@@ -173,23 +202,22 @@ class CompiledPhase:
                 "model.compile is on, but 16-mixed skips steps that overflow: use "
                 "--trainer.precision bf16-mixed or 32-true, or set model.compile to false"
             )
-        networks = [slow, *(player.network for player in players)]
-        flats = {str(i): _Flat(str(i), network) for i, network in enumerate(networks)}
-        self._descents = [_Descent(player, flats) for player in players]
+        kinds = ([one.slow, *(player.network for player in one.players)] for one in turns)
+        flats = {str(i): FlatNetworks(str(i), alike) for i, alike in enumerate(_alike(kinds))}
+        players = _alike(one.players for one in turns)
+        self._descents = [_Descent(alike, flats) for alike in players]
         self._slow, self._fast = (
             next(flat.vector for flat in flats.values() if flat.network is network)
-            for network in (slow, fast)
+            for network in (turns[0].slow, turns[0].fast)
         )
+        self._state = [flat.vector for flat in flats.values()]
+        self._state += [t for descent in self._descents for t in descent.adam.state()]
+        #: Parameters of the first player's networks.
+        self.flat = self._descents[0].flat
         self._clock: Stopwatch = learner.clock
         self._compiled: set[bool] = set()  # with rates and without are two graphs
-        options: dict[str, Any] = {"cpp_wrapper": True}
-        if learner.device.type == "cuda":
-            options = {"triton.cudagraphs": True}
-            vectors = [flat.vector for flat in flats.values()]
-            states = [t for descent in self._descents for t in descent.adam.tensors()]
-            for tensor in vectors + states:
-                torch._dynamo.mark_static_address(tensor)
-        self._graph = torch.compile(self._updates, fullgraph=True, dynamic=False, options=options)
+        rates = (descent.adam.rate for descent in self._descents)
+        self._graph = compiled(self._updates, learner.device, [*self._state, *rates])
 
     @torch.no_grad()
     def _updates(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:
@@ -215,31 +243,35 @@ class CompiledPhase:
         for descent in self._descents:
             descent.adam.rate.fill_(descent.adam.group["lr"])
         size = next(n for n in range(UNROLL, 0, -1) if len(rates) % n == 0)
-        chunks = [slice(start, start + size) for start in range(0, len(rates), size)]
-        all_rates = torch.tensor(rates, device=self._slow.device)
+        chunks = len(rates) // size
+        stacks = (
+            [None] * chunks if field is None else torch.split(field, size) for field in fields
+        )
+        all_rates = torch.split(torch.tensor(rates, device=self._slow.device), size)
         reports = []
-        for chunk in chunks:
-            taken = [None if field is None else field[chunk] for field in fields]
-            *within, last = rates[chunk]
+        for chunk, *taken in zip(range(chunks), *stacks, strict=True):
+            *within, last = rates[chunk * size : (chunk + 1) * size]
             # Where the slow network only follows now and then, the graph need not look after it.
             report = self._call(all_rates[chunk] if any(within) else None, taken)
             if not any(within) and last > 0:
                 self._slow.lerp_(self._fast, last)
-            # A CUDA graph's results are overwritten by its next call.
-            reports.append({name: value.clone() for name, value in report.items()})
+            reports.append(report)
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
 
+    @contextmanager
+    def without(self, rows: Sequence[int]) -> Iterator[None]:
+        """Leave some of several learners as they are."""
+        before = [tensor[rows].clone() for tensor in self._state]
+        yield
+        for tensor, kept in zip(self._state, before, strict=True):
+            tensor[rows] = kept
+
     def _call(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:
-        if (rates is None) in self._compiled:
-            return self._graph(rates, fields)
-        try:
-            with self._clock("compile"):
-                report = self._graph(rates, fields)
-        except (TorchDynamoException, InductorError) as error:
-            cause = str(error).split("\n\n")[0]  # hints for torch's developers follow
-            raise ConfigError(
-                f"model.compile is on, but torch cannot compile the update here ({cause}): install "
-                "a C++ compiler, or set model.compile to false"
-            ) from error
+        first = (rates is None) not in self._compiled
+        with compiling(self._clock) if first else nullcontext():
+            report: dict[str, Tensor] = self._graph(rates, fields)
         self._compiled.add(rates is None)
-        return report
+        if not self._slow.is_cuda:
+            return report
+        # A CUDA graph's results are overwritten by its next call.
+        return {name: numbers.clone() for name, numbers in report.items()}

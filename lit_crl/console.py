@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from lit_crl import distributed
 from lit_crl.callbacks.interruption import RunStopped
 from lit_crl.checks import ConfigError, RunError
-from lit_crl.cli import main, say
+from lit_crl.cli import main
+from lit_crl.distributed import say
 
 
 def run() -> None:

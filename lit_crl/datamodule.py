@@ -219,6 +219,7 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        self.rollout.play = learner.play_in(self.env, self.clock) or self.rollout.play
         while self.schedule.is_warming_up(self.env_steps):
             self._step(learner.act, learner)
         while not self.schedule.is_spent(self.env_steps):

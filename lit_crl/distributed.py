@@ -9,10 +9,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 #: Metrics that count something, and so add up over the processes; others are averaged.
 COUNTS = ("_episodes", "_solved", "/generated", "_played")
+
+
+#: Print, in the first process alone.
+say = rank_zero_only(print)
 
 
 def is_alone() -> bool:

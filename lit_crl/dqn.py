@@ -34,15 +34,28 @@ def epsilon_ladder(num_envs: int, base: float = 0.4, exponent: float = 7.0) -> T
     return torch.pow(torch.tensor(base), 1 + exponent * position)
 
 
-def epsilon_greedy(q: Tensor, epsilon: Tensor | float, rng: torch.Generator) -> Tensor:
-    """The greedy action, or with probability ε a uniformly random one; ``[N, A] -> [N]``.
+def toss(
+    n: int, num_actions: int, epsilon: Tensor | float, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Which of ``n`` environments explore, and a uniformly random action for each, ``[n]``.
 
-    Every row draws its own coin; ``epsilon`` is a number or one rate a row.
+    Each tosses its own coin; ``epsilon`` is a number or one rate for each.
     """
-    batch, num_actions = q.shape
-    explore = torch.rand(batch, generator=rng, device=q.device) < epsilon
-    random = torch.randint(num_actions, (batch,), generator=rng, device=q.device)
-    return torch.where(explore, random, q.argmax(dim=1))
+    explore = torch.rand(n, generator=rng, device=rng.device) < epsilon
+    return explore, torch.randint(num_actions, (n,), generator=rng, device=rng.device)
+
+
+def greedy_unless(explore: Tensor, random: Tensor, q: Tensor) -> Tensor:
+    """The ``random`` action where that is to ``explore``, else argmax_a Q; ``[..., A] -> [...]``.
+
+    With ``toss`` it is the ε-greedy policy, Sutton & Barto 2018, §2.2.
+    """
+    return torch.where(explore, random, q.argmax(dim=-1))
+
+
+def epsilon_greedy(q: Tensor, epsilon: Tensor | float, rng: torch.Generator) -> Tensor:
+    """The greedy action, or with probability ε a uniformly random one; ``[N, A] -> [N]``."""
+    return greedy_unless(*toss(q.shape[0], q.shape[1], epsilon, rng), q)
 
 
 def q_of(q: Tensor, action: Tensor) -> Tensor:

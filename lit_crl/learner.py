@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,7 +14,7 @@ from lit_crl import checks, dqn, gan
 from lit_crl.batches import Batch, GanBatch
 from lit_crl.checkpoint_files import check_fit, contiguous
 from lit_crl.checks import ConfigError
-from lit_crl.envs import LevelEnv
+from lit_crl.envs import BatchedEnv, LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
@@ -26,9 +26,13 @@ from lit_crl.objectives import (
     GeneratorObjective,
 )
 from lit_crl.optimizers import gan_adam, q_adam
-from lit_crl.phases import EagerPhase, Phase, players_of
+from lit_crl.phases import EagerPhase, Phase, Turns, players_of
+from lit_crl.rollout import Play
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from lit_crl.seeds import Seat
 
 
 class CreativeLearner(LightningModule):
@@ -139,6 +143,8 @@ class CreativeLearner(LightningModule):
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.level_gan = None
+        #: Where seeds that are trained together meet; None for one that is trained alone.
+        self.seat: Seat | None = None
         self.compile_updates = compile
         self.clock = Stopwatch()
         self.updates = self.gan_updates = 0
@@ -184,9 +190,23 @@ class CreativeLearner(LightningModule):
     @torch.no_grad()
     def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
         """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
-        return dqn.epsilon_greedy(
-            self.q_network(obs), epsilon, self.streams("exploration", self.device)
-        )
+        return dqn.greedy_unless(*self.toss(len(obs), epsilon), self.q_network(obs))
+
+    def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Which of ``n`` environments act at random, and how: ``dqn.toss``."""
+        num_actions = self.q_network.advantage.out_features
+        return dqn.toss(n, num_actions, epsilon, self.streams("exploration", self.device))
+
+    def play_in(self, env: LevelEnv, clock: Stopwatch) -> Play | None:
+        """A faster way to act and step than one after the other, if there is one."""
+        if self.seat is not None:
+            return self.seat.play_in(env, clock)
+        if not (self.compile_updates and isinstance(env, BatchedEnv)):
+            return None
+        from lit_crl.compiled_play import CompiledPlay
+
+        play = CompiledPlay([self], [env], cast(Any, self._train_dqn).flat, clock)
+        return lambda act, obs, epsilon: play([obs], [epsilon])[0]
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
@@ -226,16 +246,17 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        kind: Callable[..., Phase] = EagerPhase
-        if self.compile_updates:
+        kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase
+        if self.seat is not None:
+            kind = self.seat.phase
+        elif self.compile_updates:
             with self.clock("compile"):  # importing the compiler takes seconds
                 from lit_crl.compiled import CompiledPhase as kind
         self._players = players_of(self)
         student, *makers = self._players
-        self._train_dqn = kind(self, [student], self.target_network, self.q_network)
-        if (level_gan := self.level_gan) is not None:
-            averaged = (level_gan.generator_ema, level_gan.generator)
-            self._train_gan = kind(self, makers, *averaged)
+        self._train_dqn = kind(self, Turns([student], self.target_network, self.q_network))
+        if (gan := self.level_gan) is not None:
+            self._train_gan = kind(self, Turns(makers, gan.generator_ema, gan.generator))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase, and on batches that bring levels the GAN phase."""
@@ -245,6 +266,8 @@ class CreativeLearner(LightningModule):
             # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
             with self.clock("gan"), torch.autocast(self.device.type, enabled=False):
                 self._gan_phase(batch.gan)
+        elif self.seat is not None and self.level_gan is not None:
+            self._train_gan((), ())  # other seeds may have something for their GANs
         self.losses.check_finite()
 
     def _dqn_phase(self, batch: Batch) -> None:

@@ -80,6 +80,15 @@ def players_of(learner: Any) -> list[Player]:
     return [student, judge, maker]
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Who takes turns in a phase, and who then follows whom."""
+
+    players: Sequence[Player]
+    slow: nn.Module
+    fast: nn.Module
+
+
 class Phase(Protocol):
     """K updates of the players of one phase."""
 
@@ -105,13 +114,11 @@ def listens_to_backward(hooked: LightningModule | Callback) -> bool:
 class EagerPhase:
     """A phase under Lightning's manual optimization, which knows every precision and strategy."""
 
-    def __init__(
-        self, learner: Any, players: Sequence[Player], slow: nn.Module, fast: nn.Module
-    ) -> None:
-        """Let ``players`` take turns; then let ``slow`` follow ``fast``."""
+    def __init__(self, learner: Any, turns: Turns) -> None:
+        """Train the players of a ``CreativeLearner``."""
         self._learner = learner
-        self._players = list(players)
-        self._slow, self._fast = slow, fast
+        self._players = list(turns.players)
+        self._slow, self._fast = turns.slow, turns.fast
         self._scaler = getattr(learner.trainer.precision_plugin, "scaler", None)
         self._is_plain = (
             self._scaler is None

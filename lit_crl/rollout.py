@@ -17,6 +17,10 @@ from lit_crl.seeding import random_stream
 Actor = Callable[[Tensor, Tensor], Tensor]
 #: Gives ``n`` levels ``[n, d]`` and the index of each one's source ``[n]``.
 LevelSource = Callable[[int], tuple[Tensor, Tensor]]
+#: Actions ``[N]``, and what stepping the environments with them gave.
+Played = tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]]
+#: Takes the actor, observations ``[N, ...]`` and ε ``[N]``.
+Play = Callable[[Actor, Tensor, Tensor], Played]
 
 #: Every how many vector steps the states are put into the archive: neighbours in time are alike.
 VISIT_EVERY = 4
@@ -97,6 +101,8 @@ class Rollout:
         self.largest_epsilon = torch.zeros(env.num_envs, device=device)
         self.env_steps = 0
         self.log = EpisodeLog()
+        #: How a step is played; seeds that are trained together play theirs together.
+        self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
 
@@ -105,8 +111,8 @@ class Rollout:
         if len(self._ended):
             self._reset(draw_levels)
         self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
-        action = act(self.obs, epsilon)
-        next_obs, reward, terminated, truncated, info = self.env.step(action)
+        action, step = self.play(act, self.obs, epsilon)
+        next_obs, reward, terminated, truncated, info = step
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
         self.episode_return += reward
         self.obs, self.done = next_obs, terminated | truncated
@@ -116,6 +122,10 @@ class Rollout:
             self._finish(info["success"])
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
+
+    def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:
+        action = act(obs, epsilon)
+        return action, self.env.step(action)
 
     def _visit(self) -> None:
         if self.archive is not None and self.env.tracks_visited:

@@ -1,6 +1,7 @@
 """Ctrl-C, and the signals of schedulers: save first, then stop."""
 
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,12 +19,18 @@ class RunStopped(Exception):
 
     def __init__(self, signum: int, env_steps: int, run: Path) -> None:
         """``signum`` is the signal that was received, ``run`` the run folder."""
-        super().__init__(
-            f"Stopped by {signal.Signals(signum).name} after {env_steps:,} env steps; all is "
-            f"saved. Go on with: python -m lit_crl fit --config {run / 'config.yaml'} --name "
-            f"{run.name} --ckpt_path last"
+        super().__init__(signum, env_steps, run)
+        self.signum, self.env_steps = signum, env_steps
+        self.go_on = (
+            f"python -m lit_crl fit --config {run / 'config.yaml'} --name {run.name} "
+            "--ckpt_path last"
         )
-        self.signum = signum
+
+    def __str__(self) -> str:
+        """What happened, and how to go on."""
+        name = signal.Signals(self.signum).name
+        done = f"Stopped by {name} after {self.env_steps:,} env steps; all is saved."
+        return f"{done} Go on with: {self.go_on}"
 
 
 class StopOnSignal(Callback):
@@ -36,12 +43,14 @@ class StopOnSignal(Callback):
     def __init__(self, checkpoint: RunCheckpoint) -> None:
         """``checkpoint`` saves."""
         self.checkpoint = checkpoint
-        self._received: int | None = None
+        self.received: int | None = None
         self._before: dict[int, Any] = {}
         self._requeue: signal.Signals | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over from Lightning's handlers, which stop in the middle of an update."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals come to the main thread alone
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeue = environment.requeue_signal
@@ -49,7 +58,7 @@ class StopOnSignal(Callback):
             self._before[signum] = signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._received = signum
+        self.received = signum
         signal.signal(signum, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -64,13 +73,16 @@ class StopOnSignal(Callback):
             self._stop(trainer)
 
     def _told(self, trainer: Trainer) -> bool:
-        told = self._received is not None
+        learner: Any = trainer.lightning_module
+        if learner.seat is not None:
+            return bool(learner.seat.told)
+        told = self.received is not None
         if trainer.world_size > 1:
             told = trainer.strategy.reduce_boolean_decision(told, all=False)
         return told
 
     def _stop(self, trainer: Trainer) -> None:
-        signum = self._received or signal.SIGTERM  # another process was told
+        signum = self.received or signal.SIGTERM  # another process was told
         if self._requeue is not None and signum == self._requeue:
             trainer._signal_connector._slurm_sigusr_handler_fn(signum, None)  # type: ignore[arg-type]
             # Lightning would load its own checkpoint ever after, also into the test of a later fit.

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+import lit_crl
 from lit_crl import distributed
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
 from lit_crl.stopwatch import Stopwatch
@@ -66,8 +67,8 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    packages = ("lit_crl", "torch", "lightning", "gymnasium", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), "lit_crl": lit_crl.__version__}
+    return found | {name: version(name) for name in ("torch", "lightning", "gymnasium", "numpy")}
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
@@ -89,6 +90,7 @@ class RunReport(Callback):
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0
+        self.summary: dict[str, Any] = {}
         self.played = 0
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
@@ -97,7 +99,7 @@ class RunReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let only the first process speak."""
-        self.console.quiet = not trainer.is_global_zero
+        self.console.quiet |= not trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; keep the configuration, now that nothing can be wrong with it."""
@@ -200,6 +202,7 @@ class RunReport(Callback):
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
+            "seeds_at_once": len(learner.seat.seats) if learner.seat is not None else 1,
             "wall_seconds": round(self.wall_seconds, 2),
             **self._where_time_went(),
             "levels_frontier_rate_best": self.best_frontier if has_gan else None,
@@ -208,6 +211,7 @@ class RunReport(Callback):
             "versions": versions(),
         }
         write_json(summary, self.folder / "summary.json")
+        self.summary = summary
         self._draw(trainer, data)
         self._print(f"{self.experiment}, arm {data.arm}, seed {data.seed}", summary)
         self.console.print(f"Written to {self.folder}:")

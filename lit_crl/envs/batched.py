@@ -188,12 +188,29 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 f"actions has shape {tuple(actions.shape)}, but one action for each of the "
                 f"{self.num_envs} envs is needed, shape ({self.num_envs},)."
             )
+        return self.take(self.advanced(self.state, self.levels, self.elapsed, actions))
+
+    def advanced(
+        self, state: Tensor, levels: Tensor, elapsed: Tensor, actions: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What one step of any number of envs leads to, without side effects.
+
+        Returns:
+            Next states and clocks, observations, rewards, terminated, truncated, success.
+        """
+        state, reward, terminated = self.dynamics(state, levels, actions)
+        elapsed = elapsed + 1
+        truncated = elapsed >= self.max_episode_steps
+        success = self.success(terminated, truncated)
+        return state, elapsed, self.observe(state, levels), reward, terminated, truncated, success
+
+    def take(
+        self, advanced: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Be where ``advanced`` led the envs; what ``step`` returns."""
         # State is always rebound, never written in place: nothing handed out changes later.
-        self.state, reward, terminated = self.dynamics(self.state, self.levels, actions)
-        self.elapsed = self.elapsed + 1
-        truncated = self.elapsed >= self.max_episode_steps
-        info = {"success": self.success(terminated, truncated)}
-        return self.observe(self.state, self.levels), reward, terminated, truncated, info
+        self.state, self.elapsed, obs, reward, terminated, truncated, success = advanced
+        return obs, reward, terminated, truncated, {"success": success}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of everything needed to continue step for step."""
