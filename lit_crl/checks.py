@@ -69,6 +69,18 @@ def callables(**functions: object) -> None:
             )
 
 
+def model_settings(given: Mapping[str, Any]) -> None:
+    """The arguments of ``CreativeLearner`` make sense."""
+    positive(**{f"model__{key}": given[key] for key in ("target_period", "max_grad_norm")})
+    optimizers = ("q_optimizer", "generator_optimizer", "discriminator_optimizer")
+    callables(**{f"model__{key}": given[key] for key in optimizers})
+    widths(**{f"model__{key}": given[key] for key in ("hidden", "gan_hidden")})
+    rates = ("target_rate", "ema_rate", "final_lr")
+    positive_unit_interval(**{f"model__{key}": given[key] for key in rates})
+    zero_or_more = ("lambda_gan", "r1", "r2", "noise_dim", "level_noise")
+    non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
+
+
 def data_settings(given: Mapping[str, Any]) -> None:
     """The arguments of ``ReplayDataModule`` make sense, alone and together."""
     at_least_one = (

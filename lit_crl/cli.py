@@ -95,17 +95,6 @@ class CreativeCLI(LightningCLI):
         self.before_fit()
         self.trainer.fit(**self._prepare_subcommand_kwargs("fit"))
 
-    def _share(self, config: Any) -> None:
-        """Prepare to be one of several seeds."""
-        if config.ckpt_path not in (None, "last"):
-            raise ConfigError(
-                f"seeds is {config.seeds}, but --ckpt_path {config.ckpt_path} is of one of them: "
-                "use --ckpt_path last, which continues every seed"
-            )
-        config.model.compile = True
-        if config.name is not None:
-            config.name = f"{config.name}-seed{config.seed_everything}"
-
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
@@ -114,7 +103,9 @@ class CreativeCLI(LightningCLI):
         if config.name is not None:
             run_folder.check_folder_name("name", config.name)
         if self.subcommand == "fit" and config.seeds > 1:
-            self._share(config)
+            from lit_crl import seeds  # imports the compiler
+
+            seeds.share(config)
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -230,7 +221,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     run = _prepared(given)
     config = run.config[run.subcommand]
     if run.subcommand == "fit" and config.seeds > 1:
-        from lit_crl import seeds  # imports the compiler
+        from lit_crl import seeds
 
         first = config.seed_everything
         others = range(first + 1, first + config.seeds)
@@ -274,6 +265,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     # Updates are made in float32 on purpose: values of neighbouring actions differ by little.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available")
+    # torch captures an empty graph itself, to set its memory pool up.
+    warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
     for name in ("utilities.rank_zero", "accelerators.cuda"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)

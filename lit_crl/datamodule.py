@@ -136,8 +136,7 @@ class ReplayDataModule(LightningDataModule):
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
         self.generated_levels, self.requested_device, self.seed = generated_levels, device, seed
         self.rank, self.world_size, self.batches_done = 0, 1, 0
-        self.archive: Archive | None = None
-        self.curriculum: Curriculum | None = None
+        self.archive, self.curriculum = cast(Archive | None, None), cast(Curriculum | None, None)
         self.clock = Stopwatch()
 
     @property
@@ -219,7 +218,7 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-        self.rollout.play = learner.play_in(self.env, self.clock) or self.rollout.play
+        self.rollout.play_with(learner, self.clock)
         while self.schedule.is_warming_up(self.env_steps):
             self._step(learner.act, learner)
         while not self.schedule.is_spent(self.env_steps):

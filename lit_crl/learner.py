@@ -14,7 +14,7 @@ from lit_crl import checks, dqn, gan
 from lit_crl.batches import Batch, GanBatch
 from lit_crl.checkpoint_files import check_fit, contiguous
 from lit_crl.checks import ConfigError
-from lit_crl.envs import BatchedEnv, LevelEnv
+from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
@@ -27,7 +27,6 @@ from lit_crl.objectives import (
 )
 from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
-from lit_crl.rollout import Play
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
 
@@ -116,20 +115,7 @@ class CreativeLearner(LightningModule):
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        checks.positive(model__target_period=target_period, model__max_grad_norm=max_grad_norm)
-        checks.callables(
-            model__q_optimizer=q_optimizer,
-            model__generator_optimizer=generator_optimizer,
-            model__discriminator_optimizer=discriminator_optimizer,
-        )
-        checks.widths(model__hidden=hidden, model__gan_hidden=gan_hidden)
-        checks.positive_unit_interval(
-            model__target_rate=target_rate, model__ema_rate=ema_rate, model__final_lr=final_lr
-        )
-        checks.non_negative(
-            model__lambda_gan=lambda_gan, model__r1=r1, model__r2=r2,
-            model__noise_dim=noise_dim, model__level_noise=level_noise,
-        )  # fmt: skip
+        checks.model_settings(locals())
         self.automatic_optimization = False
         self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
@@ -197,17 +183,6 @@ class CreativeLearner(LightningModule):
         num_actions = self.q_network.advantage.out_features
         return dqn.toss(n, num_actions, epsilon, self.streams("exploration", self.device))
 
-    def play_in(self, env: LevelEnv, clock: Stopwatch) -> Play | None:
-        """A faster way to act and step than one after the other, if there is one."""
-        if self.seat is not None:
-            return self.seat.play_in(env, clock)
-        if not (self.compile_updates and isinstance(env, BatchedEnv)):
-            return None
-        from lit_crl.compiled_play import CompiledPlay
-
-        play = CompiledPlay([self], [env], cast(Any, self._train_dqn).flat, clock)
-        return lambda act, obs, epsilon: play([obs], [epsilon])[0]
-
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
         """Q of the target network ``[N, A]``: smoother than the online one, so it is judged."""
@@ -254,7 +229,7 @@ class CreativeLearner(LightningModule):
                 from lit_crl.compiled import CompiledPhase as kind
         self._players = players_of(self)
         student, *makers = self._players
-        self._train_dqn = kind(self, Turns([student], self.target_network, self.q_network))
+        self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network))
         if (gan := self.level_gan) is not None:
             self._train_gan = kind(self, Turns(makers, gan.generator_ema, gan.generator))
 
@@ -277,7 +252,7 @@ class CreativeLearner(LightningModule):
         self.updates += len(batch.dqn.obs)
         is_due = [number % self.target_period == 0 for number in range(first, self.updates + 1)]
         fields = (batch.weight, *batch.dqn)
-        report = self._train_dqn([self.target_rate * due for due in is_due], fields)
+        report = self.train_dqn([self.target_rate * due for due in is_due], fields)
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from lit_crl.archive import Archive
 from lit_crl.curriculum import SOURCES
+from lit_crl.envs import BatchedEnv
 from lit_crl.replay import ReplayBuffer
 from lit_crl.seeding import random_stream
+from lit_crl.stopwatch import Stopwatch
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
 Actor = Callable[[Tensor, Tensor], Tensor]
@@ -122,6 +124,18 @@ class Rollout:
             self._finish(info["success"])
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
+
+    def play_with(self, learner: Any, clock: Stopwatch) -> None:
+        """Act and step in one batch with other seeds, or as one graph, if the learner can."""
+        if learner.seat is not None:
+            self.play = learner.seat.play_in(self.env, clock)
+        elif learner.compile_updates and isinstance(self.env, BatchedEnv):
+            from lit_crl.compiled_play import CompiledPlay  # imports the compiler
+
+            play = CompiledPlay([learner], [self.env], learner.train_dqn.flat, clock)
+            self.play = lambda act, obs, epsilon: play([obs], [epsilon])[0]
+        else:
+            self.play = self._play
 
     def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:
         action = act(obs, epsilon)

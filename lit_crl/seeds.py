@@ -113,33 +113,39 @@ class Seat(Callback):
         return lambda act, obs, epsilon: self.meeting(self.number, (obs, epsilon), play_all)
 
 
-def check(runs: Sequence[Any]) -> None:
-    """See that seeds can be trained together.
+def share(config: Any) -> None:
+    """Change the settings of a run into those of one of several seeds.
 
     Raises:
-        ConfigError: If what they use exists only once in a process.
+        ConfigError: If what they use exists only once.
     """
-    first = runs[0]
-    if first.trainer.world_size > 1:
+    if config.ckpt_path not in (None, "last"):
         raise ConfigError(
-            f"seeds is {len(runs)}, but the Trainer spreads each over several processes: use "
-            "--trainer.devices 1"
+            f"seeds is {config.seeds}, but --ckpt_path {config.ckpt_path} is of one of them: "
+            "use --ckpt_path last, which continues every seed"
         )
-    if len(first.trainer.loggers) > 1:
+    if config.logger == "wandb":
         raise ConfigError(
-            f"seeds is {len(runs)}, but W&B logs one run of a process: use --logger csv, or start "
-            "one process for each seed"
+            f"seeds is {config.seeds}, but W&B logs one run of a process: use --logger csv, or "
+            "start one process for each seed"
         )
+    config.model.compile = True
+    if config.name is not None:
+        config.name = f"{config.name}-seed{config.seed_everything}"
 
 
 def fit(runs: Sequence[Any]) -> None:
     """Train the prepared runs of ``CreativeCLI`` at once, then test and report each.
 
     Raises:
-        ConfigError: If they cannot be trained together.
+        ConfigError: If each needs several processes.
         Exception: What went wrong in the first one that failed.
     """
-    check(runs)
+    if runs[0].trainer.world_size > 1:
+        raise ConfigError(
+            f"seeds is {len(runs)}, but the Trainer spreads each over several processes: use "
+            "--trainer.devices 1"
+        )
     meeting, seats = Meeting(len(runs)), list[Seat]()
     for number, run in enumerate(runs):
         run.trainer.callbacks.insert(0, Seat(number, meeting, seats))
@@ -171,16 +177,12 @@ def fit(runs: Sequence[Any]) -> None:
     for thread in threads:
         thread.join()
     if failed:
-        raise _told_of_all(failed[0], runs)
+        if isinstance(failed[0], RunStopped):
+            failed[0].go_on = "the same command and --ckpt_path last, which continues every seed"
+        raise failed[0]
     for run in runs:
         run.after_fit()
     report(runs)
-
-
-def _told_of_all(error: BaseException, runs: Sequence[Any]) -> BaseException:
-    if isinstance(error, RunStopped):
-        error.go_on = "the same command and --ckpt_path last, which continues every seed"
-    return error
 
 
 def report(runs: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """Tiny runs that the tests share: a car with short episodes, a run of seconds, bitwise equality."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,3 +178,15 @@ def _difference(first: Any, second: Any, path: str) -> str | None:
 def difference() -> Callable[[Any, Any], str | None]:
     """Where two nested states first differ in a single bit, or None."""
     return lambda first, second: _difference(first, second, "")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is traced as a whole graph and run one operation at a time: quicker."""
+    compile = torch.compile
+
+    @functools.wraps(compile)
+    def trace(function: Any, *, options: Any, **settings: Any) -> Any:
+        return compile(function, backend="aot_eager", **settings)
+
+    monkeypatch.setattr(torch, "compile", trace)

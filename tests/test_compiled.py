@@ -33,17 +33,6 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile = torch.compile
-
-    @functools.wraps(compile)
-    def trace(function: Any, *, options: Any, **settings: Any) -> Any:
-        return compile(function, backend="aot_eager", **settings)
-
-    monkeypatch.setattr(torch, "compile", trace)
-
-
 def weights_and_state(learner: Any, trainer: Any) -> dict[str, Tensor]:
     state = dict(learner.state_dict())
     for number, optimizer in enumerate(trainer.optimizers):
@@ -205,8 +194,8 @@ def test_what_cannot_be_compiled_is_told_in_a_sentence(
     train_on: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(ConfigError, match=r"model\.compile is on, but .*compiler"):
+    refused = pytest.raises(ConfigError, match=r"model\.compile is on, but .*compiler")
+    with torch.compiler.config.patch(force_disable_caches=True), refused:
         train_on(make(compile=True, q_optimizer=adam(1e-3)), [dqn_only()], ENV)
 
 

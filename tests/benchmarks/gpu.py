@@ -6,6 +6,7 @@ Environments, replay and networks live on the device. For each vector step there
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -100,11 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=FOLDER / "gpu.json")
     parser.add_argument("--batches", type=int, default=400, help="of a run; 16 to a GAN phase")
+    parser.add_argument("--num-envs", type=int, nargs="*", default=(64, 1_024, 16_384))
+    parser.add_argument("--modes", nargs="*", default=("eager", "compiled"))
+    parser.add_argument("--seeds", type=int, nargs="*", default=(1, 10), help="trained at once")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device.")
     results: dict[str, Any] = {
-        "command": "python tests/benchmarks/gpu.py " + " ".join(sys.argv[1:]),
         "gpu": torch.cuda.get_device_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -112,15 +115,18 @@ def main() -> None:
         "cuda": torch.version.cuda,
         "runs": [],
     }
-    settings = [
-        (num_envs, mode, 1) for num_envs in (64, 1_024, 16_384) for mode in ("eager", "compiled")
-    ]
-    settings[4:4] = [(1_024, "compiled", 10)]
-    for num_envs, mode, seeds in settings:
-        batches = args.batches // 4 if mode == "eager" else args.batches
-        found = measured(num_envs, mode, seeds, batches)
-        results["runs"].append({"num_envs": num_envs, "mode": mode, "seeds": seeds, **found})
-        print(json.dumps(results["runs"][-1]), flush=True)
+    if args.results.exists():
+        results["runs"] = json.loads(args.results.read_text())["runs"]
+    for setting in itertools.product(args.num_envs, args.modes, args.seeds):
+        num_envs, mode, seeds = setting
+        if seeds > 1 and mode == "eager":
+            continue
+        found = {"num_envs": num_envs, "mode": mode, "seeds": seeds, "batches": args.batches}
+        found |= measured(num_envs, mode, seeds, args.batches)
+        print(json.dumps(found), flush=True)
+        names = ("num_envs", "mode", "seeds")
+        others = [run for run in results["runs"] if tuple(run[n] for n in names) != setting]
+        results["runs"] = [*others, found]
         args.results.write_text(json.dumps(results, indent=2) + "\n")
 
 
