@@ -99,11 +99,12 @@ class CreativeLearner(LightningModule):
             r1: Weight of the gradient penalty on real levels.
             r2: Weight of the gradient penalty on generated levels.
             gan_hidden: Width of each hidden layer of generator and discriminator.
-            noise_dim: Length of the generator's noise z; 0: max(8, twice the level's length).
+            noise_dim: Length of the generator's noise z; 0: max(8, twice the level's), 32 for maps.
             ema_rate: Share of the generator's weights that goes into its moving average, which
                 makes the levels that are played, at each update.
             level_noise: Standard deviation of the noise added to levels that are played, as a
-                share of the level space; a generator alone never leaves its data.
+                share of the level space (of maps: share of tiles that change); a generator
+                alone never leaves its data.
             q_optimizer: Optimizer of the Q-network.
             generator_optimizer: Optimizer of the generator.
             discriminator_optimizer: Optimizer of the discriminator and its success head.
@@ -119,6 +120,7 @@ class CreativeLearner(LightningModule):
         self.automatic_optimization = False
         self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
+        self.compile_updates = compile
         self.double_dqn, self.td_loss = double_dqn, td_loss
         self.target_rate, self.target_period = target_rate, target_period
         self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
@@ -131,7 +133,6 @@ class CreativeLearner(LightningModule):
         self.level_gan = None
         #: Where seeds that are trained together meet; None for one that is trained alone.
         self.seat: Seat | None = None
-        self.compile_updates = compile
         self.clock = Stopwatch()
         self.updates = self.gan_updates = 0
         self.losses = LossSums()
@@ -148,7 +149,8 @@ class CreativeLearner(LightningModule):
             self.q_network, self.target_network, self.td_loss, self.double_dqn
         )
         if env.level_space is not None:
-            level_gan = LevelGan(env.level_space, self.noise_dim, self.gan_hidden)
+            shape = getattr(env, "level_shape", None)
+            level_gan = LevelGan(env.level_space, shape, self.noise_dim, self.gan_hidden)
             self.level_gan = level_gan
             self.discriminator_objective = DiscriminatorObjective(
                 level_gan, self.gan_loss, self.r1, self.r2

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from lit_crl import gan
 from lit_crl.batches import GanBatch
+from lit_crl.grid_networks import GridDiscriminator, GridGenerator, edited
 from lit_crl.levels import UnitBox
-from lit_crl.networks import discriminator_for, generator_for
+from lit_crl.networks import VectorDiscriminator, VectorGenerator
 
 
 class LevelGan(nn.Module):
@@ -18,13 +19,35 @@ class LevelGan(nn.Module):
     Levels come and go in the environment's units; the networks see them in the cube [−1, 1]ᵈ.
     """
 
-    def __init__(self, level_space: Box, noise_dim: int, hidden: tuple[int, ...]) -> None:
-        """Make the networks that fit ``level_space``; ``noise_dim`` 0 means max(8, 2·d)."""
+    generator: VectorGenerator | GridGenerator
+    discriminator: VectorDiscriminator | GridDiscriminator
+
+    def __init__(
+        self,
+        level_space: Box,
+        level_shape: tuple[int, int, int] | None,
+        noise_dim: int,
+        hidden: tuple[int, ...],
+    ) -> None:
+        """Make the networks that fit levels.
+
+        Args:
+            level_space: The levels' bounds.
+            level_shape: Of levels that are maps of tiles; None for vectors.
+            noise_dim: Length of z; 0: 32 for maps, and max(8, 2·d) for vectors.
+            hidden: Width of each hidden layer; maps have convolutions in place of all but the last.
+        """
         super().__init__()
         self.box = UnitBox.of(level_space)
-        self.generator = generator_for(self.box, noise_dim, hidden)
+        self.level_shape = level_shape
+        if level_shape is None:
+            dim = self.box.dim
+            self.generator = VectorGenerator(dim, noise_dim or max(8, 2 * dim), hidden)
+            self.discriminator = VectorDiscriminator(dim, hidden)
+        else:
+            self.generator = GridGenerator(level_shape, noise_dim or 32)
+            self.discriminator = GridDiscriminator(level_shape, hidden)
         self.generator_ema = copy.deepcopy(self.generator).requires_grad_(False)
-        self.discriminator = discriminator_for(self.box, hidden)
 
     def draw_noise(self, n: int, rng: torch.Generator) -> Tensor:
         """Noise z for ``n`` levels, ``[n, noise_dim]``."""
@@ -37,8 +60,14 @@ class LevelGan(nn.Module):
 
     @torch.no_grad()
     def explore(self, n: int, level_noise: float, rng: torch.Generator) -> Tensor:
-        """``n`` generated levels, blurred by ``level_noise`` times the level space, ``[n, d]``."""
+        """``n`` generated levels, blurred by ``level_noise`` times the level space, ``[n, d]``.
+
+        Of maps, that share of the tiles is changed.
+        """
         unit = self.generator_ema(self.draw_noise(n, rng))
+        if self.level_shape is not None:
+            maps = (unit.view(-1, *self.level_shape) + 1) / 2
+            return edited(maps, level_noise, rng).flatten(1)
         noise = torch.randn(unit.shape, generator=rng, device=rng.device)
         # The unit cube is 2 wide.
         return self.box.from_unit(unit + 2 * level_noise * noise)

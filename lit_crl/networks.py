@@ -1,8 +1,4 @@
-"""The networks: torsos for vectors and images, the Q-head, and the GAN for vector levels.
-
-A network for grid-shaped levels belongs here too, beside the vector ones, and is chosen in
-``generator_for`` and ``discriminator_for``.
-"""
+"""The networks: torsos for vectors and images, the Q-head, and the GAN for vector levels."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +11,6 @@ from torch import Tensor, nn
 
 from lit_crl.checks import ConfigError
 from lit_crl.dqn import dueling
-from lit_crl.levels import UnitBox
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
 _LARGEST_MEANINGFUL_BOUND = 1e3
@@ -55,15 +50,16 @@ class FlattenObservation(nn.Module):
 class ScaleImage(nn.Module):
     """Turn an image of bytes, channels first or last, into ``[B, C, H, W]`` floats in [0, 1]."""
 
-    def __init__(self, channels_last: bool) -> None:
+    def __init__(self, space: Box, channels_last: bool) -> None:
         """``channels_last`` says that observations come as ``[B, H, W, C]``."""
         super().__init__()
         self.channels_last = channels_last
+        self.brightest = float(space.high.max())
 
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, H, W, C]`` or ``[B, C, H, W]`` bytes to ``[B, C, H, W]`` floats."""
         image = obs.movedim(-1, 1) if self.channels_last else obs
-        return image.float() / 255
+        return image.float() / self.brightest
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
@@ -105,7 +101,7 @@ def image_torso(space: Box, hidden: Sequence[int], layer_norm: bool) -> tuple[nn
             "pixels, or float observations, which get an MLP"
         )
     spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
-    layers: list[nn.Module] = [ScaleImage(channels_last)]
+    layers: list[nn.Module] = [ScaleImage(space, channels_last)]
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
         channels = filters
@@ -201,13 +197,3 @@ class VectorDiscriminator(nn.Module):
     def success_logit(self, level: Tensor) -> Tensor:
         """Logits ``[B]`` of p̂, the probability that the present policy solves the level."""
         return cast(Tensor, self.success_head(level)).squeeze(-1)
-
-
-def generator_for(level_box: UnitBox, noise_dim: int, hidden: Sequence[int]) -> VectorGenerator:
-    """The generator that fits a level space; ``noise_dim`` 0 means max(8, 2·d)."""
-    return VectorGenerator(level_box.dim, noise_dim or max(8, 2 * level_box.dim), hidden)
-
-
-def discriminator_for(level_box: UnitBox, hidden: Sequence[int]) -> VectorDiscriminator:
-    """The discriminator that fits a level space."""
-    return VectorDiscriminator(level_box.dim, hidden)

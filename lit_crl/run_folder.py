@@ -108,13 +108,13 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: If it cannot.
     """
-    existed = folder.is_dir()
+    new = [path for path in (folder, *folder.parents) if not path.is_dir()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if not existed:
-            folder.rmdir()
+        for path in new:
+            path.rmdir()
     except OSError as error:
         raise ConfigError(
             f"cannot write to the run folder {folder} ({os.strerror(error.errno or 0)}): choose "

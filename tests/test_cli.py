@@ -89,6 +89,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "cartpole",
         "gymnasium",
         "literal",
+        "maze",
         "mountain_car",
         "plain_dqn",
         "point_mass",

@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lit_crl.envs import CartPole, MountainCar, PointMass
+from lit_crl.envs import CartPole, Maze, MountainCar, PointMass
 from lit_crl.evaluation import figures
 
 ROWS: list[dict[str, Any]] = [
@@ -124,6 +124,26 @@ def test_generated_levels_are_shown_at_evenly_spread_moments(
         assert np.allclose(points.get_array(), given[moment]["p_hat"].numpy())
         assert points.get_clim() == (0, 1)  # one scale for all panels
         assert axes.get_title() == f"{1_000 * (moment + 1):,} env steps"
+
+
+def test_a_gallery_shows_levels_from_hard_to_easy() -> None:
+    env = Maze(1, size=5)
+    rng = torch.Generator().manual_seed(0)
+    given = [
+        {"env_steps": 100 * step, "levels": env.reference_levels(30, rng),
+         "p_hat": torch.rand(30, generator=rng)}
+        for step in (1, 2, 3)
+    ]  # fmt: skip
+    shown = panels(figures.level_gallery(given, env, moments=2, each=4))
+    assert len(shown) == 8
+    for row, snapshot in zip((shown[:4], shown[4:]), (given[0], given[2]), strict=True):
+        ranked = sorted(range(30), key=lambda level: float(snapshot["p_hat"][level]))
+        assert row[0].get_ylabel().startswith(f"{snapshot['env_steps']:,}")
+        for axes, level in zip(row, [ranked[i] for i in (0, 10, 19, 29)], strict=True):
+            (image,) = axes.images
+            expected = env.render_levels(snapshot["levels"][level][None])[0]
+            assert np.array_equal(image.get_array(), expected)
+            assert axes.get_title() == f"p̂ = {float(snapshot['p_hat'][level]):.2f}"
 
 
 @pytest.mark.parametrize("env", [MountainCar(1), CartPole(1), PointMass(1, dim=1), PointMass(1)])

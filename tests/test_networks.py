@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_crl.checks import ConfigError
-from lit_crl.envs import CartPole
-from lit_crl.levels import UnitBox
+from lit_crl.envs import CartPole, MountainCar
+from lit_crl.level_gan import LevelGan
 from lit_crl.networks import (
     QNetwork,
     VectorDiscriminator,
     VectorGenerator,
-    discriminator_for,
-    generator_for,
 )
 
 VECTOR = Box(np.array([-2.0, 1.0], np.float32), np.array([4.0, 2.0], np.float32))
@@ -192,15 +190,15 @@ def test_a_generated_level_depends_on_its_own_noise_alone() -> None:
 
 
 def test_generator_and_discriminator_fit_the_level_space() -> None:
-    box = UnitBox.of(CartPole(1).level_space)
-    generator = generator_for(box, 0, (8,))
-    assert generator.noise_dim == 2 * box.dim == 18
-    assert generator_for(UnitBox(torch.zeros(2), torch.ones(2)), 0, (8,)).noise_dim == 8
-    assert generator_for(box, 5, (8,)).noise_dim == 5
-    levels = generator(torch.randn(4, 18, generator=rng()))
-    discriminator = discriminator_for(box, (8,))
-    assert levels.shape == (4, box.dim)
-    assert discriminator(levels).shape == discriminator.success_logit(levels).shape == (4,)
+    space = CartPole(1).level_space
+    level_gan = LevelGan(space, None, 0, (8,))
+    assert level_gan.generator.noise_dim == 2 * 9
+    assert LevelGan(MountainCar(1).level_space, None, 0, (8,)).generator.noise_dim == 8
+    assert LevelGan(space, None, 5, (8,)).generator.noise_dim == 5
+    levels = level_gan.generator(torch.randn(4, 18, generator=rng()))
+    judge = level_gan.discriminator
+    assert levels.shape == (4, 9)
+    assert judge(levels).shape == judge.success_logit(levels).shape == (4,)
 
 
 def test_the_discriminators_two_judgements_share_no_weight() -> None:

@@ -237,7 +237,9 @@ class RunReport(Callback):
         figures.save(figures.learning_curve(rows, title), folder / "learning_curve.png")
         recorder = next(c for c in trainer.callbacks if isinstance(c, RecordMetrics))  # type: ignore[attr-defined]
         if recorder.snapshots:
-            figure = figures.generated_levels(recorder.snapshots, data.env)
+            pictures = hasattr(data.env, "render_levels")
+            draw = figures.level_gallery if pictures else figures.generated_levels
+            figure = draw(recorder.snapshots, data.env)
             figures.save(figure, folder / "generated_levels.png")
             steps, levels, p_hat = (
                 np.stack([np.asarray(snapshot[key]) for snapshot in recorder.snapshots])

@@ -5,6 +5,7 @@ from lit_crl.envs.batched import BatchedEnv
 from lit_crl.envs.cartpole import CartPole
 from lit_crl.envs.gymnasium import GymnasiumEnv
 from lit_crl.envs.interface import LevelEnv
+from lit_crl.envs.maze import Maze
 from lit_crl.envs.mountain_car import MountainCar
 from lit_crl.envs.point_mass import PointMass
 
@@ -14,6 +15,7 @@ __all__ = [
     "CartPole",
     "GymnasiumEnv",
     "LevelEnv",
+    "Maze",
     "MountainCar",
     "PointMass",
 ]

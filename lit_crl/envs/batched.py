@@ -45,6 +45,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     level_space: Box
     level_names: tuple[str, ...]
     level_plane: tuple[int, int] = (0, 1)
+    level_shape: tuple[int, int, int] | None = None
     max_episode_steps: int
     gymnasium_id: str | None = None
     tracks_visited: bool = True

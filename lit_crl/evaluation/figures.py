@@ -108,6 +108,36 @@ def generated_levels(
     return figure
 
 
+def level_gallery(
+    snapshots: Sequence[Mapping[str, Any]], env: Any, moments: int = 5, each: int = 8
+) -> Figure:
+    """Pictures of generated levels at several moments of training, from hard to easy.
+
+    Args:
+        snapshots: ``env_steps``, ``levels [n, d]`` and ``p_hat [n]`` of each moment.
+        env: The environment, whose ``render_levels`` makes the pictures.
+        moments: How many moments to show at most, a row each.
+        each: How many levels of each, evenly spread over the ranking by p̂.
+    """
+    chosen = np.unique(np.linspace(0, len(snapshots) - 1, moments).round().astype(int))
+    figure, grid = plt.subplots(
+        len(chosen), each, figsize=(1.15 * each + 0.6, 1.45 * len(chosen) + 0.5),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for row, index in zip(grid, chosen, strict=True):
+        levels, p_hat = snapshots[index]["levels"], snapshots[index]["p_hat"]
+        ranked = p_hat.argsort()[np.linspace(0, len(p_hat) - 1, each).round().astype(int)]
+        for axes, image, p in zip(
+            row, env.render_levels(levels[ranked]), p_hat[ranked], strict=True
+        ):
+            axes.imshow(image, interpolation="nearest")
+            axes.set_title(f"p̂ = {float(p):.2f}", fontsize=8)
+            axes.set(xticks=[], yticks=[])
+        row[0].set_ylabel(f"{snapshots[index]['env_steps']:,}\nenv steps", fontsize=8)
+    figure.suptitle("Levels that the GAN generates, from hard to easy: start blue, goal orange")
+    return figure
+
+
 def _draw_task(axes: Axes, env: LevelEnv) -> None:
     """The task's own picture, or the bounds of its level space if it has none."""
     draw = getattr(env, "draw_level_plane", None)

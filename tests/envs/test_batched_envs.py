@@ -11,10 +11,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_crl.envs import Acrobot, BatchedEnv, CartPole, LevelEnv, MountainCar, PointMass
+from lit_crl.envs import Acrobot, BatchedEnv, CartPole, LevelEnv, Maze, MountainCar, PointMass
 
 Make = Callable[..., BatchedEnv]
-ALL: list[Make] = [MountainCar, CartPole, Acrobot, PointMass]
+ALL: list[Make] = [MountainCar, CartPole, Acrobot, PointMass, Maze]
 PHYSICAL: list[Make] = [MountainCar, CartPole, Acrobot]
 
 
@@ -42,7 +42,8 @@ def test_interface(make: Make) -> None:
     assert info == {} and env.observation_space.contains(obs.numpy())
     obs, reward, terminated, truncated, info = env.step(random_actions(env, 1)[0])
     assert env.observation_space.contains(obs.numpy())
-    assert (obs.dtype, reward.dtype) == (torch.float32, torch.float32)
+    kind = torch.uint8 if make is Maze else torch.float32
+    assert (obs.dtype, reward.dtype) == (kind, torch.float32)
     assert {terminated.dtype, truncated.dtype, info["success"].dtype} == {torch.bool}
     assert reward.shape == terminated.shape == truncated.shape == info["success"].shape == (3,)
 

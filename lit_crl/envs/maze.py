@@ -1,0 +1,191 @@
+"""Mazes: find the goal among walls, seen from above with the agent in the middle.
+
+The task of the public benchmark for unsupervised environment design (Dennis et al. 2020, PAIRED,
+arXiv:2012.02096; Jiang et al. 2021, PLR⊥), on grids of any size, with moves in four directions and
+the whole maze in view, so that a policy needs no memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_crl.envs import maze_layouts
+from lit_crl.envs.batched import BatchedEnv
+from lit_crl.envs.maze_layouts import GOAL, MOVES, START, WALL
+
+Target = Literal["random", "long", "perfect"]
+DRAW = {
+    "random": maze_layouts.solvable_layouts,
+    "long": maze_layouts.long_layouts,
+    "perfect": maze_layouts.perfect_layouts,
+}
+#: Held-out mazes of each random kind.
+HELD_OUT = 128
+
+
+def views(maps: Tensor, position: Tensor) -> Tensor:
+    """What agents in the middle of their view see, ``[n, C, 2s − 1, 2s − 1]``.
+
+    Args:
+        maps: Maps ``[n, C, s, s]``, of which the first is 1 outside the grid.
+        position: Row and column of each agent, ``[n, 2]``.
+    """
+    size = maps.shape[-1]
+    margin = size - 1
+    padded = F.pad(maps[:, 1:], (margin,) * 4)
+    walls = F.pad(maps[:, :1], (margin,) * 4, value=1.0)
+    reach = torch.arange(2 * size - 1, device=maps.device)
+    row, column = (position[:, axis, None] + reach for axis in (0, 1))
+    each = torch.arange(len(maps), device=maps.device)
+    seen = torch.cat([walls, padded], dim=1)[
+        each[:, None, None], :, row[:, :, None], column[:, None]
+    ]
+    return seen.movedim(-1, 1)
+
+
+class Maze(BatchedEnv):
+    """Walk to the goal; reward 1 on arrival, 0 else; 2·size² steps.
+
+    Level: three maps of size × size numbers in [0, 1], one after the other: walls, the start and
+    the goal; above 0.5 a cell is a wall, and the largest number marks start and goal. Actions:
+    right, down, left, up; walls and the border stop a move. Observation: walls and goal around the
+    agent as bytes [2, 2·size − 1, 2·size − 1]. Valid: start and goal are marked in one free cell
+    each, and a path joins them. Reference: solvable mazes with 0 to 36 % of walls.
+    """
+
+    single_action_space = Discrete(4)
+    level_plane = (0, 1)
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        *,
+        size: int = 7,
+        target: Target = "random",
+        max_episode_steps: int = 0,
+    ) -> None:
+        """Build the environments.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            size: Rows and columns of the grid, without a border.
+            target: Target levels: ``random`` solvable mazes, the tenth of these with the ``long``
+                ways, or ``perfect`` mazes (depth-first search).
+            max_episode_steps: Steps until an episode is cut off; 0: 2·size².
+
+        Raises:
+            ValueError: If ``size`` is below 3 or ``target`` is unknown.
+        """
+        if size < 3:
+            raise ValueError(f"size is {size}, but must be at least 3.")
+        if target not in DRAW:
+            raise ValueError(f"target is {target!r}; use one of {', '.join(DRAW)}.")
+        self.size, self.target = size, target
+        self.max_episode_steps = max_episode_steps or 2 * size * size
+        view = 2 * size - 1
+        self.single_observation_space = Box(0, 1, (2, view, view), np.uint8)
+        self.level_space = Box(0.0, 1.0, (3 * size * size,), np.float32)
+        self.level_shape = (3, size, size)
+        self.level_names = tuple(
+            f"{kind} ({row}, {column})"
+            for kind in ("wall", "start", "goal")
+            for row in range(size)
+            for column in range(size)
+        )
+        super().__init__(num_envs, device)
+        self.moves = torch.tensor(MOVES, device=self.device)
+
+    def maps(self, levels: Tensor) -> Tensor:
+        """Walls, start and goal of levels [n, d] as maps [n, 3, size, size]."""
+        return levels.view(-1, 3, self.size, self.size)
+
+    def _marked(self, levels: Tensor, kind: int) -> Tensor:
+        """Row and column [n, 2] of the start or goal."""
+        cell = self.maps(levels)[:, kind].flatten(1).argmax(dim=1)
+        return torch.stack([cell // self.size, cell % self.size], dim=1)
+
+    def initial_state(self, levels: Tensor) -> Tensor:
+        """Return the row and column [n, 2] of the start."""
+        return self._marked(levels, START).float()
+
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Move by one cell, unless that is a wall or outside; reward 1 on the goal."""
+        ahead = state.long() + self.moves[actions]
+        inside = ((ahead >= 0) & (ahead < self.size)).all(dim=1)
+        row, column = ahead.clamp(0, self.size - 1).unbind(1)
+        walls = self.maps(levels)[:, WALL].flatten(1)
+        wall = walls.gather(1, (row * self.size + column)[:, None])[:, 0] > 0.5
+        state = torch.where((inside & ~wall)[:, None], ahead.float(), state)
+        arrived = (state.long() == self._marked(levels, GOAL)).all(dim=1)
+        return state, arrived.float(), arrived
+
+    def observe(self, state: Tensor, levels: Tensor) -> Tensor:
+        """Return what the agents see, walls and goal around them."""
+        maps = self.maps(levels)[:, [WALL, GOAL]]
+        return views((maps > 0.5).to(torch.uint8), state.long())
+
+    def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
+        """The same maze, started where the agent is."""
+        cell = state.long()[:, 0] * self.size + state.long()[:, 1]
+        maps = self.maps(levels).clone()
+        maps[:, START] = maze_layouts.one_hot(cell, self.size)
+        return maps.flatten(1)
+
+    def valid(self, levels: Tensor) -> Tensor:
+        """Mask [n] of levels with one start and one goal, on free cells that a path joins."""
+        maps = self.maps(levels) > 0.5
+        ends = maps[:, START:].flatten(2)
+        single = (ends.sum(dim=2) == 1).all(dim=1)
+        apart = ~(ends[:, 0] & ends[:, 1]).any(dim=1)
+        walled = (ends & maps[:, :1].flatten(2)).flatten(1).any(dim=1)
+        moves = maze_layouts.path_length(self.maps(levels))
+        return self.in_bounds(levels) & single & apart & ~walled & moves.isfinite()
+
+    def optimal_steps(self, levels: Tensor) -> Tensor:
+        """Fewest steps [n] from start to goal; infinite where no path leads."""
+        return maze_layouts.path_length(self.maps(levels))
+
+    def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw [n, d] levels of the kind that ``target`` says."""
+        return DRAW[self.target](n, self.size, rng).flatten(1).to(self.device)
+
+    def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw [n, d] random solvable mazes."""
+        return maze_layouts.solvable_layouts(n, self.size, rng).flatten(1).to(self.device)
+
+    def heldout(self) -> dict[str, Tensor]:
+        """Return mazes [m, d] by kind; the public ones where they have this size."""
+        rng = torch.Generator().manual_seed(201_202_096)  # the same for every device
+        found = {
+            "random": maze_layouts.solvable_layouts(HELD_OUT, self.size, rng),
+            "long": maze_layouts.long_layouts(HELD_OUT, self.size, rng),
+            "perfect": maze_layouts.perfect_layouts(HELD_OUT, self.size, rng),
+            "rooms": maze_layouts.room_layouts(HELD_OUT, self.size, rng),
+            "spiral": maze_layouts.spiral_layout(self.size),
+        }
+        if self.size % 2:
+            found["corridors"] = maze_layouts.corridor_layouts(self.size)
+        found |= maze_layouts.named_layouts(self.size)
+        return {name: layouts.flatten(1).to(self.device) for name, layouts in found.items()}
+
+    def benchmark_return(self, elapsed: Tensor, success: Tensor) -> Tensor:
+        """The public benchmark's return 1 − 0.9 · t / T of ended episodes [n], 0 for failures."""
+        return success * (1 - 0.9 * elapsed / self.max_episode_steps)
+
+    def render_levels(self, levels: Tensor) -> Any:
+        """Images [n, size, size, 3] of levels, bytes: walls dark, start blue, goal orange."""
+        maps = self.maps(levels).cpu() > 0.5
+        image = torch.full((*maps[:, 0].shape, 3), 240, dtype=torch.uint8)
+        for kind, colour in ((WALL, (60, 60, 60)), (START, (0, 114, 178)), (GOAL, (230, 159, 0))):
+            image[maps[:, kind]] = torch.tensor(colour, dtype=torch.uint8)
+        return image.numpy()

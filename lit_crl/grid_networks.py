@@ -1,0 +1,98 @@
+"""Generator and discriminator for levels that are maps of tiles: walls, start and goal."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Channels of the convolutions.
+WIDTH = 32
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """``hard`` forward, the gradient of ``soft`` backward, Bengio et al. 2013, §4."""
+    return hard + (soft - soft.detach())  # in this order nothing is rounded
+
+
+def one_cell(logits: Tensor) -> Tensor:
+    """The likeliest cell of each map, ``[B, cells] -> [B, cells]``, straight through."""
+    hard = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+    return straight_through(hard, logits.softmax(dim=1))
+
+
+def tiles(logits: Tensor) -> Tensor:
+    """Maps of walls, start and goal in {0, 1} from logits ``[B, 3, H, W]``, straight through.
+
+    There are exactly one start and one goal, on two different cells without a wall.
+    """
+    wall, start, goal = logits.flatten(2).unbind(1)
+    at_start = one_cell(start)
+    at_goal = one_cell(goal - 1e9 * at_start.detach())
+    walls = straight_through((wall > 0).to(wall.dtype), torch.sigmoid(wall))
+    walls = walls * (1 - at_start.detach()) * (1 - at_goal.detach())
+    return torch.stack([walls, at_start, at_goal], dim=1).view_as(logits)
+
+
+def edited(maps: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Maps ``[B, 3, H, W]`` in {0, 1} with a share of the tiles changed at random.
+
+    Each cell but start and goal turns from wall to floor or back with probability ``share``.
+    """
+    flips = torch.rand(maps[:, 0].shape, generator=rng, device=rng.device) < share
+    is_end = maps[:, 1:].amax(dim=1) > 0.5
+    walls = torch.where(flips & ~is_end, 1 - maps[:, 0], maps[:, 0])
+    return torch.cat([walls[:, None], maps[:, 1:]], dim=1)
+
+
+def convolutions(channels: int, layers: int) -> nn.Sequential:
+    """3×3 convolutions that keep the map's size."""
+    found: list[nn.Module] = []
+    for inputs in (channels, *[WIDTH] * (layers - 1)):
+        found += [nn.Conv2d(inputs, WIDTH, 3, padding=1), nn.LeakyReLU()]
+    return nn.Sequential(*found)
+
+
+class GridGenerator(nn.Module):
+    """Noise to maps of tiles: a linear layer spreads it over the cells, convolutions shape them."""
+
+    def __init__(self, shape: tuple[int, int, int], noise_dim: int) -> None:
+        """``noise_dim`` numbers in, maps of ``shape`` = (3, H, W) out."""
+        super().__init__()
+        self.noise_dim, self.shape = noise_dim, shape
+        self.spread = nn.Linear(noise_dim, WIDTH * shape[1] * shape[2])
+        self.body = convolutions(WIDTH, 2)
+        self.head = nn.Conv2d(WIDTH, 3, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``z [B, noise_dim]`` to levels ``[B, 3·H·W]``, −1 or 1."""
+        cells = F.leaky_relu(self.spread(z)).view(-1, WIDTH, *self.shape[1:])
+        return 2 * tiles(self.head(cells + self.body(cells))).flatten(1) - 1
+
+
+class GridDiscriminator(nn.Module):
+    """``VectorDiscriminator`` for maps: convolutions that see the whole of a small one."""
+
+    def __init__(self, shape: tuple[int, int, int], hidden: Sequence[int]) -> None:
+        """Maps of ``shape`` = (3, H, W) in; ``hidden[-1]`` wide before the logits."""
+        super().__init__()
+        self.critic, self.success_head = (
+            nn.Sequential(
+                nn.Unflatten(1, shape),
+                convolutions(shape[0], 3),
+                nn.Flatten(),
+                nn.Linear(WIDTH * shape[1] * shape[2], hidden[-1]),
+                nn.LeakyReLU(),
+                nn.Linear(hidden[-1], 1),
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Realness logits ``[B]`` of levels ``[B, 3·H·W]``, −1 or 1."""
+        return cast(Tensor, self.critic(level)).squeeze(-1)
+
+    def success_logit(self, level: Tensor) -> Tensor:
+        """Logits ``[B]`` of p̂, the probability that the present policy solves the level."""
+        return cast(Tensor, self.success_head(level)).squeeze(-1)

@@ -1,0 +1,82 @@
+"""The GAN's networks for levels that are maps of tiles."""
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from lit_crl import CreativeLearner
+from lit_crl.envs import Maze
+from lit_crl.grid_networks import GridDiscriminator, GridGenerator, edited, tiles
+from lit_crl.networks import QNetwork
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def maze_learner(**changes: object) -> tuple[CreativeLearner, Maze]:
+    torch.manual_seed(0)
+    env = Maze(4, size=7)
+    settings = {"hidden": (16,), "gan_hidden": (16,), **changes}
+    return CreativeLearner(**settings).build(env), env
+
+
+def test_generated_maps_have_one_start_and_one_goal_on_free_cells() -> None:
+    torch.manual_seed(0)
+    generator = GridGenerator((3, 6, 5), 16)
+    levels = generator(10 * torch.randn(500, 16, generator=rng()))
+    assert set(levels.unique().tolist()) == {-1, 1}
+    walls, start, goal = ((levels.detach().view(-1, 3, 30) + 1) / 2).unbind(1)
+    assert (start.sum(dim=1) == 1).all() and (goal.sum(dim=1) == 1).all()
+    for one, other in ((start, goal), (start, walls), (goal, walls)):
+        assert not (one * other).any()
+    assert 0 < walls.mean() < 1
+
+
+def test_all_valid_but_for_the_path() -> None:
+    learner, env = maze_learner()
+    levels = learner.generate_levels(300)
+    valid = env.valid(levels)
+    assert torch.equal(valid, env.optimal_steps(levels).isfinite())
+    assert valid.any()
+
+
+def test_a_gradient_reaches_every_kind_of_tile() -> None:
+    logits = torch.randn(4, 3, 5, 5, generator=rng(), requires_grad=True)
+    weight = torch.randn(4, 3, 5, 5, generator=rng(1))
+    (gradient,) = torch.autograd.grad((tiles(logits) * weight).sum(), logits)
+    assert (gradient.flatten(2).norm(dim=2) > 0).all()
+    # A wall that costs is made less likely, unless start or goal stand there.
+    free = tiles(logits).detach()[:, 1:].sum(dim=1) == 0
+    assert torch.equal(gradient[:, 0].sign()[free], weight[:, 0].sign()[free])
+    assert (gradient[:, 0][~free] == 0).all()
+
+
+def test_a_share_of_the_tiles_is_edited() -> None:
+    maps = Maze(1, size=13).maps(Maze(1, size=13).reference_levels(400, rng()))
+    changed = edited(maps, 0.1, rng())
+    assert torch.equal(changed[:, 1:], maps[:, 1:])
+    differs = changed[:, 0] != maps[:, 0]
+    is_end = maps[:, 1:].sum(dim=1) > 0
+    assert not differs[is_end].any()
+    assert differs[~is_end].float().mean() == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(edited(maps, 0.0, rng()), maps)
+
+
+def test_a_judgement_can_depend_on_every_tile() -> None:
+    torch.manual_seed(0)
+    judge = GridDiscriminator((3, 7, 7), (16,))
+    level = torch.randn(5, 147, generator=rng(), requires_grad=True)
+    for logit in (judge(level), judge.success_logit(level)):
+        assert logit.shape == (5,)
+        (gradient,) = torch.autograd.grad(logit.sum(), level)
+        assert (gradient.abs().sum(dim=0) > 0).all()
+
+
+def test_bytes_are_scaled_by_their_brightest_value() -> None:
+    torch.manual_seed(0)
+    one = QNetwork(Box(0, 1, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    torch.manual_seed(0)
+    other = QNetwork(Box(0, 255, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    image = torch.randint(2, (3, 2, 7, 7), generator=rng()).byte()
+    assert torch.equal(one(image), other(255 * image))
