@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_crl.archive import Archive
 from lit_crl.curriculum import SOURCES
-from lit_crl.envs import BatchedEnv
+from lit_crl.envs.batched import has_pure_step
 from lit_crl.replay import ReplayBuffer
 from lit_crl.seeding import random_stream
 from lit_crl.stopwatch import Stopwatch
@@ -129,7 +129,7 @@ class Rollout:
         """Act and step in one batch with other seeds, or as one graph, if the learner can."""
         if learner.seat is not None:
             self.play = learner.seat.play_in(self.env, clock)
-        elif learner.compile_updates and isinstance(self.env, BatchedEnv):
+        elif learner.compile_updates and has_pure_step(self.env):
             from lit_crl.compiled_play import CompiledPlay  # imports the compiler
 
             play = CompiledPlay([learner], [self.env], learner.train_dqn.flat, clock)

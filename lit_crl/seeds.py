@@ -24,6 +24,7 @@ from lit_crl.checks import ConfigError
 from lit_crl.compiled import CompiledPhase
 from lit_crl.compiled_play import CompiledPlay
 from lit_crl.envs import BatchedEnv, LevelEnv
+from lit_crl.envs.batched import has_pure_step
 from lit_crl.meeting import Meeting, MeetingBroken
 from lit_crl.phases import Phase, Turns
 from lit_crl.rollout import Play, Played
@@ -97,7 +98,7 @@ class Seat(Callback):
 
     def play_in(self, env: LevelEnv, clock: Stopwatch) -> Play:
         """Act and step with the others; environments that cannot be batched step by themselves."""
-        if not isinstance(env, BatchedEnv):
+        if not has_pure_step(env):
             return lambda act, obs, epsilon: (action := act(obs, epsilon), env.step(action))
 
         def ready(envs: list[BatchedEnv]) -> list[CompiledPlay]:
@@ -176,6 +177,9 @@ def fit(runs: Sequence[Any]) -> None:
     train(runs[0], seats[0])  # in this thread, which receives the signals
     for thread in threads:
         thread.join()
+    for run, seat in zip(runs, seats, strict=True):  # from now on each is alone
+        run.trainer.callbacks.remove(seat)
+        run.model.seat = None
     if failed:
         if isinstance(failed[0], RunStopped):
             failed[0].go_on = "the same command and --ckpt_path last, which continues every seed"

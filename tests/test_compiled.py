@@ -209,3 +209,20 @@ def test_clipping_agrees_with_torch(max_norm: float) -> None:
     norm, clipped = clip_to_norm(gradient, max_norm)
     torch.testing.assert_close(norm, expected)
     torch.testing.assert_close(clipped, param.grad)
+
+
+def test_an_environment_with_a_step_of_its_own_takes_it(
+    make_run: Callable[..., Any], short_car: Any, traced: None
+) -> None:
+    class Counting(short_car):  # type: ignore[misc]
+        steps = 0
+
+        def step(self, actions: Tensor) -> Any:
+            Counting.steps += 1
+            return super().step(actions)
+
+    settings = {"learner": {"compile": True}, "validate": False, "env_steps": 240}
+    make_run(env=Counting, gan_updates=0, **settings).fit()
+    assert Counting.steps == 240 / 8
+    plain = make_run(gan_updates=0, **settings).fit()
+    assert plain.data.rollout.play != plain.data.rollout._play

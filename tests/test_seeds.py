@@ -211,7 +211,7 @@ def test_three_seeds_at_once_equal_each_seed_alone(
     traced: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Short: rounding turns an action sooner or later, and then the runs part.
-    cli.main(["fit", *SMALL, "--data.env_steps=416", "--seed_everything=5", "--seeds=3"])
+    run = cli.main(["fit", *SMALL, "--data.env_steps=416", "--seed_everything=5", "--seeds=3"])
     shown = capsys.readouterr().out
     assert "3 seeds at once" in shown and "runs/mountain_car/seed7" in shown
     for seed in (5, 6, 7):
@@ -231,6 +231,7 @@ def test_three_seeds_at_once_equal_each_seed_alone(
         ]
         assert summaries[0]["seeds_at_once"] == 3 and summaries[1]["seeds_at_once"] == 1
         assert summaries[0]["seed"] == summaries[1]["seed"] == seed
+    assert run.model.seat is None and not any(isinstance(c, Seat) for c in run.trainer.callbacks)
     assert not torch.equal(*(saved(f"seed{s}")["state_dict"]["q_network.advantage.bias"]
                              for s in (5, 6)))  # fmt: skip
 

@@ -9,7 +9,7 @@ for one environment or for ten thousand.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from gymnasium.spaces import Box, Discrete
@@ -241,3 +241,8 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     def draw_level_plane(self, axes: Axes) -> None:
         """Draw the task's picture under a scatter of levels on the ``level_plane`` axes."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
+
+
+def has_pure_step(env: object) -> TypeGuard[BatchedEnv]:
+    """Whether ``advanced`` and ``take`` are all that a step of this environment does."""
+    return isinstance(env, BatchedEnv) and type(env).step is BatchedEnv.step
