@@ -54,13 +54,14 @@ class Seat(Callback):
         if self.number and trainer.progress_bar_callback is not None:
             trainer.progress_bar_callback.disable()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the next seed draw its weights, from the stream that all of them share."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the next seed draw its weights, now that Lightning leaves the global stream alone.
+
+        All draw them from that stream, each after seeding it.
+        """
         if self.number + 1 < len(self.seats):
             self.seats[self.number + 1].turn.set()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find what the first seed, which has the main thread, hears signals with."""
+        # The first seed has the main thread, which hears the signals.
         self.stopper = next(c for c in trainer.callbacks if isinstance(c, StopOnSignal))  # type: ignore[attr-defined]
 
     def phase(self, learner: Any, turns: Turns) -> Phase:
@@ -152,8 +153,10 @@ def fit(runs: Sequence[Any]) -> None:
         run.trainer.callbacks.insert(0, Seat(number, meeting, seats))
         run.report.console.quiet = True
     failed: list[BaseException] = []
+    cpu_threads = torch.get_num_threads()
 
     def train(run: Any, seat: Seat) -> None:
+        torch.set_num_threads(cpu_threads)  # OpenMP counts them for each Python thread
         try:
             seat.turn.wait()
             if not failed:
