@@ -178,10 +178,6 @@ class Maze(BatchedEnv):
         found |= maze_layouts.named_layouts(self.size)
         return {name: layouts.flatten(1).to(self.device) for name, layouts in found.items()}
 
-    def benchmark_return(self, elapsed: Tensor, success: Tensor) -> Tensor:
-        """The public benchmark's return 1 − 0.9 · t / T of ended episodes [n], 0 for failures."""
-        return success * (1 - 0.9 * elapsed / self.max_episode_steps)
-
     def render_levels(self, levels: Tensor) -> Any:
         """Images [n, size, size, 3] of levels, bytes: walls dark, start blue, goal orange."""
         maps = self.maps(levels).cpu() > 0.5

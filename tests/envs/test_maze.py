@@ -222,12 +222,6 @@ def test_a_state_met_on_the_way_is_a_level() -> None:
     assert torch.equal(obs[kept], env.current_observations()[kept])
 
 
-def test_the_benchmarks_return() -> None:
-    env = Maze(1, size=7, max_episode_steps=100)
-    returns = env.benchmark_return(torch.tensor([10, 100, 50]), torch.tensor([True, True, False]))
-    torch.testing.assert_close(returns, torch.tensor([0.91, 0.1, 0.0]))
-
-
 def test_pictures_of_levels() -> None:
     env = Maze(1, size=7)
     levels = env.reference_levels(3, rng())
