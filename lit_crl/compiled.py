@@ -14,85 +14,49 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 from torch.func import functional_call, grad
-from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.adam import adam
 
 from lit_crl.checks import ConfigError
+from lit_crl.flat_adam import FlatAdam
 from lit_crl.flat_networks import FlatNetworks
 from lit_crl.gradients import clip_to_norm
 from lit_crl.objectives import LossAndReport
 from lit_crl.phases import Player, Turns
 from lit_crl.stopwatch import Stopwatch
 
-#: Updates in one graph, at most: more take long to compile and gain little.
-UNROLL = 5
+#: Updates in one graph, at most, of one player and of two, whose update is several times as long:
+#: more take long to compile and gain little.
+UNROLL = {1: 10, 2: 2}
 Kind = TypeVar("Kind")
 
 
-class _Adam:
-    """Adam or AdamW on a flat vector; the optimizers' own state becomes views of its vectors."""
-
-    def __init__(self, optimizers: Sequence[Optimizer], flat: FlatNetworks) -> None:
-        optimizer = optimizers[0]
-        if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1:
-            raise ConfigError(
-                "model.compile knows torch.optim.Adam and AdamW with one group of parameters, but "
-                f"was given {type(optimizer).__name__} with {len(optimizer.param_groups)}: choose "
-                "one of them, or set model.compile to false"
-            )
-        self.group = optimizer.param_groups[0]
-        self.rate = torch.zeros((), device=flat.vector.device)
-        kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
-        self.moments = [torch.zeros_like(flat.vector) for _ in kinds]
-        self.steps = torch.zeros(*flat.vector.shape[:-1], len(flat.shapes), device=self.rate.device)
-        for kind, moment in zip([*kinds, "step"], [*self.moments, self.steps], strict=True):
-            split = torch.unbind if kind == "step" else flat.split
-            rows = moment.view(len(optimizers), -1)
-            for row, own, parameters in zip(rows, optimizers, flat.parameters, strict=True):
-                for view, parameter in zip(split(row), parameters, strict=True):
-                    state = own.state[parameter]
-                    state[kind] = view.copy_(state[kind]) if kind in state else view
-
-    def state(self) -> list[Tensor]:
-        """What a step changes beside the parameters."""
-        return [self.steps, *self.moments]
-
-    def step(self, vector: Tensor, gradient: Tensor) -> None:
-        """Descend along a ``gradient`` like ``vector``."""
-        beta1, beta2 = self.group["betas"]
-        # One for all parameters of a network, which start and step together; each row has its own.
-        step = (self.steps[0] if vector.ndim == 1 else self.steps[:, :1]).clone()
-        adam(
-            [vector],
-            [gradient],
-            self.moments[:1],
-            self.moments[1:2],
-            self.moments[2:],
-            [step],
-            foreach=False,
-            capturable=True,
-            amsgrad=self.group["amsgrad"],
-            beta1=beta1,
-            beta2=beta2,
-            lr=self.rate,
-            weight_decay=self.group["weight_decay"],
-            eps=self.group["eps"],
-            maximize=self.group["maximize"],
-            decoupled_weight_decay=self.group["decoupled_weight_decay"],
-        )
-        self.steps.add_(1)
-
-
 class _AtParameters(nn.Module):
-    """An objective as a module, so that ``functional_call`` can take it at other parameters."""
+    """A function as a module, so that ``functional_call`` can take it at other parameters."""
 
-    def __init__(self, networks: dict[str, nn.Module], objective: Callable[..., Any]) -> None:
+    def __init__(self, networks: dict[str, nn.Module], function: Callable[..., Any]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
-        self.objective = objective
+        self.function = function
 
-    def forward(self, *minibatch: Tensor | None) -> LossAndReport:
-        return cast(LossAndReport, self.objective(*minibatch))
+    def forward(self, *fields: Tensor | None) -> Any:
+        return self.function(*fields)
+
+
+class _Foresight:
+    """What a phase's slow network says of K minibatches, or those of several seeds of theirs."""
+
+    def __init__(self, turns: Turns, flats: dict[str, FlatNetworks]) -> None:
+        networks = {name: flat.network for name, flat in flats.items()}
+        self.function = _AtParameters(networks, cast(Callable[..., Any], turns.foresee))
+        self.slow = next(flat for flat in flats.values() if flat.network is turns.slow)
+
+    def __call__(self, fields: list[Tensor | None]) -> Tensor:
+        given = {index: field for index, field in enumerate(fields) if field is not None}
+        foresee = torch.vmap(self._at, (0, 1), 1) if self.slow.are_many else self._at
+        return foresee(self.slow.vector, given)
+
+    def _at(self, vector: Tensor, given: dict[int, Tensor]) -> Tensor:
+        fields = tuple(given.get(index) for index in range(max(given) + 1))
+        return cast(Tensor, functional_call(self.function, self.slow.views(vector), fields))
 
 
 class _Descent:
@@ -108,7 +72,7 @@ class _Descent:
         self.flat = next(flat for flat in flats.values() if flat.network is player.network)
         self.others = [flat for flat in flats.values() if flat is not self.flat]
         self.norm_name, self.max_norm = player.norm_name, player.max_norm
-        self.adam = _Adam([one.optimizer.optimizer for one in players], self.flat)
+        self.adam = FlatAdam([one.optimizer.optimizer for one in players], self.flat)
 
     def __call__(self, minibatch: list[Tensor | None]) -> dict[str, Tensor]:
         vectors = [flat.vector for flat in (self.flat, *self.others)]
@@ -206,6 +170,7 @@ class CompiledPhase:
         flats = {str(i): FlatNetworks(str(i), alike) for i, alike in enumerate(_alike(kinds))}
         players = _alike(one.players for one in turns)
         self._descents = [_Descent(alike, flats) for alike in players]
+        self._foresee = _Foresight(turns[0], flats) if turns[0].foresee is not None else None
         self._slow, self._fast = (
             next(flat.vector for flat in flats.values() if flat.network is network)
             for network in (turns[0].slow, turns[0].fast)
@@ -222,14 +187,19 @@ class CompiledPhase:
     @torch.no_grad()
     def _updates(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:
         reports = []
-        given = [field for field in fields if field is not None]
-        for k in range(len(given[0])):
-            report: dict[str, Tensor] = {}
-            for descent in self._descents:
-                report |= descent([None if field is None else field[k] for field in fields])
-            if rates is not None:
-                self._slow.lerp_(self._fast, rates[k])
-            reports.append(report)
+        updates = len(next(field for field in fields if field is not None))
+        size = updates if rates is None else 1  # of stretches that see the slow network as one
+        for start in range(0, updates, size):
+            stacks = [None if field is None else field[start : start + size] for field in fields]
+            if self._foresee is not None:
+                stacks.append(self._foresee(stacks))
+            for k in range(size):
+                report: dict[str, Tensor] = {}
+                for descent in self._descents:
+                    report |= descent([None if stack is None else stack[k] for stack in stacks])
+                if rates is not None:
+                    self._slow.lerp_(self._fast, rates[start])
+                reports.append(report)
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
 
     def __call__(
@@ -242,7 +212,8 @@ class CompiledPhase:
         """
         for descent in self._descents:
             descent.adam.rate.fill_(descent.adam.group["lr"])
-        size = next(n for n in range(UNROLL, 0, -1) if len(rates) % n == 0)
+        at_most = UNROLL[len(self._descents)]
+        size = next(n for n in range(at_most, 0, -1) if len(rates) % n == 0)
         chunks = len(rates) // size
         stacks = (
             [None] * chunks if field is None else torch.split(field, size) for field in fields

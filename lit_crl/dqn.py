@@ -94,7 +94,7 @@ def td_loss(
 
 def dqn_loss(
     q_network: Callable[[Tensor], Tensor],
-    target_network: Callable[[Tensor], Tensor],
+    next_q: Tensor,
     transitions: Transitions,
     kind: TDLoss,
     double: bool,
@@ -102,11 +102,11 @@ def dqn_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_DQN of a minibatch, the values Q(s, a) ``[B]``, and the TD errors y − Q(s, a) ``[B]``.
 
-    Targets and loss are in float32 under mixed precision: their differences are small.
+    ``next_q [B, A]`` is Q⁻(s', ·) of the target network. Targets and loss are in float32 under
+    mixed precision: their differences are small.
     """
     obs, action, reward, discount, next_obs = transitions
     with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
-        next_q = target_network(next_obs)
         if double:
             target = double_td_target(reward, discount, next_q, q_network(next_obs))
         else:

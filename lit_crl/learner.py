@@ -231,7 +231,8 @@ class CreativeLearner(LightningModule):
                 from lit_crl.compiled import CompiledPhase as kind
         self._players = players_of(self)
         student, *makers = self._players
-        self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network))
+        targets = self.dqn_objective.next_q
+        self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))
         if (gan := self.level_gan) is not None:
             self._train_gan = kind(self, Turns(makers, gan.generator_ema, gan.generator))
 

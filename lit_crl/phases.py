@@ -5,8 +5,9 @@ generator), each descending its own objective, and then slow copies follow the f
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from lit_crl.dqn import polyak_update
 from lit_crl.gradients import clip_gradients
 from lit_crl.objectives import LossAndReport
+
+#: Updates for which the slow network foresees at once, at most.
+STRETCH = 8
 
 
 @dataclass
@@ -87,6 +91,9 @@ class Turns:
     players: Sequence[Player]
     slow: nn.Module
     fast: nn.Module
+    #: What the slow network adds to the fields ``[K, B, ...]`` of as many minibatches as it stays
+    #: as it is for.
+    foresee: Callable[..., Tensor] | None = None
 
 
 class Phase(Protocol):
@@ -111,6 +118,16 @@ def listens_to_backward(hooked: LightningModule | Callback) -> bool:
     return any(getattr(type(hooked), name) is not getattr(base, name) for name in names)
 
 
+def between_changes(rates: Sequence[float]) -> list[tuple[int, int]]:
+    """Where stretches of updates start and end that see the slow network as one.
+
+    They are short: what a network makes of many minibatches at once falls out of the cache.
+    """
+    updates = enumerate(rates, start=1)
+    ends = [k for k, rate in updates if rate > 0 or k % STRETCH == 0 or k == len(rates)]
+    return list(pairwise([0, *ends]))
+
+
 class EagerPhase:
     """A phase under Lightning's manual optimization, which knows every precision and strategy."""
 
@@ -118,7 +135,7 @@ class EagerPhase:
         """Train the players of a ``CreativeLearner``."""
         self._learner = learner
         self._players = list(turns.players)
-        self._slow, self._fast = turns.slow, turns.fast
+        self._slow, self._fast, self._foresee = turns.slow, turns.fast, turns.foresee
         self._scaler = getattr(learner.trainer.precision_plugin, "scaler", None)
         self._is_plain = (
             self._scaler is None
@@ -131,10 +148,7 @@ class EagerPhase:
     ) -> dict[str, Tensor]:
         """See ``Phase``."""
         reports = []
-        absent = [None] * len(rates)
-        stacks = (absent if stack is None else stack.unbind() for stack in fields)
-        minibatches = zip(*stacks, strict=True)
-        for rate, minibatch in zip(rates, minibatches, strict=True):
+        for rate, *minibatch in self._minibatches(rates, fields):
             report: dict[str, Tensor] = {}
             for player in self._players:
                 report |= self._descend(player, minibatch)
@@ -143,7 +157,19 @@ class EagerPhase:
             reports.append(report)
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
 
-    def _descend(self, player: Player, minibatch: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+    def _minibatches(
+        self, rates: Sequence[float], fields: Sequence[Tensor | None]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rate and fields of each update; what is foreseen waits until the slow network is due."""
+        for start, end in between_changes(rates):
+            stacks = [None if field is None else field[start:end] for field in fields]
+            if self._foresee is not None:
+                stacks.append(self._foresee(*stacks))
+            absent = [None] * (end - start)
+            each = (absent if stack is None else stack.unbind() for stack in stacks)
+            yield from zip(rates[start:end], *each, strict=True)
+
+    def _descend(self, player: Player, minibatch: list[Tensor | None]) -> dict[str, Tensor]:
         others = [other for other in self._players if other is not player]
         for other in others:
             other.network.requires_grad_(False)

@@ -271,7 +271,8 @@ def test_priorities_are_the_td_errors_that_the_updates_found(
     for batch, networks, td_error in zip(record.batches, record.networks, found, strict=True):
         assert td_error.shape == batch.weight.shape == batch.dqn.reward.shape
         first = Transitions(*(stack[0] for stack in batch.dqn))
-        _, _, expected = dqn_loss(*networks, first, "huber", True)
+        online, target = networks
+        _, _, expected = dqn_loss(online, target(first.next_obs), first, "huber", True)
         torch.testing.assert_close(td_error[0], expected)
         assert batch.weight.min() > 0 and batch.weight.max() == 1
     priorities = run.data.replay.priorities.values

@@ -250,7 +250,7 @@ def test_the_loss_of_a_minibatch_equals_a_loop_over_its_rows(
     reward, discount = torch.randn(rows, generator=g), 0.9 * (torch.arange(rows) % 3 > 0)
     batch = dqn.Transitions(obs, action, reward, discount, next_obs)
     importance = torch.rand(rows, generator=g) if weighted else None
-    loss, q, td_error = dqn.dqn_loss(online, target, batch, kind, double, importance)
+    loss, q, td_error = dqn.dqn_loss(online, target(next_obs), batch, kind, double, importance)
     losses = []
     for i in range(rows):
         values = target(next_obs[i]).tolist()
@@ -277,6 +277,6 @@ def test_no_gradient_flows_through_the_bootstrap_value() -> None:
     obs, next_obs = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     ones = torch.ones(1)
     batch = dqn.Transitions(obs, torch.tensor([2]), ones, ones, next_obs)
-    dqn.dqn_loss(online, target, batch, "mse", True)[0].backward()
+    dqn.dqn_loss(online, target(next_obs), batch, "mse", True)[0].backward()
     moved = online.weight.grad.nonzero().tolist()
     assert moved == [[2, 0]]

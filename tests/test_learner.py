@@ -557,6 +557,33 @@ def test_the_target_network_is_synced_at_the_right_updates(
         )
 
 
+@pytest.mark.parametrize(("period", "rate"), [(1, 0.3), (3, 1.0), (20, 1.0)])
+def test_each_update_sees_the_target_network_of_its_time(
+    train_on: Train, period: int, rate: float
+) -> None:
+    """Whatever is computed ahead, as updates one by one in plain torch."""
+    settings = {"target_period": period, "target_rate": rate, "q_optimizer": sgd(0.3)}
+    learner, twin = make(final_lr=1.0, **settings), make(**settings)
+    stack = transitions(11, batch=8)
+    train_on(learner, [Batch(stack, None, 0.0)], ENV)
+    optimizer = torch.optim.SGD(twin.q_network.parameters(), 0.3)
+    for update, row in enumerate(zip(*stack, strict=True), start=1):
+        given = Transitions(*row)
+        target = torch.tensor(naive_td(twin, given))
+        value = twin.q_network(given.obs)[range(8), given.action]
+        optimizer.zero_grad()
+        torch.nn.functional.huber_loss(value, target).backward()
+        torch.nn.utils.clip_grad_norm_(twin.q_network.parameters(), twin.max_grad_norm)
+        optimizer.step()
+        if update % period == 0:
+            for slow, fast in zip(
+                twin.target_network.parameters(), twin.q_network.parameters(), strict=True
+            ):
+                slow.data = (1 - rate) * slow.data + rate * fast.data
+    assert torch.allclose(flat(learner.q_network), flat(twin.q_network), atol=1e-5)
+    assert not torch.allclose(flat(learner.q_network), flat(make().q_network), atol=1e-2)
+
+
 # Gradient clipping and learning rates
 
 
@@ -803,6 +830,7 @@ def test_the_gradient_norms_are_logged_before_clipping(train_on: Train) -> None:
     learner, twin = make(max_grad_norm=1e-3), make()
     train_on(learner, [Batch(transitions(1), None, 0.0)], ENV)
     first = Transitions(*(stack[0] for stack in transitions(1)))
-    loss, _, _ = dqn.dqn_loss(twin.q_network, twin.target_network, first, "huber", True)
+    next_q = twin.target_network(first.next_obs)
+    loss, _, _ = dqn.dqn_loss(twin.q_network, next_q, first, "huber", True)
     expected = gradient(loss, twin.q_network).norm().item()
     assert learner.losses.pop_means()["dqn/gradient_norm"] == pytest.approx(expected, rel=1e-5)
