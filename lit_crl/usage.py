@@ -9,6 +9,10 @@ from collections.abc import Sequence
 
 PROG = "python -m lit_crl"
 DESCRIPTION = "A DQN learns to act; a GAN makes the levels it practises in."
+STUDY_DESCRIPTION = (
+    "Run every arm of a study with every seed in parallel, going on where it stopped, and compare "
+    "the arms: results.csv, table.md and figures in ROOT/NAME."
+)
 #: Each subcommand and what it does.
 SUBCOMMANDS = {
     "fit": "Train the DQN and the GAN, test the policy, and write a report.",

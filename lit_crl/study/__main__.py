@@ -1,0 +1,46 @@
+"""``python -m lit_crl.study``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_crl.usage import STUDY_DESCRIPTION
+
+
+def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m lit_crl.study", description=STUDY_DESCRIPTION)
+    parser.add_argument("study", help="the study's YAML file, e.g. conf/study/point_mass.yaml")
+    parser.add_argument("--root", type=Path, default=Path("studies"), help="where studies live")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="runs at a time, a core each (default: all %(default)s)",
+    )
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
+    given = parse(args)
+    from lit_crl.checks import ConfigError, RunError
+    from lit_crl.console import refuse
+    from lit_crl.study.study import run_study
+
+    try:
+        run_study(given.study, given.root, given.processes)
+    except ConfigError as error:
+        refuse(error)
+    except RunError as error:
+        print(f"lit_crl: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

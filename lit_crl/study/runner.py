@@ -1,0 +1,109 @@
+"""Running the jobs of a study in parallel processes, with one progress bar over all of them."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from lit_crl.checks import RunError
+from lit_crl.study.plan import Job
+
+#: Seconds between two looks at the runs.
+POLL = 0.5
+
+
+def env_steps_of(run_folder: Path) -> int:
+    """Env steps that a run has logged so far: the first number in the last line of its metrics."""
+    path = run_folder / "metrics.csv"
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4_096))
+        # What is written right now may lack its end.
+        lines = file.read().decode(errors="replace").split("\n")[:-1]
+    first = lines[-1].split(",")[0] if lines else ""
+    return int(first) if first.isdigit() else 0
+
+
+def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> None:
+    """Run what is not done yet, ``processes`` jobs at a time.
+
+    A job that fails leaves the others alone.
+
+    Args:
+        jobs: All jobs of the study.
+        processes: How many run at a time.
+        budget: Env steps of one run, for the progress bar.
+        console: Where the bar goes.
+
+    Raises:
+        RunError: When all have ended, if some failed.
+        KeyboardInterrupt: If the user stopped it; what runs has saved itself by then.
+    """
+    waiting = [job for job in jobs if not job.is_done]
+    running: dict[Job, subprocess.Popen[bytes]] = {}
+    failed: list[Job] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        runs = sum(len(job.seeds) for job in jobs)
+        bar = progress.add_task("", total=runs * budget)
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    job = waiting.pop(0)
+                    running[job] = start(job)
+                time.sleep(POLL)
+                for job in [job for job, process in running.items() if process.poll() is not None]:
+                    if running.pop(job).returncode != 0:
+                        failed.append(job)
+                        progress.print(f"{job.name} failed: see {job.log}")
+                _show(progress, bar, jobs, running, budget)
+        except KeyboardInterrupt:
+            stop(running)
+            raise
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} processes failed ({'; '.join(j.name for j in failed)}): "
+            f"see {failed[0].log}, and run the same command again for what is missing"
+        )
+
+
+def start(job: Job) -> "subprocess.Popen[bytes]":
+    """Start a job; what it prints goes to its log."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # One core each: more threads would get in each other's way.
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def stop(running: "dict[Job, subprocess.Popen[bytes]]") -> None:
+    """Let every process save and end, which each does at a signal."""
+    for process in running.values():
+        process.terminate()
+    for process in running.values():
+        process.wait()
+
+
+def _show(
+    progress: Progress, bar: object, jobs: Sequence[Job], running: object, budget: int
+) -> None:
+    steps = 0
+    done = 0
+    for job in jobs:
+        done += len(job.seeds) * job.is_done
+        steps += sum(
+            budget if job.is_done else min(env_steps_of(job.run_folder(seed)), budget)
+            for seed in job.seeds
+        )
+    runs = sum(len(job.seeds) for job in jobs)
+    progress.update(bar, completed=steps, description=f"{done} of {runs} runs")  # type: ignore[arg-type]
