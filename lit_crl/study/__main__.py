@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from lit_crl.console import refuse
     from lit_crl.study.study import run_study
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the runs, too
     try:
         run_study(given.study, given.root, given.processes)
     except ConfigError as error:

@@ -13,6 +13,8 @@ from lit_crl.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
 EVALUATION = "evaluation/"
+#: Fewest seeds that a verdict is given for: intervals of fewer are too narrow.
+MIN_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,14 @@ def curves(rows: Iterable[Row], metric: str) -> dict[str, tuple[list[int], list[
     }
 
 
+def standing(ours: Scores, theirs: Scores, our: Estimate, their: Estimate) -> str:
+    """Verdict and probability of improvement, the first only where there are seeds enough."""
+    probability = f"({improvement(ours, theirs):.2f})"
+    if min(len(ours), len(theirs)) < MIN_SEEDS:
+        return f"too few seeds {probability}"
+    return f"{verdict(our, their)} {probability}"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How one arm did, and where it stands against some others."""
@@ -124,8 +134,7 @@ def compare(study: Study, rows: Sequence[Row]) -> list[Comparison]:
                 float(scores[arm].mean()),
                 float(scores[arm].min()),
                 {
-                    other: f"{verdict(estimates[arm], estimates[other])} "
-                    f"({improvement(scores[arm], scores[other]):.2f})"
+                    other: standing(scores[arm], scores[other], estimates[arm], estimates[other])
                     for other in others
                 },
                 float(np.median(minutes[arm])) / 60,

@@ -81,6 +81,8 @@ def start(job: Job) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # Ctrl-C is for the study, which passes it on.
+            start_new_session=True,
             # One core each: more threads would get in each other's way.
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
