@@ -42,7 +42,7 @@ class _AtParameters(nn.Module):
 
 
 class _Foresight:
-    """What a phase's slow network says of K minibatches, or those of several seeds of theirs."""
+    """What a phase's slow network adds to K minibatches, or to those of each seed."""
 
     def __init__(self, turns: Turns, flats: dict[str, FlatNetworks]) -> None:
         networks = {name: flat.network for name, flat in flats.items()}

@@ -91,8 +91,8 @@ class Turns:
     players: Sequence[Player]
     slow: nn.Module
     fast: nn.Module
-    #: What the slow network adds to the fields ``[K, B, ...]`` of as many minibatches as it stays
-    #: as it is for.
+    #: What the slow network adds to the fields ``[K, B, ...]`` of minibatches that all come before
+    #: its next change.
     foresee: Callable[..., Tensor] | None = None
 
 

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from lit_crl.checks import RunError
 from lit_crl.study.plan import Job
@@ -61,7 +68,7 @@ def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> N
                     if running.pop(job).returncode != 0:
                         failed.append(job)
                         progress.print(f"{job.name} failed: see {job.log}")
-                _show(progress, bar, jobs, running, budget)
+                _show(progress, bar, jobs, budget)
         except KeyboardInterrupt:
             stop(running)
             raise
@@ -96,11 +103,8 @@ def stop(running: "dict[Job, subprocess.Popen[bytes]]") -> None:
         process.wait()
 
 
-def _show(
-    progress: Progress, bar: object, jobs: Sequence[Job], running: object, budget: int
-) -> None:
-    steps = 0
-    done = 0
+def _show(progress: Progress, bar: TaskID, jobs: Sequence[Job], budget: int) -> None:
+    steps = done = 0
     for job in jobs:
         done += len(job.seeds) * job.is_done
         steps += sum(
@@ -108,4 +112,4 @@ def _show(
             for seed in job.seeds
         )
     runs = sum(len(job.seeds) for job in jobs)
-    progress.update(bar, completed=steps, description=f"{done} of {runs} runs")  # type: ignore[arg-type]
+    progress.update(bar, completed=steps, description=f"{done} of {runs} runs")
