@@ -1,0 +1,119 @@
+"""The quality of generated levels as torchmetrics metrics, each usable alone.
+
+They gather over batches and, as every torchmetrics metric, over processes. Validity and success
+rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s ranking is
+``torchmetrics.classification.BinaryAUROC``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lit_crl.curriculum import on_frontier, unique_rate
+from lit_crl.evaluation import level_manifold
+
+
+class FrontierHitRate(Metric):
+    """Share of levels that the policy solves sometimes, 0.1 < p < 0.9 (Florensa et al. 2018).
+
+    >>> metric = FrontierHitRate()
+    >>> metric.update(torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    hits: Tensor
+    levels: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("levels", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, success: Tensor) -> None:
+        """Add the outcomes of levels, each played several times: ``[n, episodes]``, 0 or 1."""
+        self.hits += on_frontier(success.float().mean(dim=1)).sum()
+        self.levels += len(success)
+
+    def compute(self) -> Tensor:
+        """The share so far."""
+        return self.hits / self.levels
+
+
+class BrierScore(Metric):
+    """Mean squared error of a predicted success probability: (p̂ − success)², Brier 1950.
+
+    >>> metric = BrierScore()
+    >>> metric.update(torch.tensor([0.9, 0.2]), torch.tensor([1.0, 0.0]))
+    >>> metric.compute()
+    tensor(0.0250)
+    """
+
+    squares: Tensor
+    episodes: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("squares", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("episodes", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, p: Tensor, success: Tensor) -> None:
+        """Add predictions and outcomes of equal shape."""
+        self.squares += (p - success.float()).square().sum()
+        self.episodes += p.numel()
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.squares / self.episodes
+
+
+class UniqueRate(Metric):
+    """Share of distinct levels on a grid of ``tolerance`` times the level space."""
+
+    fakes: list[Tensor]
+
+    def __init__(self, tolerance: float = 0.01, **kwargs: Any) -> None:
+        """Levels closer than ``tolerance`` in every coordinate count as one."""
+        super().__init__(**kwargs)
+        self.tolerance = tolerance
+        self.add_state("fakes", [], dist_reduce_fx="cat")
+
+    def update(self, fake: Tensor) -> None:
+        """Add levels in the unit cube ``[n, d]``."""
+        self.fakes.append(fake)
+
+    def compute(self) -> Tensor:
+        """The share so far."""
+        fakes = dim_zero_cat(self.fakes)
+        return torch.tensor(unique_rate(fakes, self.tolerance), device=fakes.device)
+
+
+class LevelManifold(Metric):
+    """Precision, recall, density, coverage and diversity of generated against reference levels."""
+
+    fakes: list[Tensor]
+    reals: list[Tensor]
+
+    def __init__(self, k: int = 5, **kwargs: Any) -> None:
+        """``k`` is the neighbour that gives balls their radius."""
+        super().__init__(**kwargs)
+        self.k = k
+        self.add_state("fakes", [], dist_reduce_fx="cat")
+        self.add_state("reals", [], dist_reduce_fx="cat")
+
+    def update(self, fake: Tensor, real: Tensor) -> None:
+        """Add generated ``[n, d]`` and reference levels ``[m, d]`` in the unit cube."""
+        self.fakes.append(fake)
+        self.reals.append(real)
+
+    def compute(self) -> dict[str, Tensor]:
+        """All five by name, see ``level_manifold``."""
+        fake, real = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
+        names = ("precision", "recall", "density", "coverage")
+        found = {name: getattr(level_manifold, name)(fake, real, self.k) for name in names}
+        return found | {"diversity": level_manifold.diversity(fake, real)}
