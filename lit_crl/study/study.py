@@ -48,7 +48,8 @@ def report(study: Study, rows: list[results.Row], folder: Path, console: Console
     (folder / "table.md").write_text(results.markdown(header, cells))
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
-        shown.add_column(name, justify="left" if name == "arm" else "right")
+        is_arm = name == "arm"
+        shown.add_column(name, justify="left" if is_arm else "right", no_wrap=is_arm)
     for line in cells:
         shown.add_row(*line)
     console.print(shown)
