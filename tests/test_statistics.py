@@ -26,12 +26,6 @@ def test_iqm_takes_all_tasks_together():
     assert statistics.iqm(values) == np.mean([2, 3, 4, 5])
 
 
-@given(scores, st.sampled_from([0.01, 0.1, 0.5, 1.0]))
-def test_cvar_is_the_mean_of_the_worst(values, alpha):
-    worst = sorted(values)[: max(1, round(alpha * len(values)))]
-    assert statistics.cvar(values, alpha) == pytest.approx(sum(worst) / len(worst))
-
-
 @given(scores, scores)
 def test_improvement_is_the_mann_whitney_statistic(ours, theirs):
     u = mannwhitneyu(ours, theirs).statistic

@@ -32,12 +32,6 @@ def iqm(scores: Scores) -> float:
     return float(trim_mean(scores, 0.25, axis=None))
 
 
-def cvar(scores: Scores, alpha: float = 0.1) -> float:
-    """Mean of the worst share α of all scores (at least of one): conditional value at risk."""
-    flat = np.sort(scores, axis=None)
-    return float(flat[: max(1, round(alpha * flat.size))].mean())
-
-
 def improvement(ours: Scores, theirs: Scores) -> float:
     """P(X > Y) + ½ P(X = Y) for a seed of each, averaged over tasks, §4.3 (Mann–Whitney U)."""
     difference = ours[:, None] - theirs[None]
@@ -57,13 +51,13 @@ def resample(scores: Scores, rng: np.random.Generator) -> Scores:
 
 
 def interval(
-    statistic: Callable[..., float], *scores: Scores, repetitions: int = 2_000, seed: int = 0
+    statistic: Callable[[Scores], float], scores: Scores, repetitions: int = 2_000, seed: int = 0
 ) -> Estimate:
     """A statistic with its 95 % percentile interval by stratified bootstrap, §4.1."""
     rng = np.random.default_rng(seed)
-    found = [statistic(*(resample(each, rng) for each in scores)) for _ in range(repetitions)]
+    found = [statistic(resample(scores, rng)) for _ in range(repetitions)]
     low, high = np.percentile(found, [2.5, 97.5])
-    return Estimate(statistic(*scores), float(low), float(high))
+    return Estimate(statistic(scores), float(low), float(high))
 
 
 def verdict(ours: Estimate, theirs: Estimate) -> str:

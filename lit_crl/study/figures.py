@@ -1,6 +1,7 @@
 """The figures of a study: curves with bands over env steps, and performance profiles."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib
 
@@ -34,7 +35,7 @@ def label_of(metric: str) -> str:
 def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     """IQM over the seeds and its 95 % interval, for each arm."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for (arm, (steps, values)), (colour, line) in zip(curves.items(), _styles(), strict=False):
+    for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(STYLES), strict=False):
         points = [interval(iqm, each[:, None], repetitions=500) for each in values]
         axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
         low, high = [p.low for p in points], [p.high for p in points]
@@ -53,7 +54,7 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     everything = np.concatenate(list(scores.values()))
     span = max(float(np.ptp(everything)), 1e-3)
     thresholds = np.linspace(everything.min() - 0.05 * span, everything.max(), 201)
-    for (arm, each), (colour, line) in zip(scores.items(), _styles(), strict=False):
+    for (arm, each), (colour, line) in zip(scores.items(), cycle(STYLES), strict=False):
         share = performance_profile(each, thresholds)
         axes.step(thresholds, share, where="post", color=colour, linestyle=line, label=arm)
     axes.set(
@@ -62,10 +63,6 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     )  # fmt: skip
     _finish(figure)
     return figure
-
-
-def _styles() -> list[tuple[str, str]]:
-    return STYLES * 4
 
 
 def _finish(figure: Figure) -> None:
