@@ -1,31 +1,24 @@
-"""The curriculum: which levels the environments are reset to.
+"""The curriculum: which levels the environments are reset to, from the sources of an arm."""
 
-An *arm* is a set of level sources in the order target < reference < archive < gan. It uses the
-mix's shares of the sources before its own, and gives the rest to its own. So one mix serves all
-arms: with 25 % each, ``archive`` is 25 % target, 25 % reference and 50 % archive.
-"""
-
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from lit_crl.archive import Archive, frontier_weight, novelty
+from lit_crl.arms import SOURCES, Finished, OwnSource, Recorder, Source
 from lit_crl.batches import GanBatch
-from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
-from lit_crl.gan import learnability
 from lit_crl.levels import UnitBox
-
-Source = Literal["target", "reference", "archive", "gan"]
-#: Every arm is named after the source that it adds to those before it.
-Arm = Source
-SOURCES: tuple[Source, ...] = get_args(Source)
-#: Equal shares: enough of the user's own task, enough breadth, enough frontier.
-EQUAL_MIX: Mapping[str, float] = dict.fromkeys(SOURCES, 0.25)
+from lit_crl.proposals import (
+    ProposalCounts,
+    Proposals,
+    choose_proposals,
+    on_frontier,
+    proposal_weight,
+    unique_rate,
+)
 
 #: What the GAN takes for real, see ``Curriculum.reals``.
 Reals = Literal["frontier", "labelled", "visited"]
@@ -40,83 +33,12 @@ class Teacher(Protocol):
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ of levels, ``[n, d] -> [n]``."""
 
-
-def arm_shares(arm: Arm, mix: Mapping[str, float]) -> dict[Source, float]:
-    """The share of resets that each source gets under an arm.
-
-    Raises:
-        ConfigError: If the mix names an unknown source, has a negative share, or does not sum to 1.
-    """
-    unknown = set(mix) - set(SOURCES)
-    if unknown:
-        raise ConfigError(f"data.mix has no source {sorted(unknown)}: use {', '.join(SOURCES)}")
-    if any(not share >= 0 for share in mix.values()):
-        raise ConfigError(f"data.mix must have shares ≥ 0, got {dict(mix)}")
-    if not math.isclose(sum(mix.values()), 1, abs_tol=1e-6):
-        raise ConfigError(f"data.mix must sum to 1, got {sum(mix.values()):g}: {dict(mix)}")
-    before = SOURCES[: SOURCES.index(arm)]
-    shares: dict[Source, float] = {source: mix.get(source, 0.0) for source in before}
-    shares[arm] = 1 - sum(shares.values())
-    return shares
-
-
-def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
-    """Share of distinct levels ``[n, d]`` on a grid of ``tolerance`` times the level space."""
-    cells = (unit_levels / (2 * tolerance)).round()
-    return len(torch.unique(cells, dim=0)) / max(len(cells), 1)
-
-
-def on_frontier(p: Tensor) -> Tensor:
-    """Which levels the policy solves sometimes: 0.1 < p < 0.9, Florensa et al. 2018, §4.1."""
-    return (p > 0.1) & (p < 0.9)
-
-
-def choose_proposals(valid: Tensor, p: Tensor, n: int, rng: torch.Generator) -> Tensor:
-    """Which of a generator's candidates to play: at most ``n`` valid ones, near the frontier.
-
-    They are drawn without replacement with weight (4 p̂ (1 − p̂) + 0.01)², so that there are
-    proposals even while no candidate has a p̂ between 0.1 and 0.9.
-
-    Args:
-        valid: Which candidates can be played, ``[m]``.
-        p: Their p̂, ``[m]``.
-        n: How many to choose at most.
-        rng: Random stream.
-
-    Returns:
-        Their indices.
-    """
-    keep = min(n, int(valid.sum()))
-    if keep == 0:
-        return torch.empty(0, dtype=torch.long, device=p.device)
-    weight = (learnability(p) + 0.01).square() * valid
-    return torch.multinomial(weight, keep, replacement=False, generator=rng)
-
-
-@dataclass
-class ProposalCounts:
-    """What became of the levels that the generator made, over the whole run."""
-
-    candidates: int = 0
-    valid: int = 0
-    frontier: int = 0
-    unique: float = 0.0
-    played: int = 0
-
-    def rates(self) -> dict[str, float]:
-        """As metrics: how many were made, which share was any good, how many were played."""
-        made = max(self.candidates, 1)
-        return {
-            "curriculum/generated": self.candidates,
-            "curriculum/generated_valid_rate": self.valid / made,
-            "curriculum/generated_predicted_frontier_rate": self.frontier / made,
-            "curriculum/generated_unique_rate": self.unique / made,
-            "curriculum/generated_played": self.played,
-        }
+    def action_values(self, obs: Tensor) -> Tensor:
+        """Q of the policy that is evaluated, ``[n, ...] -> [n, A]``."""
 
 
 class Curriculum:
-    """Draws the levels of an arm, and the reals of the GAN, from the four sources.
+    """Draws the levels of an arm, and the reals of the GAN, from its sources.
 
     Levels are drawn a few hundred at a time into a queue, and the queue is thrown away when a
     new cycle begins, so that no reset waits for a network and no level is staler than a cycle.
@@ -131,6 +53,10 @@ class Curriculum:
         novelty_exponent: float,
         min_outcomes: int,
         rng: torch.Generator,
+        proposals: Proposals = "frontier",
+        own: OwnSource | None = None,
+        make_env: Callable[[int, torch.device], Any] | None = None,
+        steps_left: Callable[[], int] | None = None,
         queue: int = 256,
         candidates: int = 1_024,
     ) -> None:
@@ -144,6 +70,11 @@ class Curriculum:
             min_outcomes: Outcomes needed before p̂, and so the generator, is trusted; until
                 then its share goes to the archive.
             rng: Random stream.
+            proposals: Which valid generated levels are played: those near the ``frontier``
+                rather than others, or all ``valid`` ones alike.
+            own: The source ``own``, of arms that have one.
+            make_env: Makes further environments like ``env``, for sources that try levels.
+            steps_left: How many env steps these may take.
             queue: Levels drawn at a time.
             candidates: Levels among which the archive and the generator choose.
         """
@@ -153,6 +84,10 @@ class Curriculum:
         self.novelty_exponent = novelty_exponent
         self.min_outcomes = min_outcomes
         self.rng = rng
+        self.proposals, self.own = proposals, own
+        self._make_env, self._steps_left = make_env, steps_left
+        #: Cycles so far, and env steps that sources took beside the training episodes'.
+        self.cycles = self.charged_steps = 0
         self.candidates = candidates
         self.box = UnitBox.of(env.level_space).to(archive.tried.levels.device)
         self.counts = ProposalCounts()
@@ -167,7 +102,22 @@ class Curriculum:
 
     def new_cycle(self) -> None:
         """Forget the queued levels: the policy and the generator have moved on."""
+        self.cycles += 1
         self._levels, self._source = self._levels[:0], self._source[:0]
+
+    def make_env(self, num_envs: int, device: torch.device) -> Any:
+        """Further environments like the one that is trained in."""
+        assert self._make_env is not None
+        return self._make_env(num_envs, device)
+
+    def can_afford(self, env_steps: int) -> bool:
+        """Whether the run's budget still has so many env steps."""
+        return self._steps_left is None or env_steps <= self._steps_left()
+
+    @property
+    def record(self) -> Callable[[Finished], None] | None:
+        """What wants to know of finished episodes, if anything does."""
+        return self.own.record if isinstance(self.own, Recorder) else None
 
     def draw(self, n: int, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """The next ``n`` levels ``[n, d]`` and the index of each one's source ``[n]``."""
@@ -202,6 +152,7 @@ class Curriculum:
                 self.env.reference_levels(n, self.rng) if shares[1] else self._blank(n),
                 self.frontier(n, teacher) if shares[2] else self._blank(n),
                 proposals[torch.arange(n) % len(proposals)] if shares[3] else self._blank(n),
+                self.own(n, self, teacher) if self.own and shares[4] else self._blank(n),
             ]
         )
         return drawn[source, torch.arange(n, device=source.device)], source
@@ -217,7 +168,7 @@ class Curriculum:
         self.counts.valid += int(valid.sum())
         self.counts.frontier += int((valid & on_frontier(p)).sum())
         self.counts.unique += len(candidates) * unique_rate(self.box.to_unit(candidates))
-        return candidates[choose_proposals(valid, p, n, self.rng)]
+        return candidates[choose_proposals(valid, proposal_weight(self.proposals, p), n, self.rng)]
 
     def frontier(self, n: int, teacher: Teacher) -> Tensor:
         """``n`` archive levels drawn by frontier weight, with replacement, ``[n, d]``."""
@@ -278,12 +229,15 @@ class Curriculum:
         return GanBatch(*(field.view(*shape, *field.shape[1:]) for field in fields))
 
     def state_dict(self) -> dict[str, Any]:
-        """The queue, the counts and the random stream."""
+        """The queue, the counts, the random stream, and the own source's."""
         return {
             "levels": self._levels,
             "source": self._source,
             "counts": vars(self.counts).copy(),
             "rng": self.rng.get_state(),
+            "cycles": self.cycles,
+            "charged_steps": self.charged_steps,
+            "own": self.own.state_dict() if isinstance(self.own, Recorder) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -291,3 +245,6 @@ class Curriculum:
         self._levels, self._source = state["levels"], state["source"]
         self.counts = ProposalCounts(**state["counts"])
         self.rng.set_state(state["rng"].cpu())
+        self.cycles, self.charged_steps = state["cycles"], state["charged_steps"]
+        if isinstance(self.own, Recorder):
+            self.own.load_state_dict(state["own"])

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from lit_crl import checks, distributed
 from lit_crl.archive import Archive
+from lit_crl.arms import EQUAL_MIX, Arm, OwnSource, arm_name, arm_shares, check_arm, own_source
 from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
-from lit_crl.curriculum import EQUAL_MIX, Arm, Curriculum, Reals, Teacher, arm_shares
+from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
 from lit_crl.hindsight import Hindsight
+from lit_crl.proposals import Proposals
 from lit_crl.replay import ReplayBuffer
 from lit_crl.rollout import Actor, Rollout
 from lit_crl.schedule import Schedule
@@ -38,7 +40,7 @@ class ReplayDataModule(LightningDataModule):
     def __init__(
         self,
         env: EnvFactory,
-        arm: Arm = "gan",
+        arm: Arm | OwnSource = "gan",
         env_steps: int = 100_000,
         num_envs: int = 32,
         capacity: int = 100_000,
@@ -58,6 +60,7 @@ class ReplayDataModule(LightningDataModule):
         gan_updates: int = 64,
         gan_batch_size: int = 128,
         min_outcomes: int = 50,
+        proposals: Proposals = "frontier",
         reals: Reals = "frontier",
         reference_reals: float = 0.25,
         novelty_exponent: float = 0.5,
@@ -76,8 +79,10 @@ class ReplayDataModule(LightningDataModule):
         Args:
             env: Class of the environment and its arguments.
             arm: Curriculum: where levels come from. ``target``: the task's own resets;
-                ``reference``: also uniformly random levels; ``archive``: also visited states and
-                tried levels near the frontier; ``gan``: also generated levels.
+                ``reference``: also random levels; ``archive``: also visited states and tried
+                levels near the frontier; ``gan``: also generated levels. In place of the last
+                two ``plr``: replays by MaxMC; ``accel``: those and edits; ``sfl``: levels screened
+                for p (1 − p), ``oracle``: at no cost; or a function or class of yours.
             env_steps: Budget, in steps of single environments, warm-up included, of all processes.
             num_envs: Environments that step together, in each process.
             capacity: Rows of the replay buffer (one a step, one more an episode).
@@ -93,12 +98,13 @@ class ReplayDataModule(LightningDataModule):
                 stack_size), newest last; the replay keeps each but once.
             priority_exponent: α of prioritized replay; 0: transitions are drawn uniformly.
             importance_exponent: β of its importance weights at the start; at the end it is 1.
-            mix: Share of resets from each source under the ``gan`` arm; an arm that lacks a
-                source gives its share to its own. Default: 25 % each.
+            mix: Share of resets from each source under the ``gan`` arm; an arm gives those
+                that it lacks to its own. Default: 25 % each.
             gan_every: Batches from one GAN phase to the next (one cycle).
             gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
             gan_batch_size: Levels an update of the GAN, in each process.
             min_outcomes: Outcomes needed before the GAN trains and its levels are played.
+            proposals: Valid generated levels that are played: near the ``frontier``, or any.
             reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
             reference_reals: Share of reference levels among the reals.
             novelty_exponent: How much novelty counts when archive levels are drawn.
@@ -121,10 +127,11 @@ class ReplayDataModule(LightningDataModule):
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
         self.make_env = env
-        self.arm, self.shares = arm, arm_shares(arm, mix or EQUAL_MIX)
+        self.arm, self.own = arm_name(arm), own_source(arm)
+        self.shares = arm_shares(arm, mix or EQUAL_MIX)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
-        self.novelty_exponent = novelty_exponent
+        self.novelty_exponent, self.proposals = novelty_exponent, proposals
         self.gamma, self.n_steps, self.hindsight = gamma, n_steps, hindsight
         self.frame_stack, self.priority_exponent = frame_stack, priority_exponent
         self.importance_exponent = importance_exponent
@@ -141,8 +148,10 @@ class ReplayDataModule(LightningDataModule):
 
     @property
     def env_steps(self) -> int:
-        """Env steps taken so far, by all processes."""
-        return self.rollout.env_steps * self.world_size if hasattr(self, "rollout") else 0
+        """Env steps taken so far, by all processes, those of screening levels included."""
+        charged = self.curriculum.charged_steps if self.curriculum else 0
+        played = self.rollout.env_steps if hasattr(self, "rollout") else 0
+        return played * self.world_size + charged
 
     @property
     def epsilon(self) -> Tensor:
@@ -166,11 +175,7 @@ class ReplayDataModule(LightningDataModule):
             self.env = cast(LevelEnv, self.make_env(self.num_envs, self._device()))
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
-        if self.arm != "target" and self.env.level_space is None:
-            raise ConfigError(
-                f"data.arm is {self.arm!r}, but {self.env.gymnasium_id or 'this environment'} has "
-                "no level_space: use data.arm target, or give level_space and set_level"
-            )
+        check_arm(self.arm, self.own, self.reals, self.env, self.world_size)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
@@ -185,22 +190,16 @@ class ReplayDataModule(LightningDataModule):
         )  # fmt: skip
         self._goals = Hindsight.of(env, self.hindsight, self.gamma)
         if env.level_space is not None:
-            self.archive = Archive(
-                env.level_space.shape[0], tried=self.tried, visited=self.visited, device=device
-            )
+            dim, sizes = env.level_space.shape[0], {"tried": self.tried, "visited": self.visited}
+            self.archive = Archive(dim, **sizes, device=device)
             self.curriculum = Curriculum(
-                env,
-                self.archive,
-                self.shares,
-                novelty_exponent=self.novelty_exponent,
-                min_outcomes=self.min_outcomes,
+                env, self.archive, self.shares,
+                novelty_exponent=self.novelty_exponent, min_outcomes=self.min_outcomes,
+                proposals=self.proposals, own=self.own,
+                make_env=self.make_env,
+                steps_left=lambda: self.schedule.budget - self.env_steps,
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
-            )
-            if self.reals == "visited" and not env.tracks_visited:
-                raise ConfigError(
-                    f"data.reals is visited, but {type(env).__name__} cannot turn the states it "
-                    "visits into levels: use frontier or labelled"
-                )
+            )  # fmt: skip
         self.rng = random_stream(self.seed, "replay", self.rank, device)
         self.rollout = Rollout(
             env,
@@ -209,6 +208,7 @@ class ReplayDataModule(LightningDataModule):
             gamma=self.gamma,
             label_epsilon=self.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
+            record=None if self.curriculum is None else self.curriculum.record,
         )
 
     def train_dataloader(self) -> ReplayLoader:

@@ -13,8 +13,8 @@ import torch
 
 from lit_crl.checkpoint_files import companions, read_checkpoint
 from lit_crl.collected import fitting
-from lit_crl.curriculum import ProposalCounts
 from lit_crl.datamodule import ReplayDataModule
+from lit_crl.proposals import ProposalCounts
 from lit_crl.replay import ReplayBuffer
 from lit_crl.seeding import stream_seed
 

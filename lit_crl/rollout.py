@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lit_crl.archive import Archive
-from lit_crl.curriculum import SOURCES
+from lit_crl.arms import SOURCES, Finished
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.replay import ReplayBuffer
 from lit_crl.seeding import random_stream
 from lit_crl.stopwatch import Stopwatch
+from lit_crl.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
 Actor = Callable[[Tensor, Tensor], Tensor]
@@ -72,6 +73,7 @@ class Rollout:
         gamma: float,
         label_epsilon: float,
         seed: int,
+        record: Callable[[Finished], None] | None = None,
     ) -> None:
         """Start every environment at a target level.
 
@@ -83,6 +85,7 @@ class Rollout:
             label_epsilon: Episodes of environments that explore more than this say nothing
                 about the policy, so their outcomes are not recorded.
             seed: Seed of the environments' own random streams.
+            record: What wants to know of finished episodes, beside the archive.
         """
         self.env = env
         self.replay = replay
@@ -102,6 +105,9 @@ class Rollout:
         # ε changes between batches; an episode is judged by the largest it was played with.
         self.largest_epsilon = torch.zeros(env.num_envs, device=device)
         self.env_steps = 0
+        self.record = record
+        self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
+        self._action_values: Callable[[Tensor], Tensor] | None = None
         self.log = EpisodeLog()
         #: How a step is played; seeds that are trained together play theirs together.
         self.play: Play = self._play
@@ -116,6 +122,9 @@ class Rollout:
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
+        if self._trace is not None and self._action_values is not None:
+            after = (next_obs, reward, terminated)
+            self._trace.see(self._action_values, self.obs, action, after)
         self.episode_return += reward
         self.obs, self.done = next_obs, terminated | truncated
         self._ended = self.done.nonzero().squeeze(1)
@@ -127,6 +136,7 @@ class Rollout:
 
     def play_with(self, learner: Any, clock: Stopwatch) -> None:
         """Act and step in one batch with other seeds, or as one graph, if the learner can."""
+        self._action_values = learner.action_values
         if learner.seat is not None:
             self.play = learner.seat.play_in(self.env, clock)
         elif learner.compile_updates and has_pure_step(self.env):
@@ -165,6 +175,9 @@ class Rollout:
         returns, success, source, epsilon = (x.index_select(0, self._ended) for x in fields)
         judged = epsilon <= self.label_epsilon
         self.log.add(returns, success, source, judged)
+        if self.record is not None and self._trace is not None and self.level is not None:
+            levels = self.level.index_select(0, self._ended)
+            self.record(Finished(levels, success, returns, *self._trace.finish(self._ended)))
         if self.archive is not None and self.level is not None:
             level = self.level.index_select(0, self._ended)
             known = judged & level.isfinite().all(dim=1)
@@ -176,6 +189,8 @@ class Rollout:
         self.obs = self.env.current_observations()
         for running in (self.done, self.source, self.episode_return, self.largest_epsilon):
             running.zero_()
+        if self._trace is not None:
+            self._trace.sums.zero_()
         self._ended = self.done.nonzero().squeeze(1)
         if self.level is not None:
             self.level.copy_(self.env.levels)
@@ -195,6 +210,7 @@ class Rollout:
             "successes": list(self.log.successes),
             "episodes": dict(self.log.episodes),
             "solved": dict(self.log.solved),
+            "trace": None if self._trace is None else self._trace.sums,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -203,6 +219,8 @@ class Rollout:
             getattr(self, name).copy_(state[name])
         if self.level is not None:
             self.level.copy_(state["level"])
+        if self._trace is not None:
+            self._trace.sums.copy_(state["trace"])
         self.env_steps = state["env_steps"]
         self._ended = self.done.nonzero().squeeze(1)
         self.env.load_state_dict(state["env"])

@@ -15,16 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_crl.archive import Archive
+from lit_crl.arms import MIXED, Arm, arm_shares
 from lit_crl.checks import ConfigError
-from lit_crl.curriculum import (
-    SOURCES,
-    Arm,
-    Curriculum,
-    arm_shares,
-    choose_proposals,
-    on_frontier,
-    unique_rate,
-)
+from lit_crl.curriculum import Curriculum
+from lit_crl.proposals import choose_proposals, on_frontier, proposal_weight, unique_rate
 
 QUARTERS = {"target": 0.25, "reference": 0.25, "archive": 0.25, "gan": 0.25}
 TARGET, REFERENCE, ARCHIVE, GAN = range(4)
@@ -118,15 +112,15 @@ mixes = st.lists(st.sampled_from([0, 1, 2, 7]), min_size=4, max_size=4).filter(s
 
 
 @settings(max_examples=60, deadline=None)
-@given(mixes, st.sampled_from(SOURCES), st.booleans())
+@given(mixes, st.sampled_from(MIXED), st.booleans())
 def test_an_arm_keeps_the_shares_before_its_own_and_takes_the_rest(
     parts: list[int], arm: Arm, sparse: bool
 ) -> None:
-    mix = {source: part / sum(parts) for source, part in zip(SOURCES, parts, strict=True)}
+    mix = {source: part / sum(parts) for source, part in zip(MIXED, parts, strict=True)}
     given_mix = {source: share for source, share in mix.items() if share or not sparse}
     shares = arm_shares(arm, given_mix)
     rest, expected = 1.0, {}
-    for source in SOURCES:
+    for source in MIXED:
         if source == arm:
             expected[source] = rest
             break
@@ -161,7 +155,7 @@ def test_a_source_that_the_mix_leaves_out_has_no_share() -> None:
     ],
 )
 def test_a_mix_that_makes_no_sense_is_refused(mix: dict[str, float], message: str) -> None:
-    for arm in SOURCES:
+    for arm in MIXED:
         with pytest.raises(ConfigError, match=message):
             arm_shares(arm, mix)
 
@@ -330,7 +324,9 @@ def test_proposals_are_valid_distinct_and_as_many_as_there_can_be(
     rows: list[tuple[bool, float]], n: int, seed: int
 ) -> None:
     valid = torch.tensor([v for v, _ in rows])
-    chosen = choose_proposals(valid, torch.tensor([p for _, p in rows]), n, rng(seed)).tolist()
+    chosen = choose_proposals(
+        valid, proposal_weight("frontier", torch.tensor([p for _, p in rows])), n, rng(seed)
+    ).tolist()
     assert len(chosen) == len(set(chosen)) == min(n, sum(v for v, _ in rows))
     assert all(rows[index][0] for index in chosen)
 
@@ -339,7 +335,9 @@ def test_proposals_are_drawn_by_their_distance_from_the_frontier() -> None:
     p = torch.tensor([0.0, 0.1, 0.3, 0.5, 0.5, 0.9, 1.0])
     valid = torch.tensor([True, True, True, True, False, True, True])
     draws, g = 6_000, rng(2)
-    first = torch.cat([choose_proposals(valid, p, 1, g) for _ in range(draws)])
+    first = torch.cat(
+        [choose_proposals(valid, proposal_weight("frontier", p), 1, g) for _ in range(draws)]
+    )
     weights = [
         (4 * q * (1 - q) + 0.01) ** 2 * ok for q, ok in zip(p.tolist(), valid.tolist(), strict=True)
     ]

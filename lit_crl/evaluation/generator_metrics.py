@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_crl.curriculum import on_frontier, unique_rate
 from lit_crl.evaluation import level_manifold
+from lit_crl.proposals import on_frontier, unique_rate
 
 
 class FrontierHitRate(Metric):

@@ -13,10 +13,10 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from lit_crl.curriculum import on_frontier, unique_rate
 from lit_crl.dqn import epsilon_greedy
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.levels import UnitBox
+from lit_crl.proposals import on_frontier, unique_rate
 from lit_crl.seeding import random_stream, stream_seed
 
 #: Makes a batched environment (a ``LevelEnv``): how many copies, and on which device.

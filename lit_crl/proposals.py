@@ -1,0 +1,74 @@
+"""Levels that a generator proposes: which of them to play, and what became of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_crl.gan import learnability
+
+#: Which of the generator's candidates are played, see ``choose_proposals``.
+Proposals = Literal["frontier", "valid"]
+
+
+def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
+    """Share of distinct levels ``[n, d]`` on a grid of ``tolerance`` times the level space."""
+    cells = (unit_levels / (2 * tolerance)).round()
+    return len(torch.unique(cells, dim=0)) / max(len(cells), 1)
+
+
+def on_frontier(p: Tensor) -> Tensor:
+    """Which levels the policy solves sometimes: 0.1 < p < 0.9, Florensa et al. 2018, §4.1."""
+    return (p > 0.1) & (p < 0.9)
+
+
+def proposal_weight(kind: Proposals, p: Tensor) -> Tensor:
+    """How likely valid candidates of p̂ ``[m]`` are to be played, up to a factor, ``[m]``.
+
+    ``frontier``: (4 p̂ (1 − p̂) + 0.01)², so that there are proposals even while no candidate has a
+    p̂ between 0.1 and 0.9; ``valid``: all alike, as a generator without labels has it.
+    """
+    return (learnability(p) + 0.01).square() if kind == "frontier" else torch.ones_like(p)
+
+
+def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """Which of a generator's candidates to play: at most ``n`` valid ones, by weight.
+
+    They are drawn without replacement.
+
+    Args:
+        valid: Which candidates can be played, ``[m]``.
+        weight: Their weight, positive, ``[m]``.
+        n: How many to choose at most.
+        rng: Random stream.
+
+    Returns:
+        Their indices.
+    """
+    keep = min(n, int(valid.sum()))
+    if keep == 0:
+        return torch.empty(0, dtype=torch.long, device=weight.device)
+    return torch.multinomial(weight * valid, keep, replacement=False, generator=rng)
+
+
+@dataclass
+class ProposalCounts:
+    """What became of the levels that the generator made, over the whole run."""
+
+    candidates: int = 0
+    valid: int = 0
+    frontier: int = 0
+    unique: float = 0.0
+    played: int = 0
+
+    def rates(self) -> dict[str, float]:
+        """As metrics: how many were made, which share was any good, how many were played."""
+        made = max(self.candidates, 1)
+        return {
+            "curriculum/generated": self.candidates,
+            "curriculum/generated_valid_rate": self.valid / made,
+            "curriculum/generated_predicted_frontier_rate": self.frontier / made,
+            "curriculum/generated_unique_rate": self.unique / made,
+            "curriculum/generated_played": self.played,
+        }

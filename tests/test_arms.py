@@ -1,0 +1,273 @@
+"""Arms beyond the GAN's own chain: replayed, edited and screened levels, and a user's."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from lit_crl.archive import Archive
+from lit_crl.arms import EQUAL_MIX, Finished, arm_shares, own_source
+from lit_crl.checks import ConfigError
+from lit_crl.curriculum import Curriculum
+from lit_crl.envs import Maze, MountainCar
+from lit_crl.level_replay import (
+    EditedLevelReplay,
+    PrioritizedLevelReplay,
+    max_mc,
+    rank_priorities,
+    staleness_priorities,
+)
+from lit_crl.proposals import proposal_weight
+from lit_crl.screening import LearnabilityScreen
+from lit_crl.value_trace import ValueTrace
+
+Make = Callable[..., Any]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def curriculum_of(env: Any, own: Any, **changes: Any) -> Curriculum:
+    return Curriculum(
+        env,
+        Archive(env.level_space.shape[0], tried=64, visited=64),
+        {"own": 1.0},
+        novelty_exponent=0.5,
+        min_outcomes=10,
+        rng=rng(1),
+        own=own,
+        queue=32,
+        **changes,
+    )
+
+
+def finished(levels: Tensor, returns: list[float], value: list[float]) -> Finished:
+    numbers = torch.tensor(value)
+    return Finished(levels, torch.tensor(returns) > 0, torch.tensor(returns), numbers, numbers / 2)
+
+
+@pytest.mark.parametrize("arm", ["plr", "accel", "sfl", "oracle"])
+def test_an_own_source_gets_what_target_and_reference_leave(arm: Any) -> None:
+    shares = arm_shares(arm, {"target": 0.1, "reference": 0.3, "archive": 0.6})
+    assert shares == {"target": 0.1, "reference": 0.3, "own": pytest.approx(0.6)}
+    assert callable(own_source(arm))
+    assert own_source("gan") is None
+
+
+def test_an_unknown_arm_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'ued': use one of target, .*, plr, .* or a function"):
+        own_source(cast(Any, "ued"))
+
+
+def test_priorities_equal_their_definitions() -> None:
+    score = torch.tensor([0.3, 0.9, 0.1, 0.5])
+    weights = [(1 / rank) ** (1 / 0.3) for rank in (3, 1, 4, 2)]
+    expected = torch.tensor([w / sum(weights) for w in weights])
+    torch.testing.assert_close(rank_priorities(score, 0.3), expected)
+    torch.testing.assert_close(
+        staleness_priorities(torch.tensor([1.0, 3.0])), torch.tensor([0.25, 0.75])
+    )
+    assert staleness_priorities(torch.zeros(4)).tolist() == [0.25] * 4
+    found = max_mc(torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.5]))
+    assert found.tolist() == [0.75, 0.0]  # an overestimate is no regret
+
+
+def test_replay_keeps_the_best_levels_and_their_best_returns_like_a_dictionary() -> None:
+    replay, naive = PrioritizedLevelReplay(size=6, least=2), dict[int, tuple[float, float]]()
+    g = rng(3)
+    for _ in range(30):
+        names = torch.randperm(20, generator=g)[:4].tolist()
+        returns = torch.randint(2, (4,), generator=g).float().tolist()
+        value = torch.rand(4, generator=g).tolist()
+        replay.record(finished(torch.tensor(names).float()[:, None], returns, value))
+        for name, reached, v in zip(names, returns, value, strict=True):
+            best = max(reached, naive[name][1]) if name in naive else reached
+            naive[name] = (max(best - v, 0.0), best)
+        while len(naive) > 6:
+            worst = min(naive.values())[0]
+            naive.pop(next(n for n in reversed(naive) if naive[n][0] == worst))
+    assert replay.levels is not None
+    scores = sorted(round(s, 5) for s, _ in naive.values())
+    assert sorted(round(s, 5) for s in replay.numbers[:, 0].tolist()) == scores
+    for name, (score, best, _) in zip(replay.levels[:, 0], replay.numbers.tolist(), strict=True):
+        if score > 0:  # which of several worthless levels goes is open
+            assert (pytest.approx(score), best) == naive[int(name)]
+
+
+def test_replay_draws_by_priority_and_moves_on_from_what_it_drew() -> None:
+    env = MountainCar(1)
+    replay = PrioritizedLevelReplay(least=4, temperature=1.0, staleness=0.0)
+    here = curriculum_of(env, replay)
+    levels = env.reference_levels(4, rng())
+    assert env.valid(replay(8, here, None)).all()  # reference levels, as long as it knows none
+    replay.record(finished(levels, [1.0] * 4, [0.9, 0.1, 0.5, 0.7]))
+    drawn = replay(20_000, here, None)
+    share = [(drawn == level).all(dim=1).float().mean().item() for level in levels]
+    harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4
+    assert share == pytest.approx([1 / r / harmonic for r in (4, 1, 2, 3)], abs=0.02)
+    stale = PrioritizedLevelReplay(least=4, staleness=1.0)
+    stale.record(finished(levels, [1.0] * 4, [0.5] * 4))
+    seen = [stale(1, here, None) for _ in range(400)]
+    counts = [sum(torch.equal(x[0], level) for x in seen) for level in levels]
+    assert min(counts) > 75  # drawn at random they would differ more, and turns are even
+
+
+def test_equal_levels_take_one_place() -> None:
+    replay = PrioritizedLevelReplay(least=1)
+    levels = torch.tensor([[0.1], [0.2], [0.1]])
+    replay.record(finished(levels, [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]))
+    assert len(replay) == 2
+    replay.record(finished(levels[:1], [0.0], [0.25]))
+    assert replay.numbers[0].tolist() == [0.75, 1.0, 0.0]  # the best return is not forgotten
+
+
+@pytest.mark.parametrize("make", [MountainCar, lambda n: Maze(n, size=5)])
+def test_edits_are_valid_close_and_about_half_of_what_is_drawn(make: Any) -> None:
+    env = make(1)
+    replay = EditedLevelReplay(least=8, edit=0.05)
+    here = curriculum_of(env, replay)
+    known = env.reference_levels(64, rng(2))
+    replay.record(finished(known, [1.0] * 64, [0.5] * 64))
+    drawn = replay(400, here, None)
+    assert env.valid(drawn).all()
+    unchanged = (drawn[:, None] == replay.levels).all(dim=2).any(dim=1).float().mean().item()
+    assert 0.4 < unchanged < 0.85  # half, and edits that could not be played or changed nothing
+    unit = here.box.to_unit(drawn)[:, None] - here.box.to_unit(cast(Tensor, replay.levels))
+    assert (unit.square().mean(dim=2).min(dim=1).values < 1).all()
+
+
+class ByHeight:
+    """A judge who drives right, which solves the mountain car only from near the flag."""
+
+    def action_values(self, obs: Tensor) -> Tensor:
+        return torch.tensor([0.0, 0.0, 1.0]).expand(len(obs), 3)
+
+
+def test_screening_finds_what_is_solved_sometimes_and_is_charged() -> None:
+    screen = LearnabilityScreen(candidates=64, keep=8, episodes=4, cycles=2)
+    env = MountainCar(1)
+    left = [10**6]
+    here = curriculum_of(
+        env, screen, make_env=lambda n, device: MountainCar(n, device), steps_left=lambda: left[0]
+    )
+    drawn = here.draw(32, cast(Any, ByHeight()))[0]
+    first = here.charged_steps
+    assert 64 * 4 < first < 64 * 4 * 200
+    assert len(torch.unique(drawn, dim=0)) <= 8
+    here.new_cycle()
+    here.draw(32, cast(Any, ByHeight()))
+    assert here.charged_steps == first  # not every cycle
+    here.new_cycle()
+    left[0] = 64 * 4 * 200 - 1  # less than the longest episodes would take
+    here.draw(32, cast(Any, ByHeight()))
+    assert here.charged_steps == first
+    left[0] += 1
+    here.new_cycle()
+    here.draw(32, cast(Any, ByHeight()))
+    assert here.charged_steps > first
+
+
+def test_the_oracle_screens_for_nothing_and_without_a_budget_there_are_reference_levels() -> None:
+    make_env = lambda n, device: MountainCar(n, device)  # noqa: E731
+    here = curriculum_of(MountainCar(1), own_source("oracle"), make_env=make_env)
+    here.draw(4, cast(Any, ByHeight()))
+    assert here.charged_steps == 0
+    poor = curriculum_of(
+        MountainCar(1), LearnabilityScreen(), make_env=make_env, steps_left=lambda: 0
+    )
+    assert MountainCar(1).valid(poor.draw(4, cast(Any, ByHeight()))[0]).all()
+    assert poor.charged_steps == 0
+
+
+def test_a_trace_is_the_mean_over_the_episode() -> None:
+    g, gamma, envs, steps = rng(5), 0.9, 3, 12
+    table = torch.randn(steps + 1, envs, 2, generator=g)
+    trace = ValueTrace(envs, gamma, torch.device("cpu"))
+    naive: list[list[tuple[float, float]]] = [[] for _ in range(envs)]
+    for t in range(steps):
+        action = torch.randint(2, (envs,), generator=g)
+        reward, over = torch.rand(envs, generator=g), torch.rand(envs, generator=g) < 0.2
+        now, then = torch.full((envs,), t), torch.full((envs,), t + 1)
+        trace.see(lambda obs: table[obs, torch.arange(envs)], now, action, (then, reward, over))
+        for i in range(envs):
+            q, q_next = table[t, i], table[t + 1, i]
+            target = float(reward[i]) + (0 if over[i] else gamma * float(q_next.max()))
+            naive[i].append((float(q.max()), abs(target - float(q[action[i]]))))
+        if t in (4, 11):
+            ended = torch.tensor([0, 2]) if t == 4 else torch.tensor([0, 1, 2])
+            value, td_error = trace.finish(ended)
+            for place, i in enumerate(ended.tolist()):
+                assert value[place].item() == pytest.approx(
+                    sum(v for v, _ in naive[i]) / len(naive[i]), abs=1e-5
+                )
+                assert td_error[place].item() == pytest.approx(
+                    sum(d for _, d in naive[i]) / len(naive[i]), abs=1e-5
+                )
+                naive[i].clear()
+
+
+def test_proposals_without_labels_are_all_alike() -> None:
+    p = torch.tensor([0.0, 0.5, 1.0])
+    assert proposal_weight("valid", p).tolist() == [1, 1, 1]
+    weight = proposal_weight("frontier", p)
+    assert weight[1] > 1000 * weight[0] == 1000 * weight[2]
+
+
+def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
+    """A user's arm: reference levels, the car to the right of the valley."""
+    levels = curriculum.env.reference_levels(8 * n, curriculum.rng)
+    return levels[levels[:, 0] > -0.5][:n]
+
+
+@pytest.mark.parametrize("arm", ["plr", "accel", LearnabilityScreen(8, 4, 2, 2), right_half])
+def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, arm: Any) -> None:
+    run = make_run(env=MountainCar, arm=arm, env_steps=12_000, num_envs=16)
+    run.fit()
+    data = run.data
+    assert data.rollout.log.episodes["own"] > 0
+    assert sum(data.rollout.log.episodes[source] for source in ("archive", "gan")) == 0
+    assert data.env_steps <= 12_000
+    if isinstance(arm, LearnabilityScreen):
+        assert 0 < data.curriculum.charged_steps < data.env_steps
+    if arm in ("plr", "accel"):
+        assert len(data.own) > 0
+        state = copy.deepcopy(data.curriculum.state_dict())
+        fresh = SimpleNamespace(own=own_source(arm))
+        fresh.own.load_state_dict(state["own"])
+        assert torch.equal(fresh.own.levels, data.own.levels)
+
+
+def test_equal_shares_are_of_the_four_sources() -> None:
+    assert sum(EQUAL_MIX.values()) == 1 and "own" not in EQUAL_MIX
+
+
+@pytest.mark.parametrize("name", ["easy", "Easy"])
+def test_an_arm_by_its_import_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from lit_crl.cli import main  # the command line, as a user calls it
+
+    (tmp_path / "my_arms.py").write_text(
+        "def easy(n, curriculum, teacher):\n"
+        "    return curriculum.env.reference_levels(n, curriculum.rng)\n"
+        "class Easy:\n"
+        "    def __call__(self, n, curriculum, teacher):\n"
+        "        return easy(n, curriculum, teacher)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    main(
+        ["fit", "--data.arm", f"my_arms.{name}", "--data.env_steps=16000", "--trainer.accelerator",
+         "cpu", "--data.test_episodes", "2", "--data.validation_episodes", "2", "--name", "mine"]
+    )  # fmt: skip
+    config = (tmp_path / "runs" / "mountain_car" / "mine" / "config.yaml").read_text()
+    assert f"my_arms.{name}" in config
+    rows = (tmp_path / "runs" / "mountain_car" / "mine" / "metrics.csv").read_text().splitlines()
+    played = dict(zip(rows[0].split(","), rows[-2].split(","), strict=True))
+    assert float(played["curriculum/own_episodes"]) > 0
