@@ -17,6 +17,7 @@ from lit_crl.proposals import (
     choose_proposals,
     on_frontier,
     proposal_weight,
+    realistic,
     unique_rate,
 )
 
@@ -32,6 +33,9 @@ class Teacher(Protocol):
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ of levels, ``[n, d] -> [n]``."""
+
+    def realness(self, levels: Tensor) -> Tensor:
+        """The discriminator's logits of levels, ``[n, d] -> [n]``."""
 
     def action_values(self, obs: Tensor) -> Tensor:
         """Q of the policy that is evaluated, ``[n, ...] -> [n, A]``."""
@@ -70,8 +74,8 @@ class Curriculum:
             min_outcomes: Outcomes needed before p̂, and so the generator, is trusted; until
                 then its share goes to the archive.
             rng: Random stream.
-            proposals: Which valid generated levels are played: those near the ``frontier``
-                rather than others, or all ``valid`` ones alike.
+            proposals: Which valid generated levels are played: near the ``frontier`` rather
+                than others; of these only ``realistic`` ones; or all ``valid`` ones alike.
             own: The source ``own``, of arms that have one.
             make_env: Makes further environments like ``env``, for sources that try levels.
             steps_left: How many env steps these may take.
@@ -164,8 +168,11 @@ class Curriculum:
         candidates = teacher.generate_levels(self.candidates)
         valid = self.env.valid(candidates)
         p = teacher.success_probability(candidates)
-        self.counts.candidates += len(candidates)
         self.counts.valid += int(valid.sum())
+        if self.proposals == "realistic":
+            real = teacher.realness(self.frontier(n, teacher))
+            valid &= realistic(teacher.realness(candidates), real)
+        self.counts.candidates += len(candidates)
         self.counts.frontier += int((valid & on_frontier(p)).sum())
         self.counts.unique += len(candidates) * unique_rate(self.box.to_unit(candidates))
         return candidates[choose_proposals(valid, proposal_weight(self.proposals, p), n, self.rng)]

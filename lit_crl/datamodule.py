@@ -104,7 +104,7 @@ class ReplayDataModule(LightningDataModule):
             gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
             gan_batch_size: Levels an update of the GAN, in each process.
             min_outcomes: Outcomes needed before the GAN trains and its levels are played.
-            proposals: Valid generated levels that are played: near the ``frontier``, or any.
+            proposals: Generated levels that are played: ``frontier``, ``realistic`` or ``valid``.
             reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
             reference_reals: Share of reference levels among the reals.
             novelty_exponent: How much novelty counts when archive levels are drawn.

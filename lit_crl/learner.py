@@ -221,6 +221,10 @@ class CreativeLearner(LightningModule):
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
         return self._gan().success_probability(levels)
 
+    def realness(self, levels: Tensor) -> Tensor:
+        """The discriminator's logits ``[n]`` of levels in the environment's units."""
+        return self._gan().realness(levels)
+
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
         kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase

@@ -1,6 +1,7 @@
 """The GAN of levels: its networks, and how levels are made and judged with them."""
 
 import copy
+from typing import cast
 
 import torch
 from gymnasium.spaces import Box
@@ -76,6 +77,11 @@ class LevelGan(nn.Module):
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves ``levels [n, d]``."""
         return torch.sigmoid(self.discriminator.success_logit(self.box.to_unit(levels)))
+
+    @torch.no_grad()
+    def realness(self, levels: Tensor) -> Tensor:
+        """The discriminator's logits ``[n]`` of ``levels [n, d]``."""
+        return cast(Tensor, self.discriminator(self.box.to_unit(levels)))
 
     def discriminator_losses(
         self, batch: GanBatch, z: Tensor, kind: gan.GANLoss, r1: float, r2: float

@@ -9,7 +9,9 @@ from torch import Tensor
 from lit_crl.gan import learnability
 
 #: Which of the generator's candidates are played, see ``choose_proposals``.
-Proposals = Literal["frontier", "valid"]
+Proposals = Literal["frontier", "realistic", "valid"]
+#: Share of the real levels that are less real to the discriminator than what is ``realistic``.
+REJECTED = 0.2
 
 
 def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
@@ -27,9 +29,19 @@ def proposal_weight(kind: Proposals, p: Tensor) -> Tensor:
     """How likely valid candidates of p̂ ``[m]`` are to be played, up to a factor, ``[m]``.
 
     ``frontier``: (4 p̂ (1 − p̂) + 0.01)², so that there are proposals even while no candidate has a
-    p̂ between 0.1 and 0.9; ``valid``: all alike, as a generator without labels has it.
+    p̂ between 0.1 and 0.9; ``realistic``: the same; ``valid``: all alike, as a generator without
+    labels has it.
     """
-    return (learnability(p) + 0.01).square() if kind == "frontier" else torch.ones_like(p)
+    return torch.ones_like(p) if kind == "valid" else (learnability(p) + 0.01).square()
+
+
+def realistic(candidate: Tensor, real: Tensor) -> Tensor:
+    """Which candidates ``[m]`` look as real as most reals ``[n]`` do, given their logits.
+
+    Above the reals' 0.2 quantile: rejection by the discriminator, as Azadi et al. 2019 (DRS) have
+    it, with a threshold that does not mind the constant up to which a relativistic one is defined.
+    """
+    return candidate >= real.quantile(REJECTED)
 
 
 def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator) -> Tensor:

@@ -22,7 +22,7 @@ from lit_crl.level_replay import (
     rank_priorities,
     staleness_priorities,
 )
-from lit_crl.proposals import proposal_weight
+from lit_crl.proposals import proposal_weight, realistic
 from lit_crl.screening import LearnabilityScreen
 from lit_crl.value_trace import ValueTrace
 
@@ -217,6 +217,44 @@ def test_proposals_without_labels_are_all_alike() -> None:
     assert proposal_weight("valid", p).tolist() == [1, 1, 1]
     weight = proposal_weight("frontier", p)
     assert weight[1] > 1000 * weight[0] == 1000 * weight[2]
+
+
+def test_realistic_is_above_the_quantile_of_the_reals_whatever_the_constant() -> None:
+    real, candidate = torch.randn(101, generator=rng(7)), torch.randn(50, generator=rng(8))
+    least = sorted(real.tolist())[20]
+    expected = [x >= least for x in candidate.tolist()]
+    assert realistic(candidate, real).tolist() == expected
+    assert 0 < sum(expected) < 50
+    assert realistic(candidate + 4, real + 4).tolist() == expected
+
+
+class Connoisseur(ByHeight):
+    """Everything is on the frontier; the further right the realer; generates anything."""
+
+    def generate_levels(self, n: int) -> Tensor:
+        return MountainCar(1).reference_levels(n, rng(9))
+
+    def success_probability(self, levels: Tensor) -> Tensor:
+        return torch.full_like(levels[:, 0], 0.5)
+
+    def realness(self, levels: Tensor) -> Tensor:
+        return levels[:, 0]
+
+
+@pytest.mark.parametrize("proposals", ["frontier", "realistic"])
+def test_only_realistic_proposals_are_played(proposals: Any) -> None:
+    env = MountainCar(1)
+    here = Curriculum(
+        env, Archive(2, tried=256, visited=256), {"gan": 1.0}, novelty_exponent=0.0,
+        min_outcomes=10, rng=rng(1), proposals=proposals,
+    )  # fmt: skip
+    known = env.reference_levels(256, rng(4))
+    right = known[known[:, 0] > 0]
+    here.archive.add_outcomes(right, torch.ones(len(right)))
+    levels, source = here.draw(200, cast(Any, Connoisseur()))
+    assert (source == 3).all()
+    share_on_the_left = (levels[:, 0] < 0).float().mean().item()
+    assert share_on_the_left == 0 if proposals == "realistic" else share_on_the_left > 0.4
 
 
 def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
