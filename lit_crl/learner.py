@@ -94,22 +94,21 @@ class CreativeLearner(LightningModule):
             gan_loss: Adversarial loss: ``relativistic``, ``non_saturating``,
                 ``least_squares`` (labelled, as in Goal-GAN) or ``hinge``.
             lambda_gan: λ of the joint objective. The generator minimises
-                ``challenge + λ · L_GAN``: a large λ makes levels like those that the policy
-                has reached, a small one levels that it solves every other time.
+                ``challenge + λ · L_GAN``: a large λ makes levels like those reached, a small one
+                levels that are solved every other time.
             r1: Weight of the gradient penalty on real levels.
             r2: Weight of the gradient penalty on generated levels.
             gan_hidden: Width of each hidden layer of generator and discriminator.
             noise_dim: Length of the generator's noise z; 0: max(8, twice the level's), 32 for maps.
             ema_rate: Share of the generator's weights that goes into its moving average, which
                 makes the levels that are played, at each update.
-            level_noise: Standard deviation of the noise added to levels that are played, as a
-                share of the level space (of maps: share of tiles that change); a generator
-                alone never leaves its data.
+            level_noise: Standard deviation of the noise added to levels that are played, as a share
+                of the level space (of maps: share of tiles that change).
             q_optimizer: Optimizer of the Q-network.
             generator_optimizer: Optimizer of the generator.
             discriminator_optimizer: Optimizer of the discriminator and its success head.
-            compile: Compile whole updates: the run starts up to a minute later (seconds, once torch
-                has them in its cache) and then updates two to three times as fast.
+            compile: Compile whole updates: the run starts up to a minute later (seconds from torch's
+                cache) and then updates two to three times as fast.
             seed: Seed of exploration and of z.
 
         Raises:
@@ -210,8 +209,7 @@ class CreativeLearner(LightningModule):
             n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
                 ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
 
-        Raises:
-            ConfigError: If the environment has no levels.
+        A ConfigError says so if the environment has no levels.
         """
         if isinstance(n_or_z, Tensor):
             return self._gan().generate(n_or_z)
