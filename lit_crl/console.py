@@ -79,6 +79,9 @@ def one_sentence(message: str) -> str:
     """A library's message on one line, in words that do not need Python to be understood."""
     sentence = " ".join(message.split())
     sentence = re.sub(r"<class '([\w.]+)'>", r"\1", sentence)
+    sentence = sentence.replace(
+        "collections.abc.Callable[..., typing.Any]", "an import path of a function or class"
+    )
     sentence = re.sub(r"typing\.Literal\[([^]]*)\]", r"value out of \1", sentence)
     sentence = re.sub(r'^Parser key "([^"]+)":', r"\1:", sentence)
     if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):

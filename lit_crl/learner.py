@@ -81,12 +81,10 @@ class CreativeLearner(LightningModule):
             hidden: Width of each hidden layer of the Q-network.
             dueling: Split the Q-network's head into state value and advantages.
             layer_norm: LayerNorm after each hidden layer of the Q-network.
-            scale_obs: Scale bounded vector observations to [−1, 1]; turn it off where the bounds
-                say little of the scale that matters.
+            scale_obs: Scale bounded vectors to [−1, 1]; turn it off where bounds say little.
             double_dqn: The online network selects the bootstrap action.
             td_loss: ``huber`` or ``mse``.
-            target_rate: Share of the online weights that goes into the target network at each
-                sync; 1 is a hard copy, less is a Polyak average.
+            target_rate: Share of online weights in each sync of the target network; 1: hard copy.
             target_period: DQN updates from one sync of the target network to the next.
             max_grad_norm: The Q-network's gradient is scaled down to this norm.
             final_lr: The Q-network's learning rate falls linearly over the run to this share of
@@ -107,7 +105,7 @@ class CreativeLearner(LightningModule):
             q_optimizer: Optimizer of the Q-network.
             generator_optimizer: Optimizer of the generator.
             discriminator_optimizer: Optimizer of the discriminator and its success head.
-            compile: Compile whole updates: the run starts up to a minute later (seconds from torch's
+            compile: Compile whole updates: the run starts up to a minute later (seconds, from a
                 cache) and then updates two to three times as fast.
             seed: Seed of exploration and of z.
 
@@ -209,7 +207,8 @@ class CreativeLearner(LightningModule):
             n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
                 ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
 
-        A ConfigError says so if the environment has no levels.
+        Raises:
+            ConfigError: If the environment has no levels.
         """
         if isinstance(n_or_z, Tensor):
             return self._gan().generate(n_or_z)
