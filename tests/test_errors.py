@@ -28,7 +28,10 @@ MISTAKES = {
     "negative gamma": (["--data.gamma", "-1"], "data.gamma is -1.0"),
     "NaN gamma": (["--data.gamma", ".nan"], "data.gamma is nan"),
     "negative lambda": (["--model.lambda_gan", "-1"], "model.lambda_gan is -1.0"),
-    "unknown arm": (["--data.arm", "ued"], "'oracle', an import path of a function or class"),
+    "arm that is no path": (
+        ["--data.arm", "ued"],
+        "'oracle', an import path of a function or class",
+    ),
     "infinite lambda": (["--model.lambda_gan", ".inf"], "model.lambda_gan is inf"),
     "epsilon above 1": (
         ["--data.exploration", "lit_crl.exploration.EpsilonLadder", "--data.exploration.base", "2"],
