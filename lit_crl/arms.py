@@ -55,6 +55,11 @@ class Recorder(Protocol):
     def record(self, finished: Finished) -> None:
         """Take notice of episodes."""
 
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A source that a resumed run must find as it was."""
+
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
 

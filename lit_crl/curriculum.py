@@ -1,14 +1,15 @@
 """The curriculum: which levels the environments are reset to, from the sources of an arm."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from lit_crl.archive import Archive, frontier_weight, novelty
-from lit_crl.arms import SOURCES, Finished, OwnSource, Recorder, Source
+from lit_crl.arms import SOURCES, Finished, OwnSource, Recorder, Source, Stateful, arm_name
 from lit_crl.batches import GanBatch
+from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.levels import UnitBox
 from lit_crl.proposals import (
@@ -156,13 +157,29 @@ class Curriculum:
                 self.env.reference_levels(n, self.rng) if shares[1] else self._blank(n),
                 self.frontier(n, teacher) if shares[2] else self._blank(n),
                 proposals[torch.arange(n) % len(proposals)] if shares[3] else self._blank(n),
-                self.own(n, self, teacher) if self.own and shares[4] else self._blank(n),
+                self._own(n, teacher) if shares[4] else self._blank(n),
             ]
         )
         return drawn[source, torch.arange(n, device=source.device)], source
 
     def _blank(self, n: int) -> Tensor:
         return torch.zeros(n, self.box.dim, device=self._levels.device)
+
+    def _own(self, n: int, teacher: Teacher) -> Tensor:
+        assert self.own is not None
+        levels = self.own(n, self, teacher)
+        name, shape = arm_name(cast(Any, self.own)), getattr(levels, "shape", type(levels).__name__)
+        if shape != (n, self.box.dim):
+            raise ConfigError(
+                f"data.arm: {name} was asked for levels of shape {(n, self.box.dim)}, but gave "
+                f"{tuple(shape) if isinstance(levels, Tensor) else shape}"
+            )
+        if not bool(self.env.valid(levels).all()):
+            raise ConfigError(
+                f"data.arm: {name} gave levels at which no episode can start: return only levels "
+                "for which curriculum.env.valid(levels) is true"
+            )
+        return cast(Tensor, levels)
 
     def _propose(self, teacher: Teacher, n: int) -> Tensor:
         candidates = teacher.generate_levels(self.candidates)
@@ -244,7 +261,7 @@ class Curriculum:
             "rng": self.rng.get_state(),
             "cycles": self.cycles,
             "charged_steps": self.charged_steps,
-            "own": self.own.state_dict() if isinstance(self.own, Recorder) else {},
+            "own": self.own.state_dict() if isinstance(self.own, Stateful) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -253,5 +270,5 @@ class Curriculum:
         self.counts = ProposalCounts(**state["counts"])
         self.rng.set_state(state["rng"].cpu())
         self.cycles, self.charged_steps = state["cycles"], state["charged_steps"]
-        if isinstance(self.own, Recorder):
+        if isinstance(self.own, Stateful):
             self.own.load_state_dict(state["own"])

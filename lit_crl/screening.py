@@ -8,7 +8,6 @@ from torch import Tensor
 from lit_crl.gan import learnability
 
 if TYPE_CHECKING:
-    from lit_crl.arms import Finished
     from lit_crl.curriculum import Curriculum
 
 #: How much the policy explores while levels are screened.
@@ -78,9 +77,6 @@ class LearnabilityScreen:
             curriculum.charged_steps += int(episodes.lengths.sum())
         p = episodes.success.float().view(-1, self.episodes).mean(dim=1)
         return levels[learnability(p).topk(self.keep).indices]
-
-    def record(self, finished: "Finished") -> None:
-        """Nothing: it trusts its own episodes alone."""
 
     def state_dict(self) -> dict[str, Any]:
         """The levels that are drawn from, and until when."""

@@ -281,6 +281,19 @@ def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, arm: Any) -> N
         assert torch.equal(fresh.own.levels, data.own.levels)
 
 
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda n, c, t: torch.zeros(n, 3), r"shape \(32, 2\), but gave \(32, 3\)"),
+        (lambda n, c, t: None, "but gave NoneType"),
+        (lambda n, c, t: torch.full((n, 2), 9.0), "return only levels for which"),
+    ],
+)
+def test_what_an_own_arm_gives_must_be_levels(give: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        curriculum_of(MountainCar(1), give).draw(1, cast(Any, ByHeight()))
+
+
 def test_equal_shares_are_of_the_four_sources() -> None:
     assert sum(EQUAL_MIX.values()) == 1 and "own" not in EQUAL_MIX
 
