@@ -51,6 +51,16 @@ def widths(**layers: Sequence[int]) -> None:
         positive(**{f"{key}__{i}": width for i, width in enumerate(sizes)})
 
 
+def difficulty(wanted: float, n_or_z: object) -> None:
+    """A success probability is wanted of so many levels."""
+    unit_interval(difficulty=wanted)
+    if not isinstance(n_or_z, int):
+        raise ConfigError(
+            f"difficulty is {wanted}, but which levels noise gives is already settled: give how "
+            "many levels in place of z"
+        )
+
+
 def device(key: str, name: str) -> torch.device:
     """The device of that name."""
     try:
@@ -92,6 +102,8 @@ def data_settings(given: Mapping[str, Any]) -> None:
     non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
     shares = "gamma hindsight label_epsilon reference_reals importance_exponent"
     unit_interval(**{f"data__{key}": given[key] for key in shares.split()})
+    if given["difficulty"] is not None:
+        unit_interval(data__difficulty=given["difficulty"])
     if given["batch_size"] > given["capacity"]:
         raise ConfigError(
             f"data.batch_size is {given['batch_size']}, more than data.capacity "

@@ -29,8 +29,8 @@ Reals = Literal["frontier", "labelled", "visited"]
 class Teacher(Protocol):
     """What the curriculum asks of the GAN; levels are in the environment's units."""
 
-    def generate_levels(self, n: int) -> Tensor:
-        """New levels, ``[n, d]``."""
+    def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
+        """New levels, ``[n, d]``, of p̂ near ``difficulty`` if that is given."""
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ of levels, ``[n, d] -> [n]``."""

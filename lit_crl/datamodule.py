@@ -71,6 +71,7 @@ class ReplayDataModule(LightningDataModule):
         validation_episodes: int = 20,
         test_episodes: int = 100,
         generated_levels: int = 64,
+        difficulty: float | None = None,
         device: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -115,6 +116,7 @@ class ReplayDataModule(LightningDataModule):
             validation_episodes: Target episodes of a validation.
             test_episodes: Target episodes of the final test.
             generated_levels: Generated levels that an evaluation plays, 16 times each.
+            difficulty: p̂ of the levels that ``predict`` writes; null: as training plays them.
             device: Where environments and replay live; ``auto``: where the learner is.
             seed: Seed of every random stream of the data.
 
@@ -132,14 +134,13 @@ class ReplayDataModule(LightningDataModule):
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
         self.novelty_exponent, self.proposals = novelty_exponent, proposals
-        self.gamma, self.n_steps, self.hindsight = gamma, n_steps, hindsight
-        self.frame_stack, self.priority_exponent = frame_stack, priority_exponent
-        self.importance_exponent = importance_exponent
-        self.exploration = exploration or EpsilonLadder()
+        self.gamma, self.n_steps, self.frame_stack = gamma, n_steps, frame_stack
+        self.priority_exponent, self.importance_exponent = priority_exponent, importance_exponent
+        self.exploration, self.difficulty = exploration or EpsilonLadder(), difficulty
         self.gan_updates, self.gan_batch_size = gan_updates, gan_batch_size
         self.min_outcomes, self.label_epsilon = min_outcomes, label_epsilon
         self.reals, self.reference_reals = reals, reference_reals
-        self.tried, self.visited = tried, visited
+        self.tried, self.visited, self.hindsight = tried, visited, hindsight
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
         self.generated_levels, self.requested_device, self.seed = generated_levels, device, seed
         self.rank, self.world_size, self.batches_done = 0, 1, 0
@@ -195,8 +196,7 @@ class ReplayDataModule(LightningDataModule):
             self.curriculum = Curriculum(
                 env, self.archive, self.shares,
                 novelty_exponent=self.novelty_exponent, min_outcomes=self.min_outcomes,
-                proposals=self.proposals, own=self.own,
-                make_env=self.make_env,
+                proposals=self.proposals, own=self.own, make_env=self.make_env,
                 steps_left=lambda: self.schedule.budget - self.env_steps,
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
             )  # fmt: skip
@@ -279,8 +279,8 @@ class ReplayDataModule(LightningDataModule):
         return self._evaluation(self.test_episodes)
 
     def predict_dataloader(self) -> SingleBatch:
-        """How many levels to generate."""
-        return SingleBatch(self.generated_levels)
+        """How many levels to generate, and of which difficulty."""
+        return SingleBatch((self.generated_levels, self.difficulty))
 
     def _evaluation(self, episodes: int) -> SingleBatch:
         sizes = (episodes, self.generated_levels)

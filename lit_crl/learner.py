@@ -19,12 +19,7 @@ from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
 from lit_crl.networks import QNetwork
-from lit_crl.objectives import (
-    TD_ERROR,
-    DiscriminatorObjective,
-    DqnObjective,
-    GeneratorObjective,
-)
+from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
 from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
 from lit_crl.seeding import RandomStreams
@@ -200,19 +195,24 @@ class CreativeLearner(LightningModule):
         """Noise z for ``n`` levels, ``[n, noise_dim]``."""
         return self._gan().draw_noise(n, rng or self.streams("z", self.device))
 
-    def generate_levels(self, n_or_z: int | Tensor) -> Tensor:
+    def generate_levels(self, n_or_z: int | Tensor, difficulty: float | None = None) -> Tensor:
         """Levels in the environment's units, ``[n, d]``.
 
         Args:
             n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
                 ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
+            difficulty: p̂ wanted, from 0 (hopeless) to 1 (easy): the n nearest of 16 n levels.
 
         Raises:
-            ConfigError: If the environment has no levels.
+            ConfigError: If the environment has no levels, or ``difficulty`` makes no sense.
         """
+        level_gan, rng = self._gan(), self.streams("z", self.device)
+        if difficulty is not None:
+            checks.difficulty(difficulty, n_or_z)
+            return level_gan.of_difficulty(cast(int, n_or_z), difficulty, self.level_noise, rng)
         if isinstance(n_or_z, Tensor):
-            return self._gan().generate(n_or_z)
-        return self._gan().explore(n_or_z, self.level_noise, self.streams("z", self.device))
+            return level_gan.generate(n_or_z)
+        return level_gan.explore(n_or_z, self.level_noise, rng)
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
@@ -282,9 +282,9 @@ class CreativeLearner(LightningModule):
 
     test_step = validation_step
 
-    def predict_step(self, n: int, batch_idx: int) -> dict[str, Tensor]:
-        """``n`` generated levels with their p̂."""
-        levels = self.generate_levels(n)
+    def predict_step(self, asked: tuple[int, float | None], batch_idx: int) -> dict[str, Tensor]:
+        """So many generated levels of that difficulty, with their p̂."""
+        levels = self.generate_levels(*asked)
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

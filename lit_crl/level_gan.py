@@ -12,6 +12,7 @@ from lit_crl.batches import GanBatch
 from lit_crl.grid_networks import GridDiscriminator, GridGenerator, edited
 from lit_crl.levels import UnitBox
 from lit_crl.networks import VectorDiscriminator, VectorGenerator
+from lit_crl.proposals import CANDIDATES, nearest
 
 
 class LevelGan(nn.Module):
@@ -72,6 +73,16 @@ class LevelGan(nn.Module):
         noise = torch.randn(unit.shape, generator=rng, device=rng.device)
         # The unit cube is 2 wide.
         return self.box.from_unit(unit + 2 * level_noise * noise)
+
+    def of_difficulty(
+        self, n: int, difficulty: float, level_noise: float, rng: torch.Generator
+    ) -> Tensor:
+        """``n`` levels ``[n, d]`` as ``explore`` makes them, of p̂ near ``difficulty``.
+
+        They are the nearest of 16 n, nearest first.
+        """
+        candidates = self.explore(CANDIDATES * n, level_noise, rng)
+        return candidates[nearest(self.success_probability(candidates), difficulty, n)]
 
     @torch.no_grad()
     def success_probability(self, levels: Tensor) -> Tensor:

@@ -401,6 +401,23 @@ def test_predicted_levels_are_a_table_from_hard_to_easy(finished: Finished) -> N
     assert rows == expected and len(rows) == run.data.generated_levels
 
 
+def test_predicted_levels_of_a_difficulty_say_which(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished.run
+    monkeypatch.setattr(run.data, "difficulty", 0.25)
+    (predicted,) = run.trainer.predict(run.learner, datamodule=run.data)
+    with (finished.folder / "predicted_levels.csv").open(newline="") as file:
+        header, *table = list(csv.reader(file))
+    assert header == ["difficulty", "p_hat", *run.data.env.level_names]
+    assert {row[0] for row in table} == {"0.25"}
+    p_hat = [float(row[1]) for row in table]
+    assert p_hat == sorted(predicted["p_hat"].tolist())
+    again = run.learner.generate_levels(4_000)
+    usual = (run.learner.success_probability(again) - 0.25).abs().mean().item()
+    assert sum(abs(p - 0.25) for p in p_hat) / len(p_hat) < usual
+
+
 # What is printed
 
 

@@ -197,6 +197,11 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     assert len(rows) == 4
     assert all(-1.2 <= float(row["position"]) <= 0.6 for row in rows)
     assert [float(r["p_hat"]) for r in rows] == sorted(float(r["p_hat"]) for r in rows)
+    capsys.readouterr()
+    run("predict", "--ckpt_path", checkpoint, "--data.difficulty", "0.5")
+    assert "4 generated levels of difficulty 0.50, p̂ from " in capsys.readouterr().out
+    rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
+    assert [row["difficulty"] for row in rows] == ["0.5"] * 4
 
 
 def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -161,17 +160,20 @@ class RunReport(Callback):
         """Write generated levels, from hard to easy, as a table in the environment's units."""
         if not trainer.is_global_zero:
             return
-        env = trainer.datamodule.env  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         path = self.folder / "predicted_levels.csv"
-        order = outputs["p_hat"].argsort()
-        rows = torch.cat([outputs["p_hat"][:, None], outputs["levels"]], dim=1)[order].tolist()
+        p_hat = outputs["p_hat"]
+        asked = {} if data.difficulty is None else {"difficulty": data.difficulty}
+        levels = outputs["levels"][p_hat.argsort()].tolist()
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["p_hat", *env.level_names])
-            writer.writerows(rows)
-        p_hat = outputs["p_hat"]
+            writer.writerow([*asked, "p_hat", *data.env.level_names])
+            for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):
+                writer.writerow([*asked.values(), p, *level])
+        wanted = f" of difficulty {data.difficulty:.2f}" if asked else ""
         self.console.print(
-            f"{len(rows)} generated levels, p̂ from {p_hat.min():.2f} to {p_hat.max():.2f}: {path}"
+            f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
+            f"{p_hat.max():.2f}: {path}"
         )
 
     def _print(self, title: str, numbers: dict[str, float]) -> None:
