@@ -79,7 +79,9 @@ class LevelGan(nn.Module):
     ) -> Tensor:
         """``n`` levels ``[n, d]`` as ``explore`` makes them, of p̂ near ``difficulty``.
 
-        They are the nearest of 16 n, nearest first.
+        They are the nearest of 16 n, nearest first. On the point mass a generator that was trained
+        with the p̂ wanted as its input (as in Racanière & Lampinen et al. 2020, Setter-Solver)
+        missed it by four times as much (.20 to .26 against .04 to .06 on average).
         """
         candidates = self.explore(CANDIDATES * n, level_noise, rng)
         return candidates[nearest(self.success_probability(candidates), difficulty, n)]
