@@ -14,6 +14,8 @@ Proposals = Literal["frontier", "realistic", "projected", "valid"]
 REJECTED = 0.2
 #: Visited states among which a proposal finds its nearest: many are closer, few are faster.
 NEIGHBOURS = 4_096
+#: Standard deviation, in the unit cube, below which levels are taken to be all alike.
+FLAT = 1e-3
 
 
 def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
@@ -51,8 +53,12 @@ def projected(candidate: Tensor, known: Tensor) -> Tensor:
 
     Levels that were met lie on the manifold of legal ones. A generator always errs a little off it,
     the more so the thinner it is, and so it serves as an index: it says *which* of them to play.
+    Each coordinate counts in units of the known levels' standard deviation, or not at all where
+    they do not differ.
     """
-    return torch.cdist(candidate, known).argmin(dim=1)
+    spread = known.std(dim=0, correction=0)
+    unit = torch.where(spread > FLAT, spread, torch.inf)
+    return torch.cdist(candidate / unit, known / unit).argmin(dim=1)
 
 
 def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
