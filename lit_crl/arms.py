@@ -90,7 +90,9 @@ def arm_name(arm: Arm | OwnSource) -> str:
     return arm if isinstance(arm, str) else getattr(arm, "__name__", type(arm).__name__)
 
 
-def check_arm(arm: str, own: OwnSource | None, reals: str, env: Any, world_size: int) -> None:
+def check_arm(
+    arm: str, own: OwnSource | None, reals: str, proposals: str, env: Any, world_size: int
+) -> None:
     """An arm fits the environment.
 
     Raises:
@@ -101,11 +103,16 @@ def check_arm(arm: str, own: OwnSource | None, reals: str, env: Any, world_size:
             f"data.arm is {arm!r}, but {env.gymnasium_id or 'this environment'} has no "
             "level_space: use data.arm target, or give level_space and set_level"
         )
-    if reals == "visited" and env.level_space is not None and not env.tracks_visited:
-        raise ConfigError(
-            f"data.reals is visited, but {type(env).__name__} cannot turn the states it "
-            "visits into levels: use frontier or labelled"
-        )
+    needs = {
+        "reals is visited": (reals == "visited", "frontier or labelled"),
+        "proposals is projected": (proposals == "projected", "frontier, realistic or valid"),
+    }
+    for setting, (is_set, remedy) in needs.items():
+        if is_set and env.level_space is not None and not env.tracks_visited:
+            raise ConfigError(
+                f"data.{setting}, but {type(env).__name__} cannot turn the states it visits into "
+                f"levels: use {remedy}"
+            )
     if isinstance(own, LearnabilityScreen) and env.max_episode_steps is None:
         raise ConfigError(
             f"data.arm is {arm!r}, but the environment has no time limit, so that trying levels "

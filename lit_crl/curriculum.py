@@ -13,10 +13,12 @@ from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.levels import UnitBox
 from lit_crl.proposals import (
+    NEIGHBOURS,
     ProposalCounts,
     Proposals,
     choose_proposals,
     on_frontier,
+    projected,
     proposal_weight,
     realistic,
     unique_rate,
@@ -76,7 +78,8 @@ class Curriculum:
                 then its share goes to the archive.
             rng: Random stream.
             proposals: Which valid generated levels are played: near the ``frontier`` rather
-                than others; of these only ``realistic`` ones; or all ``valid`` ones alike.
+                than others; of these only ``realistic`` ones; in place of each the nearest visited
+                state (``projected``); or all ``valid`` ones alike.
             own: The source ``own``, of arms that have one.
             make_env: Makes further environments like ``env``, for sources that try levels.
             steps_left: How many env steps these may take.
@@ -139,7 +142,7 @@ class Curriculum:
         n = self._queue_size
         shares = [self.shares.get(source, 0.0) for source in SOURCES]
         proposals = self._levels[:0]
-        if shares[3] and self.ready():
+        if shares[3] and self.ready("visited" if self.proposals == "projected" else "frontier"):
             proposals = self._propose(teacher, n)
         if not len(proposals):
             shares[2], shares[3] = shares[2] + shares[3], 0.0
@@ -184,8 +187,12 @@ class Curriculum:
     def _propose(self, teacher: Teacher, n: int) -> Tensor:
         candidates = teacher.generate_levels(self.candidates)
         valid = self.env.valid(candidates)
-        p = teacher.success_probability(candidates)
         self.counts.valid += int(valid.sum())
+        if self.proposals == "projected":
+            known, _ = self.archive.visited.draw(NEIGHBOURS, self.rng)
+            candidates = known[projected(self.box.to_unit(candidates), self.box.to_unit(known))]
+            valid = self.env.valid(candidates)
+        p = teacher.success_probability(candidates)
         if self.proposals == "realistic":
             real = teacher.realness(self.frontier(n, teacher))
             valid &= realistic(teacher.realness(candidates), real)

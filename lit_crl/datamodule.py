@@ -105,7 +105,7 @@ class ReplayDataModule(LightningDataModule):
             gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
             gan_batch_size: Levels an update of the GAN, in each process.
             min_outcomes: Outcomes needed before the GAN trains and its levels are played.
-            proposals: Generated levels that are played: ``frontier``, ``realistic`` or ``valid``.
+            proposals: Levels to play: ``frontier``, ``realistic``, ``projected`` or ``valid`` ones.
             reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
             reference_reals: Share of reference levels among the reals.
             novelty_exponent: How much novelty counts when archive levels are drawn.
@@ -176,7 +176,7 @@ class ReplayDataModule(LightningDataModule):
             self.env = cast(LevelEnv, self.make_env(self.num_envs, self._device()))
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
-        check_arm(self.arm, self.own, self.reals, self.env, self.world_size)
+        check_arm(self.arm, self.own, self.reals, self.proposals, self.env, self.world_size)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":

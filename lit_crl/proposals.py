@@ -9,11 +9,15 @@ from torch import Tensor
 from lit_crl.gan import learnability
 
 #: Which of the generator's candidates are played, see ``choose_proposals``.
-Proposals = Literal["frontier", "realistic", "valid"]
+Proposals = Literal["frontier", "realistic", "projected", "valid"]
 #: Candidates for each level of a given difficulty, see ``nearest``.
 CANDIDATES = 16
 #: Share of the real levels that are less real to the discriminator than what is ``realistic``.
 REJECTED = 0.2
+#: Visited states among which a proposal finds its nearest: many are closer, few are faster.
+NEIGHBOURS = 4_096
+#: Standard deviation, in the unit cube, below which levels are taken to be all alike.
+FLAT = 1e-3
 
 
 def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
@@ -31,8 +35,8 @@ def proposal_weight(kind: Proposals, p: Tensor) -> Tensor:
     """How likely valid candidates of p̂ ``[m]`` are to be played, up to a factor, ``[m]``.
 
     ``frontier``: (4 p̂ (1 − p̂) + 0.01)², so that there are proposals even while no candidate has a
-    p̂ between 0.1 and 0.9; ``realistic``: the same; ``valid``: all alike, as a generator without
-    labels has it.
+    p̂ between 0.1 and 0.9; ``realistic`` and ``projected``: the same; ``valid``: all alike, as a
+    generator without labels has it.
     """
     return torch.ones_like(p) if kind == "valid" else (learnability(p) + 0.01).square()
 
@@ -44,6 +48,19 @@ def realistic(candidate: Tensor, real: Tensor) -> Tensor:
     it, with a threshold that does not mind the constant up to which a relativistic one is defined.
     """
     return candidate >= real.quantile(REJECTED)
+
+
+def projected(candidate: Tensor, known: Tensor) -> Tensor:
+    """The index ``[m]`` of the known level ``[n, d]`` that is nearest to each candidate ``[m, d]``.
+
+    Levels that were met lie on the manifold of legal ones. A generator always errs a little off it,
+    the more so the thinner it is, and so it serves as an index: it says *which* of them to play.
+    Each coordinate counts in units of the known levels' standard deviation, or not at all where
+    they do not differ.
+    """
+    spread = known.std(dim=0, correction=0)
+    unit = torch.where(spread > FLAT, spread, torch.inf)
+    return torch.cdist(candidate / unit, known / unit).argmin(dim=1)
 
 
 def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,8 @@ from lit_crl.archive import Archive
 from lit_crl.arms import EQUAL_MIX, Finished, arm_shares, own_source
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum
-from lit_crl.envs import Maze, MountainCar
+from lit_crl.datamodule import ReplayDataModule
+from lit_crl.envs import GymnasiumEnv, Maze, MountainCar
 from lit_crl.level_replay import (
     EditedLevelReplay,
     PrioritizedLevelReplay,
@@ -255,6 +257,25 @@ def test_only_realistic_proposals_are_played(proposals: Any) -> None:
     assert (source == 3).all()
     share_on_the_left = (levels[:, 0] < 0).float().mean().item()
     assert share_on_the_left == 0 if proposals == "realistic" else share_on_the_left > 0.4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"proposals": "projected"}, "data.proposals is projected.*GymnasiumEnv.*use frontier"),
+        ({"reals": "visited"}, "data.reals is visited.*GymnasiumEnv.*use frontier or labelled"),
+    ],
+)
+def test_visited_states_are_asked_only_of_environments_that_tell_them(
+    settings: dict[str, Any], message: str
+) -> None:
+    data = ReplayDataModule(
+        partial(GymnasiumEnv, id="MountainCar-v0", set_level=lambda env, level: level,
+                level_space={"position": [-1.2, 0.5], "velocity": [-0.07, 0.07]}),
+        **settings,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=message):
+        data.setup("fit")
 
 
 def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:

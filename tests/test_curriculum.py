@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -18,7 +19,13 @@ from lit_crl.archive import Archive
 from lit_crl.arms import MIXED, Arm, arm_shares
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum
-from lit_crl.proposals import choose_proposals, on_frontier, proposal_weight, unique_rate
+from lit_crl.proposals import (
+    choose_proposals,
+    on_frontier,
+    projected,
+    proposal_weight,
+    unique_rate,
+)
 
 QUARTERS = {"target": 0.25, "reference": 0.25, "archive": 0.25, "gan": 0.25}
 TARGET, REFERENCE, ARCHIVE, GAN = range(4)
@@ -345,6 +352,52 @@ def test_proposals_are_drawn_by_their_distance_from_the_frontier() -> None:
         share = weight / sum(weights)
         seen = (first == index).float().mean().item()
         assert abs(seen - share) <= 5 * math.sqrt(share * (1 - share) / draws), index
+
+
+def naive_nearest(row: list[float], known: list[list[float]]) -> list[float]:
+    """Distances in standard deviations of the known levels; without spread an axis is ignored."""
+    spread = [statistics.pstdev(axis) for axis in zip(*known, strict=True)]
+    return [
+        math.hypot(*((x - y) / s for x, y, s in zip(row, other, spread, strict=True) if s > 1e-3))
+        for other in known
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 6), st.integers(0, 10**6))
+def test_a_projected_candidate_is_the_known_level_fewest_spreads_away(
+    m: int, n: int, d: int, seed: int
+) -> None:
+    scale = torch.tensor([1.0, 0.02, 0.3, 0.05, 1.0, 0.0])[:d]
+    candidates, known = (scale * torch.randn(k, d, generator=rng(seed + k)) for k in (m, n))
+    for row, index in zip(candidates.tolist(), projected(candidates, known).tolist(), strict=True):
+        distances = naive_nearest(row, known.tolist())
+        assert distances[index] == pytest.approx(min(distances), abs=1e-3)
+
+
+def test_projected_proposals_are_the_visited_states_nearest_to_what_was_generated() -> None:
+    archive = archive_with(40, 200)
+    visited = archive.visited.levels[:40].tolist()
+    teacher = StubTeacher()
+    played = curriculum({"gan": 1.0}, archive, proposals="projected", queue=500)
+    levels, source = played.draw(500, teacher)
+    assert (source == GAN).all()
+    made = torch.cat(teacher.made).tolist()
+    unit = [[x / 4 - 1, 2 * y - 1] for x, y in visited]
+    nearest = set()
+    for x, y in made:
+        distances = naive_nearest([x / 4 - 1, 2 * y - 1], unit)
+        nearest.add(tuple(visited[distances.index(min(distances))]))
+    assert {tuple(level) for level in levels.tolist()} == {v for v in nearest if v[1] <= 0.5}
+    assert played.counts.valid == sum(y <= 0.5 for _, y in made), "of what was generated"
+
+
+def test_where_nothing_was_visited_the_archive_plays_the_share_of_projected_proposals() -> None:
+    played = curriculum({"gan": 1.0}, archive_with(0, 200), proposals="projected")
+    teacher = StubTeacher()
+    levels, source = played.draw(300, teacher)
+    assert (source == ARCHIVE).all() and not teacher.made
+    assert torch.equal(region_of(levels), source)
 
 
 def test_the_frontier_lies_strictly_between_one_tenth_and_nine_tenths() -> None:
