@@ -5,6 +5,8 @@ propagation (Nardelli et al. 2019, arXiv:1805.11199), with distances in place of
 the gradient of a long way's far end is as large as that of its start.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -122,7 +124,7 @@ class PlanningQNetwork(nn.Module):
             row, column = self.middle
             around = seen[..., row - 1 : row + 2, column - 1 : column + 2].flatten(1)
             leads = self.leads(around).view(-1, self.num_actions, 9).softmax(dim=2)
-            return (leads * value).sum(dim=2) + self.bias
+            return cast(Tensor, (leads * value).sum(dim=2) + self.bias)
 
     def distances(self, seen: Tensor) -> Tensor:
         """Distances ``[B, C, 9]`` of the agent's cell and its neighbours to the ways' ends."""
