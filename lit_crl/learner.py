@@ -22,6 +22,7 @@ from lit_crl.networks import QNetwork
 from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
 from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
+from lit_crl.planning import PlanningQNetwork
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
 
@@ -39,8 +40,9 @@ class CreativeLearner(LightningModule):
     Trainer, or by ``build``.
     """
 
-    q_network: QNetwork
-    target_network: QNetwork
+    q_network: QNetwork | PlanningQNetwork
+    target_network: QNetwork | PlanningQNetwork
+    num_actions: int
     #: Generator and discriminator; None where the environment has no levels.
     level_gan: LevelGan | None
 
@@ -50,6 +52,7 @@ class CreativeLearner(LightningModule):
         dueling: bool = False,
         layer_norm: bool = True,
         scale_obs: bool = True,
+        planning_steps: int = 0,
         double_dqn: bool = True,
         td_loss: dqn.TDLoss = "huber",
         target_rate: float = 0.01,
@@ -77,6 +80,8 @@ class CreativeLearner(LightningModule):
             dueling: Split the Q-network's head into state value and advantages.
             layer_norm: LayerNorm after each hidden layer of the Q-network.
             scale_obs: Scale bounded vectors to [−1, 1]; turn it off where bounds say little.
+            planning_steps: For maps with the agent in the middle: a Q-network that plans ways of
+                up to so many steps in place of convolutions; 0: it does not.
             double_dqn: The online network selects the bootstrap action.
             td_loss: ``huber`` or ``mse``.
             target_rate: Share of online weights in each sync of the target network; 1: hard copy.
@@ -112,6 +117,7 @@ class CreativeLearner(LightningModule):
         self.automatic_optimization = False
         self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
+        self.planning_steps = planning_steps
         self.compile_updates = compile
         self.double_dqn, self.td_loss = double_dqn, td_loss
         self.target_rate, self.target_period = target_rate, target_period
@@ -132,10 +138,14 @@ class CreativeLearner(LightningModule):
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
-        self.q_network = QNetwork(
-            env.single_observation_space, int(env.single_action_space.n),
-            self.hidden, self.dueling, self.layer_norm, self.scale_obs,
-        )  # fmt: skip
+        space, self.num_actions = env.single_observation_space, int(env.single_action_space.n)
+        self.q_network = (
+            PlanningQNetwork(space, self.num_actions, self.hidden[-1], self.planning_steps)
+            if self.planning_steps
+            else QNetwork(
+                space, self.num_actions, self.hidden, self.dueling, self.layer_norm, self.scale_obs
+            )
+        )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.dqn_objective = DqnObjective(
             self.q_network, self.target_network, self.td_loss, self.double_dqn
@@ -174,8 +184,7 @@ class CreativeLearner(LightningModule):
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and how: ``dqn.toss``."""
-        num_actions = self.q_network.advantage.out_features
-        return dqn.toss(n, num_actions, epsilon, self.streams("exploration", self.device))
+        return dqn.toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
