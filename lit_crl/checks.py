@@ -87,7 +87,7 @@ def model_settings(given: Mapping[str, Any]) -> None:
     widths(**{f"model__{key}": given[key] for key in ("hidden", "gan_hidden")})
     rates = ("target_rate", "ema_rate", "final_lr")
     positive_unit_interval(**{f"model__{key}": given[key] for key in rates})
-    zero_or_more = ("lambda_gan", "r1", "r2", "noise_dim", "level_noise")
+    zero_or_more = ("lambda_gan", "r1", "r2", "noise_dim", "level_noise", "planning_steps")
     non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
 
 

@@ -18,11 +18,10 @@ from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
-from lit_crl.networks import QNetwork
+from lit_crl.networks import ActionValues, make_q_network
 from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
 from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
-from lit_crl.planning import PlanningQNetwork
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
 
@@ -40,8 +39,8 @@ class CreativeLearner(LightningModule):
     Trainer, or by ``build``.
     """
 
-    q_network: QNetwork | PlanningQNetwork
-    target_network: QNetwork | PlanningQNetwork
+    q_network: ActionValues
+    target_network: ActionValues
     num_actions: int
     #: Generator and discriminator; None where the environment has no levels.
     level_gan: LevelGan | None
@@ -80,8 +79,7 @@ class CreativeLearner(LightningModule):
             dueling: Split the Q-network's head into state value and advantages.
             layer_norm: LayerNorm after each hidden layer of the Q-network.
             scale_obs: Scale bounded vectors to [−1, 1]; turn it off where bounds say little.
-            planning_steps: For maps with the agent in the middle: a Q-network that plans ways of
-                up to so many steps in place of convolutions; 0: it does not.
+            planning_steps: Longest way that is planned, in maps around the agent; 0: plain network.
             double_dqn: The online network selects the bootstrap action.
             td_loss: ``huber`` or ``mse``.
             target_rate: Share of online weights in each sync of the target network; 1: hard copy.
@@ -117,8 +115,7 @@ class CreativeLearner(LightningModule):
         self.automatic_optimization = False
         self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
         self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
-        self.planning_steps = planning_steps
-        self.compile_updates = compile
+        self.planning_steps, self.compile_updates = planning_steps, compile
         self.double_dqn, self.td_loss = double_dqn, td_loss
         self.target_rate, self.target_period = target_rate, target_period
         self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
@@ -131,21 +128,15 @@ class CreativeLearner(LightningModule):
         self.level_gan = None
         #: Where seeds that are trained together meet; None for one that is trained alone.
         self.seat: Seat | None = None
-        self.clock = Stopwatch()
+        self.clock, self.losses = Stopwatch(), LossSums()
         self.updates = self.gan_updates = 0
-        self.losses = LossSums()
         self.streams = RandomStreams(seed)
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
         space, self.num_actions = env.single_observation_space, int(env.single_action_space.n)
-        self.q_network = (
-            PlanningQNetwork(space, self.num_actions, self.hidden[-1], self.planning_steps)
-            if self.planning_steps
-            else QNetwork(
-                space, self.num_actions, self.hidden, self.dueling, self.layer_norm, self.scale_obs
-            )
-        )
+        plain = (self.hidden, self.dueling, self.layer_norm, self.scale_obs)
+        self.q_network = make_q_network(space, self.num_actions, self.planning_steps, *plain)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.dqn_objective = DqnObjective(
             self.q_network, self.target_network, self.td_loss, self.double_dqn
@@ -153,10 +144,10 @@ class CreativeLearner(LightningModule):
         if env.level_space is not None:
             shape = getattr(env, "level_shape", None)
             level_gan = LevelGan(env.level_space, shape, self.noise_dim, self.gan_hidden)
-            self.level_gan = level_gan
             self.discriminator_objective = DiscriminatorObjective(
                 level_gan, self.gan_loss, self.r1, self.r2
             )
+            self.level_gan = level_gan
             self.generator_objective = GeneratorObjective(level_gan, self.gan_loss, self.lambda_gan)
         return self
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_crl.checks import ConfigError
 from lit_crl.dqn import dueling
+from lit_crl.planning import PlanningQNetwork
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
 _LARGEST_MEANINGFUL_BOUND = 1e3
@@ -155,6 +156,21 @@ class QNetwork(nn.Module):
     def _head(self, features: Tensor) -> Tensor:
         advantage = cast(Tensor, self.advantage(features))
         return advantage if self.value is None else dueling(self.value(features), advantage)
+
+
+ActionValues = QNetwork | PlanningQNetwork
+
+
+def make_q_network(
+    space: Box, num_actions: int, planning_steps: int, hidden: Sequence[int], *plain: bool
+) -> ActionValues:
+    """A Q-network that plans ways of up to ``planning_steps`` steps, or with 0 a plain one.
+
+    ``plain`` are ``QNetwork``'s further arguments.
+    """
+    if planning_steps:
+        return PlanningQNetwork(space, num_actions, hidden[-1], planning_steps)
+    return QNetwork(space, num_actions, hidden, *plain)
 
 
 class VectorGenerator(nn.Module):

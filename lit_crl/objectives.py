@@ -9,8 +9,7 @@ from torch import Tensor
 from lit_crl import dqn, gan
 from lit_crl.batches import GanBatch
 from lit_crl.level_gan import LevelGan
-from lit_crl.networks import QNetwork
-from lit_crl.planning import PlanningQNetwork
+from lit_crl.networks import ActionValues
 
 #: What the report calls the TD errors ``[B]``, from which priorities are made.
 TD_ERROR = "td_error"
@@ -22,8 +21,8 @@ LossAndReport = tuple[Tensor, dict[str, Tensor]]
 class DqnObjective:
     """L_DQN of a minibatch of transitions."""
 
-    q_network: QNetwork | PlanningQNetwork
-    target_network: QNetwork | PlanningQNetwork
+    q_network: ActionValues
+    target_network: ActionValues
     td_loss: dqn.TDLoss
     double_dqn: bool
 
