@@ -333,7 +333,8 @@ def test_a_run_without_levels_says_null_for_what_it_lacks(without_levels: Finish
     summary = without_levels.summary
     for name in (
         "heldout_success_rate", "heldout_cvar10", "levels_valid_rate", "levels_frontier_rate",
-        "levels_unique_rate", "reference_frontier_rate", "levels_frontier_rate_best", "levels_played",
+        "levels_unique_rate", "reference_frontier_rate", "levels_frontier_rate_best",
+        "levels_played",
     ):  # fmt: skip
         assert summary[name] is None, name
     assert summary["gan_updates"] == 0 and summary["target_return_mean"] > 0

@@ -21,6 +21,7 @@ from lit_crl.cli import main as fit
 from lit_crl.run_folder import conf_folder
 from lit_crl.study import plan, results, runner
 from lit_crl.study.__main__ import main
+from lit_crl.study.backends.local import Local
 from lit_crl.study.plan import Job, Study
 from lit_crl.study.results import Row
 
@@ -152,11 +153,11 @@ def leaves_summary(folder: Path, seed: int) -> str:
 
 def test_jobs_run_side_by_side_and_only_once(tmp_path: Path) -> None:
     jobs = [pretended(tmp_path, seed, leaves_summary(tmp_path, seed)) for seed in range(3)]
-    runner.run(jobs, 3, 10, Console(quiet=True))
+    runner.run(jobs, Local(3), 10, Console(quiet=True))
     began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in jobs]
     ended = [float((job.run_folder(job.seeds[0]) / "ended").read_text()) for job in jobs]
     assert max(began) < min(ended)
-    runner.run(jobs, 3, 10, Console(quiet=True))  # a second mkdir would fail
+    runner.run(jobs, Local(3), 10, Console(quiet=True))  # a second mkdir would fail
 
 
 def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=r"1 of 2 processes failed \(arm, seed 0\): see .*seed0\.log"
     ):
-        runner.run([bad, good], 1, 10, Console(quiet=True))
+        runner.run([bad, good], Local(1), 10, Console(quiet=True))
     assert good.is_done
     assert "some reason" in bad.log.read_text()
 

@@ -1,6 +1,7 @@
 """A whole study: run what is missing, collect, compare, draw."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,19 +9,23 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_crl import run_folder
-from lit_crl.checks import positive
 from lit_crl.study import figures, results, runner
+from lit_crl.study.backends import Backend
 from lit_crl.study.plan import Study, check_same, env_step_budget, find_study, jobs_of, read_study
 
 
-def run_study(given: str, root: Path, processes: int) -> None:
+def run_study(given: str, root: Path, connect: Callable[[], Backend]) -> None:
     """Run a study in ``root/<name>``; what is there already is not run again.
+
+    Args:
+        given: The study's file.
+        root: Where studies live.
+        connect: Gives the backend that the runs go to, once it is known that there are any.
 
     Raises:
         ConfigError: If the file is no study, or its folder holds another one.
         RunError: If runs failed; the others are compared all the same.
     """
-    positive(processes=processes)
     path = find_study(given)
     study = read_study(path)
     folder = root / study.name
@@ -34,7 +39,8 @@ def run_study(given: str, root: Path, processes: int) -> None:
     jobs = jobs_of(study, folder)
     console = Console(highlight=False, soft_wrap=True)
     try:
-        runner.run(jobs, processes, env_step_budget(study), console)
+        if not all(job.is_done for job in jobs):
+            runner.run(jobs, connect(), env_step_budget(study), console)
     finally:
         rows = results.collect(jobs)
         if rows:
