@@ -106,9 +106,14 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
         ):
             axes.axhline(found[arm].value, color=colour, linestyle="--", label=arm)
             axes.axhspan(found[arm].low, found[arm].high, color=colour, alpha=0.12, linewidth=0)
-        positive = where[where > 0]
-        if positive.max() / positive.min() >= 100:
-            axes.set_xscale("symlog", linthresh=positive.min())
+        most = where.max()
+        least = where[where > 0].min(initial=most)
+        if 0 < 100 * least <= most:
+            axes.set_xscale("symlog", linthresh=least)  # 0 may be among the values
+            axes.set_xlim(min(where.min(), least) - 0.3 * least, 2 * most)
+        axes.set_xticks(where, [f"{x:g}" for x in where])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=min(0.0, low.min()), top=1.1 * max(high.max(), 0.01))
         axes.set_title(name, fontsize=10)
         axes.set_xlabel(key)
     _finish(figure, grid[0])

@@ -94,8 +94,8 @@ def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
     if quality := {name: curves for name, curves in quality.items() if curves}:
         pictures["generator_quality"] = figures.generator_quality(quality, study.name)
     if study.sweep and scores.keys() & study.swept.keys():
-        panels = {f"{figures.label_of(study.metric)} at the end": scores} | {
-            f"{name}, mean over training": results.over_training(rows, metric)
+        panels = {f"{figures.label_of(study.metric)}\nat the end": scores} | {
+            f"{name}\nmean over training": results.over_training(rows, metric)
             for metric, name in results.QUALITY.items()
             if name in quality
         }
