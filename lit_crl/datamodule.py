@@ -19,6 +19,7 @@ from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
+from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
 from lit_crl.hindsight import Hindsight
@@ -272,19 +273,19 @@ class ReplayDataModule(LightningDataModule):
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
-        return self._evaluation(self.validation_episodes)
+        return self._evaluation(Evaluation, self.validation_episodes)
 
     def test_dataloader(self) -> SingleBatch:
-        """One evaluation with many target episodes."""
-        return self._evaluation(self.test_episodes)
+        """One evaluation with many target episodes, and all that takes longer."""
+        return self._evaluation(FinalEvaluation, self.test_episodes)
 
     def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate, and of which difficulty."""
         return SingleBatch((self.generated_levels, self.difficulty))
 
-    def _evaluation(self, episodes: int) -> SingleBatch:
+    def _evaluation(self, kind: type[Evaluation], episodes: int) -> SingleBatch:
         sizes = (episodes, self.generated_levels)
-        return SingleBatch(Evaluation(self.make_env, self.env.device, *sizes, self.seed))
+        return SingleBatch(kind(self.make_env, self.env.device, *sizes, self.seed))
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""

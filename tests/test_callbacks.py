@@ -280,8 +280,8 @@ def test_the_summary_has_the_keys_that_others_rely_on(
     keys = {
         "experiment", "seed", "env_steps", "evaluation_env_steps", "updates", "gan_updates",
         "wall_seconds", "target_return_mean", "target_return_std", "target_success_rate",
-        "heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
-        "levels_unique_rate", "git_commit", "versions",
+        "heldout_success_rate", "heldout_cvar10", "levels_valid_rate", "levels_frontier_rate",
+        "levels_unique_rate", "reference_frontier_rate", "git_commit", "versions",
     }  # fmt: skip
     for each in (finished, without_levels):
         assert keys <= each.summary.keys()
@@ -332,8 +332,9 @@ def test_the_best_generator_and_the_cost_of_evaluation_are_remembered(
 def test_a_run_without_levels_says_null_for_what_it_lacks(without_levels: Finished) -> None:
     summary = without_levels.summary
     for name in (
-        "heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
-        "levels_unique_rate", "levels_frontier_rate_best", "levels_played",
+        "heldout_success_rate", "heldout_cvar10", "levels_valid_rate", "levels_frontier_rate",
+        "levels_unique_rate", "reference_frontier_rate", "levels_frontier_rate_best",
+        "levels_played",
     ):  # fmt: skip
         assert summary[name] is None, name
     assert summary["gan_updates"] == 0 and summary["target_return_mean"] > 0

@@ -3,6 +3,7 @@
 That evaluation leaves training alone is checked bit for bit, on runs that differ in nothing else.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lit_crl.envs import BatchedEnv, CartPole, GymnasiumEnv, MountainCar, PointMass
+from lit_crl.envs import BatchedEnv, CartPole, GymnasiumEnv, Maze, MountainCar, PointMass
+from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.protocol import Evaluation, run_episodes
 from lit_crl.seeding import stream_seed
 
@@ -265,7 +267,8 @@ def measured(levels: Tensor) -> tuple[dict[str, float], DiaryCar | None]:
     evaluation = Evaluation(make, CPU, 1, len(levels), seed=5)
     made.clear()
     results = evaluation.run(Judge(along, levels), has_gan=True)
-    played = [env for env in made if env.num_envs % 16 == 0]  # no held-out set has that size
+    # No held-out set has such a size; the last one is for reference levels.
+    *played, _ = (env for env in made if env.num_envs % 16 == 0)
     return results, played[0] if played else None
 
 
@@ -355,6 +358,125 @@ def test_without_a_gan_or_levels_to_generate_there_are_no_level_metrics() -> Non
     assert full.pop("evaluation_env_steps") > none.pop("evaluation_env_steps")
     assert full.items() > none.items()
     assert "levels_valid_rate" in full and not any(name.startswith("levels") for name in none)
+
+
+def test_generated_mazes_have_path_lengths() -> None:
+    levels = Maze(1, size=5).reference_levels(20, torch.Generator().manual_seed(0))
+    levels[0] = 0.0  # invalid, so no way to measure
+    judge = Judge(lambda obs: obs.flatten(1)[:, :4].float(), levels)
+    make = functools.partial(Maze, size=5, max_episode_steps=4)
+    results = Evaluation(make, CPU, 1, 20, seed=0).run(judge, has_gan=True)
+    lengths = [breadth_first(level.view(3, 5, 5).tolist()) for level in levels[1:]]
+    for name, share in (("p10", 10), ("p50", 50), ("p90", 90)):
+        assert results[f"levels_path_length_{name}"] == pytest.approx(np.percentile(lengths, share))
+    assert results["levels_path_length_p10"] < results["levels_path_length_p90"]
+
+
+def breadth_first(maps: list[list[list[float]]]) -> int:
+    """Moves from the start to the goal."""
+    walls, starts, goals = maps
+    cells = [(row, column) for row in range(5) for column in range(5)]
+    edge = {cell for cell in cells if starts[cell[0]][cell[1]] > 0.5}
+    seen, moves = set(edge), 0
+    while not any(goals[row][column] > 0.5 for row, column in edge):
+        around = {(r + a, c + b) for r, c in edge for a, b in ((0, 1), (1, 0), (0, -1), (-1, 0))}
+        edge = {(r, c) for r, c in around & set(cells) if walls[r][c] < 0.5} - seen
+        seen, moves = seen | edge, moves + 1
+    return moves
+
+
+# Reference levels
+
+
+def test_reference_levels_are_played_like_generated_ones_with_a_stream_of_their_own() -> None:
+    made: list[DiaryCar] = []
+
+    def make(num_envs: int, device: torch.device) -> DiaryCar:
+        made.append(DiaryCar(num_envs, device))
+        return made[-1]
+
+    class WithoutReference(Evaluation):
+        def _reference_metrics(self, judge: Any) -> dict[str, float]:
+            return {}
+
+    judge = Judge(along, Car(1).reference_levels(797, torch.Generator().manual_seed(1)))
+    without = WithoutReference(make, CPU, 1, 797, seed=0).run(judge, has_gan=True)
+    evaluation = Evaluation(make, CPU, 1, 797, seed=0)
+    made.clear()
+    results = evaluation.run(judge, has_gan=True)
+    (car,) = (env for env in made if env.num_envs == 200 * 16)
+    wins = [sum(car.outcome[16 * i + k] for k in range(16)) for i in range(200)]
+    expected = sum(0.1 < won / 16 < 0.9 for won in wins) / 200
+    assert results.pop("reference_frontier_rate") == pytest.approx(expected) and expected > 0
+    assert len(torch.unique(car.first, dim=0)) == 200
+    # The other numbers stay, and the steps are counted.
+    more = results.pop("evaluation_env_steps") - without.pop("evaluation_env_steps")
+    assert results == without and 200 * 16 < more <= 200 * 16 * 25
+    assert "reference_frontier_rate" not in evaluation.run(judge, has_gan=False)
+
+
+# The final test
+
+
+class SlipperyCar(Car):
+    """Chance decides: the state alone does not say how an episode ends."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        obs, info = super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.luck = torch.rand(self.num_envs, generator=torch.Generator().manual_seed(seed))
+        return obs, info
+
+    def step(self, actions: Tensor) -> Any:
+        obs, reward, terminated, truncated, info = super().step(actions)
+        info["success"] = terminated & (self.luck < 0.7)
+        return obs, reward, terminated, truncated, info
+
+
+def test_the_tail_is_ranked_on_one_pass_and_averaged_on_another() -> None:
+    passes: list[Tensor] = []
+
+    class Noted(FinalEvaluation):
+        def _heldout_success(self, judge: Any, seed: int) -> dict[str, Tensor]:
+            success = super()._heldout_success(judge, seed)
+            passes.append(torch.cat([success["many"], success["few"]]).double())
+            return success
+
+    results = Noted(SlipperyCar, CPU, 2, 0, seed=0).run(Judge(along), has_gan=False)
+    first, second = passes
+    assert not torch.equal(first, second)
+    # Under a tenth of 13 levels always lies within the failures of the first pass.
+    failed = first == 0
+    assert failed.sum() > 1.3
+    assert results["heldout_cvar10"] == pytest.approx(second[failed].mean().item())
+    once = Evaluation(SlipperyCar, CPU, 2, 0, seed=0).run(Judge(along), has_gan=False)
+    assert once["heldout_success_rate"] == results["heldout_success_rate"]
+    lengths = results["evaluation_env_steps"] - once["evaluation_env_steps"]
+    assert lengths == once["evaluation_env_steps"] - 2 * 25  # the second pass is counted, too
+
+
+def test_the_tail_of_a_deterministic_task_is_nought_where_a_tenth_fails() -> None:
+    results = FinalEvaluation(Car, CPU, 2, 0, seed=0).run(Judge(along), has_gan=False)
+    assert results["heldout_success_rate"] < 0.9 and results["heldout_cvar10"] == 0
+
+
+def test_the_final_test_compares_where_generated_and_reference_levels_lie() -> None:
+    levels = Car(1).reference_levels(512, torch.Generator().manual_seed(0))
+    results = FinalEvaluation(Car, CPU, 1, 4, seed=0).run(Judge(along, levels), has_gan=True)
+    for name in ("precision", "recall", "density", "coverage", "diversity"):
+        assert results[f"levels_{name}"] == pytest.approx(1, abs=0.15), name
+    levels[:] = levels[:1]  # a generator that has collapsed
+    results = FinalEvaluation(Car, CPU, 1, 4, seed=0).run(Judge(along, levels), has_gan=True)
+    assert results["levels_recall"] < 0.01 and results["levels_diversity"] == 0
+
+
+def test_validation_has_what_is_cheap_and_the_test_the_rest(make_run: Make) -> None:
+    run = make_run(generated_levels=6, min_outcomes=8).fit()
+    assert "reference_frontier_rate" in run.trainer.callback_metrics
+    assert "levels_precision" not in run.trainer.callback_metrics
+    run.trainer.test(run.learner, datamodule=run.data, verbose=False)
+    found = run.trainer.callback_metrics.keys()
+    assert {"reference_frontier_rate", "levels_precision", "heldout_cvar10"} <= found
 
 
 # Streams of its own

@@ -2,6 +2,7 @@
 
 import doctest
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +14,7 @@ from lit_crl.evaluation.generator_metrics import (
     BrierScore,
     FrontierHitRate,
     LevelManifold,
+    PathLengthQuantiles,
     UniqueRate,
 )
 
@@ -98,6 +100,15 @@ def test_brier_is_the_mean_over_all_batches() -> None:
     metric.update(p[7:], success[7:])
     pairs = zip(p.flatten().tolist(), success.flatten().tolist(), strict=True)
     assert metric.compute().item() == pytest.approx(sum((a - b) ** 2 for a, b in pairs) / 120)
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=30))
+def test_path_lengths_have_numpys_quantiles(steps: list[int]) -> None:
+    metric = PathLengthQuantiles()
+    metric.update(torch.tensor(steps[:1]))
+    metric.update(torch.tensor(steps[1:]))
+    found = [metric.compute()[name].item() for name in ("p10", "p50", "p90")]
+    assert found == pytest.approx(np.percentile(steps, [10, 50, 90]).tolist())
 
 
 def test_levels_that_come_again_in_a_later_batch_are_not_unique() -> None:

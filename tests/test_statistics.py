@@ -33,6 +33,36 @@ def test_improvement_is_the_mann_whitney_statistic(ours, theirs):
     assert found == pytest.approx(u / (len(ours) * len(theirs)))
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-3, 3)), min_size=1, max_size=6),
+       st.sampled_from([0.1, 0.25, 0.5, 1.0]))  # fmt: skip
+def test_cvar_is_the_mean_of_the_worst_share_whatever_order_equals_have(pairs, alpha):
+    ranking, scores = np.array(pairs, dtype=float).T
+    found = []
+    for order in itertools.permutations(range(len(pairs))):
+        ranked = sorted(order, key=lambda level: ranking[level])  # stable: keeps that order
+        left, total = alpha * len(pairs), 0.0
+        for level in ranked:
+            part = min(1.0, left)
+            total, left = total + part * scores[level], left - part
+        found.append(total / (alpha * len(pairs)))
+    assert statistics.cvar(ranking, scores, alpha) == pytest.approx(np.mean(found), abs=1e-9)
+
+
+def test_cvar_of_equal_passes_is_what_the_failures_leave_of_the_tail():
+    success = np.array([0.0] * 4 + [1.0] * 96)
+    assert statistics.cvar(success, success) == pytest.approx(0.6)
+    assert statistics.cvar(1 - success, 1 - success) == 0
+
+
+def test_cvar_of_two_passes_is_not_biased_by_chance_and_that_of_one_is():
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((2_000, 50)) < 0.7).astype(float), rng.random((2_000, 50)) < 0.7
+    both = [statistics.cvar(a, b) for a, b in zip(first, second.astype(float), strict=True)]
+    once = [statistics.cvar(a, a) for a in first]
+    assert np.mean(both) == pytest.approx(0.7, abs=0.01)  # every level is as hard as any other
+    assert np.mean(once) < 0.01
+
+
 def test_improvement_averages_over_tasks():
     ours, theirs = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 0.0]])
     assert statistics.improvement(ours, theirs) == 0.75

@@ -13,14 +13,17 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.cli import main as fit
+from lit_crl.evaluation.statistics import iqm
 from lit_crl.run_folder import conf_folder
-from lit_crl.study import plan, results, runner
+from lit_crl.study import figures, galleries, plan, results, runner
 from lit_crl.study.__main__ import main
+from lit_crl.study.backends.local import Local
 from lit_crl.study.plan import Job, Study
 from lit_crl.study.results import Row
 
@@ -152,11 +155,11 @@ def leaves_summary(folder: Path, seed: int) -> str:
 
 def test_jobs_run_side_by_side_and_only_once(tmp_path: Path) -> None:
     jobs = [pretended(tmp_path, seed, leaves_summary(tmp_path, seed)) for seed in range(3)]
-    runner.run(jobs, 3, 10, Console(quiet=True))
+    runner.run(jobs, Local(3), 10, Console(quiet=True))
     began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in jobs]
     ended = [float((job.run_folder(job.seeds[0]) / "ended").read_text()) for job in jobs]
     assert max(began) < min(ended)
-    runner.run(jobs, 3, 10, Console(quiet=True))  # a second mkdir would fail
+    runner.run(jobs, Local(3), 10, Console(quiet=True))  # a second mkdir would fail
 
 
 def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=r"1 of 2 processes failed \(arm, seed 0\): see .*seed0\.log"
     ):
-        runner.run([bad, good], 1, 10, Console(quiet=True))
+        runner.run([bad, good], Local(1), 10, Console(quiet=True))
     assert good.is_done
     assert "some reason" in bad.log.read_text()
 
@@ -187,7 +190,11 @@ def test_progress_is_read_from_the_last_whole_line(tmp_path: Path) -> None:
 
 
 def test_rows_survive_the_file(tmp_path: Path) -> None:
-    rows = [Row("a", 0, "test", 10, "m", 1 / 3), Row("b", 1, "validation", 5, "n", -2e-9)]
+    rows = [
+        Row("a", 0, "test", 10, "m", results.rounded(1 / 3)),
+        Row("a", 0, "test", 10, "n", 12_340.0),
+        Row("b", 1, "validation", 5, "n", -2e-9),
+    ]
     results.write_csv(rows, tmp_path / "r.csv")
     assert results.read_csv(tmp_path / "r.csv") == rows
 
@@ -213,6 +220,121 @@ def test_arms_are_compared_with_those_of_the_study(tmp_path: Path) -> None:
     assert len(text) == 4 and len({line.count("|") for line in text}) == 1
 
 
+def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
+    rows = []
+    for seed in range(5):
+        for arm in ("reference", "gan"):
+            rows += [Row(arm, seed, "test", 10, "heldout_success_rate", 0.5),
+                     Row(arm, seed, "test", 10, "wall_seconds", 1.0)]  # fmt: skip
+        rows.append(Row("gan", seed, "test", 10, "heldout_cvar10", 0.1 * seed))
+    header, (reference, gan) = results.table(
+        study(tmp_path), results.compare(study(tmp_path), rows)
+    )
+    column = header.index("CVaR 10 % [95 %]")
+    assert reference[column] == "" and gan[column].startswith("0.200 [")
+    without = [row for row in rows if row.metric != "heldout_cvar10"]
+    header, _ = results.table(study(tmp_path), results.compare(study(tmp_path), without))
+    assert not any("CVaR" in name for name in header)
+
+
+def test_the_file_of_a_whole_study_of_mazes_is_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = study(tmp_path, curves=["p_hat_auc", "heldout_long_success_rate"])
+    rows = [
+        Row(f"some_arm_{arm}", seed, phase, 20_000 * (moment + 1), metric,
+            results.rounded(rng.random()))
+        for arm in range(4)
+        for seed in range(10)
+        for phase, moments in (("validation", 10), ("test", 1))
+        for moment in range(moments)
+        for metric in sorted(results.kept(given))
+    ]  # fmt: skip
+    results.write_csv(rows, tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").stat().st_size < 100_000
+    assert results.read_csv(tmp_path / "r.csv") == rows
+
+
+# Sweeps
+
+SHARES = {
+    "archive": {"data.arm": "archive"},
+    "half": {"data.mix": {"archive": 0.5, "gan": 0.5}},
+    "all": {"data.mix.gan": 1},
+}
+
+
+def test_a_sweep_finds_its_number_in_each_arm_that_has_it(tmp_path: Path) -> None:
+    assert study(tmp_path, arms=SHARES, sweep="data.mix.gan").swept == {"half": 0.5, "all": 1.0}
+    with pytest.raises(ConfigError, match=r"sweep is 'data.gamma', but fewer than two arms differ"):
+        study(tmp_path, arms=SHARES, sweep="data.gamma")
+
+
+def test_the_sweep_figure_has_the_iqm_at_each_value_and_a_line_for_other_arms() -> None:
+    rng = np.random.default_rng(0)
+    at = {"c": 0.1, "a": 0.0, "b": 1000.0}
+    scores = {arm: rng.random(6) for arm in ("a", "b", "c", "other")}
+    (axes,) = figures.sweep({"a panel": scores}, at, "model.lambda_gan").axes
+    curve, level = axes.get_lines()
+    assert curve.get_xdata().tolist() == [0.0, 0.1, 1000.0]
+    assert curve.get_ydata().tolist() == [iqm(scores[arm]) for arm in ("a", "c", "b")]
+    assert set(level.get_ydata()) == {iqm(scores["other"])} and level.get_label() == "other"
+    assert axes.get_xscale() == "symlog" and axes.get_title() == "a panel"
+    narrow = {"a": 0.25, "b": 0.5, "c": 1.0}
+    assert figures.sweep({"a panel": scores}, narrow, "x").axes[0].get_xscale() == "linear"
+
+
+def test_generator_quality_has_a_panel_each_and_all_arms_in_it() -> None:
+    curves = {arm: ([10, 20], [np.full(3, v), np.full(3, v + 0.1)])
+              for arm, v in (("gan", 0.5), ("archive", 0.2))}  # fmt: skip
+    panels = {"valid": curves, "distinct": {"gan": curves["gan"]}}
+    first, second = figures.generator_quality(panels, "a title").axes
+    assert [line.get_label() for line in first.get_lines()] == ["gan", "archive"]
+    assert first.get_lines()[1].get_ydata().tolist() == pytest.approx([0.2, 0.3])
+    assert len(second.get_lines()) == 1 and second.get_title() == "distinct"
+
+
+def test_quality_over_training_is_the_mean_of_the_validations() -> None:
+    rows = [Row("gan", seed, "validation", steps, "m", seed + steps)
+            for seed in (1, 0) for steps in (10, 20)]  # fmt: skip
+    rows.append(Row("gan", 0, "test", 20, "m", 1e6))
+    assert results.over_training(rows, "m")["gan"].tolist() == [15, 16]
+
+
+# Galleries
+
+
+@pytest.mark.parametrize("env", ["Maze", "PointMass"])
+def test_galleries_show_each_arms_levels_over_training(tmp_path: Path, env: str) -> None:
+    config = {"data": {"env": {"class_path": f"lit_crl.envs.{env}", "init_args": {}}}}
+    for number, arm in enumerate(("first", "second", "without")):
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / "config.yaml").write_text(yaml.safe_dump(config))
+        made = galleries.env_of(tmp_path / arm)
+        assert type(made).__name__ == env
+        levels = made.reference_levels(3 * 20, torch.Generator().manual_seed(number))
+        if arm != "without":
+            np.savez(
+                tmp_path / arm / "levels.npz", env_steps=np.array([10, 20, 30]),
+                levels=levels.view(3, 20, -1).numpy(), p_hat=np.linspace(0, 1, 60).reshape(3, 20),
+            )  # fmt: skip
+    runs = {arm: tmp_path / arm for arm in ("first", "second", "without")}
+    figure = galleries.level_galleries(runs, "a title")
+    assert figure is not None
+    shown = [a for a in figure.axes if a.get_visible() and a.get_label() != "<colorbar>"]
+    assert [a.get_title() for a in shown] == [f"{steps} env steps" for steps in (10, 20, 30)] * 2
+    assert [a.get_ylabel() for a in shown if a.get_ylabel()] == ["first", "second"]
+    if env == "Maze":
+        # Easiest at the bottom right: its start is blue there.
+        picture, last = shown[0].images[0].get_array(), np.load(runs["first"] / "levels.npz")
+        image = made.render_levels(torch.from_numpy(last["levels"][0, -1:]))[0]
+        assert np.array_equal(picture[-8:-1, -8:-1], image)
+    else:
+        points = shown[0].collections[0].get_offsets()
+        levels = np.load(runs["first"] / "levels.npz")["levels"][0]
+        assert np.allclose(points, levels[:, :2])
+    assert galleries.level_galleries({"without": runs["without"]}, "") is None
+
+
 # All of it
 
 
@@ -227,10 +349,14 @@ def test_a_study_from_file_to_figures(tmp_path: Path, capsys: pytest.CaptureFixt
     for arm in SMALL["arms"]:
         summary = json.loads((folder / f"point_mass/{arm}-seed0/summary.json").read_text())
         found = {r.metric: r.value for r in rows if r.arm == arm and r.phase == "test"}
-        assert found["heldout_success_rate"] == summary["heldout_success_rate"]
+        for metric in ("heldout_success_rate", "heldout_cvar10", "wall_seconds"):
+            assert found[metric] == pytest.approx(summary[metric], rel=1e-3)
         assert summary["arm"] == arm and summary["env_steps"] >= 2_200
         assert sum(r.arm == arm and r.phase == "validation" for r in rows) > 4
-    for name in ("heldout_success_rate", "target_success_rate", "performance_profiles"):
+    for name in (
+        "heldout_success_rate", "target_success_rate", "performance_profiles",
+        "generator_quality", "levels",
+    ):  # fmt: skip
         assert matplotlib.image.imread(folder / f"figures/{name}.png").std() > 0.05
     assert "small: held-out success rate" in capsys.readouterr().out
     before = (folder / "results.csv").read_bytes()
@@ -265,6 +391,6 @@ def test_a_stopped_study_goes_on_and_ends_as_if_it_had_not_stopped(tmp_path: Pat
 
     def scores(root: str) -> list[Row]:
         rows = results.read_csv(tmp_path / root / "small/results.csv")
-        return [r for r in rows if r.metric in ("heldout_success_rate", "updates", "env_steps")]
+        return [r for r in rows if r.metric != "wall_seconds"]
 
     assert scores("parts") == scores("whole")

@@ -36,10 +36,13 @@ ROWS = {
     "target_return_std": ("  standard deviation over episodes", "{:.2f}"),
     "target_success_rate": ("success, target levels", "{:.1%}"),
     "heldout_success_rate": ("success, held-out levels", "{:.1%}"),
+    "heldout_cvar10": ("  the worst tenth of them", "{:.1%}"),
     "levels_valid_rate": ("generated levels: valid", "{:.1%}"),
     "levels_unique_rate": ("generated levels: distinct", "{:.1%}"),
     "levels_frontier_rate": ("generated levels: on the frontier at the end", "{:.1%}"),
+    "reference_frontier_rate": ("  reference levels, for comparison", "{:.1%}"),
     "levels_frontier_rate_best": ("generated levels: on the frontier at best", "{:.1%}"),
+    "levels_path_length_p50": ("generated levels: median length of the way", "{:.1f}"),
     "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
     "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
     "env_steps": ("env steps", "{:,.0f}"),
@@ -193,8 +196,8 @@ class RunReport(Callback):
         test = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.evaluation_env_steps += test["evaluation_env_steps"]
         nothing = dict.fromkeys(
-            ("heldout_success_rate", "levels_valid_rate", "levels_frontier_rate",
-             "levels_unique_rate")
+            ("heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
+             "levels_frontier_rate", "levels_unique_rate", "reference_frontier_rate")
         )  # fmt: skip
         has_gan = learner.gan_updates > 0
         summary = {

@@ -81,7 +81,7 @@ def generated_levels(
     points = None
     for axes, index in zip(grid.flat, chosen, strict=False):
         snapshot = snapshots[index]
-        _draw_task(axes, env)
+        draw_task(axes, env)
         points = axes.scatter(
             snapshot["levels"][:, across],
             snapshot["levels"][:, up],
@@ -94,7 +94,7 @@ def generated_levels(
             zorder=3,
         )
         axes.set_title(f"{snapshot['env_steps']:,} env steps", fontsize=10)
-        _label_edges(axes)
+        label_edges(axes)
     for axes in list(grid.flat)[len(chosen) :]:
         axes.set_visible(False)
     assert points is not None, "generated_levels needs at least one snapshot"
@@ -138,7 +138,7 @@ def level_gallery(
     return figure
 
 
-def _draw_task(axes: Axes, env: LevelEnv) -> None:
+def draw_task(axes: Axes, env: LevelEnv) -> None:
     """The task's own picture, or the bounds of its level space if it has none."""
     draw = getattr(env, "draw_level_plane", None)
     if draw is not None:
@@ -147,7 +147,7 @@ def _draw_task(axes: Axes, env: LevelEnv) -> None:
         draw_box(axes, env.level_space, env.level_names, env.level_plane)
 
 
-def _label_edges(axes: Axes) -> None:
+def label_edges(axes: Axes) -> None:
     """Axis labels on the outer panels only; one legend serves the whole figure."""
     axes.label_outer()
     if (legend := axes.get_legend()) is not None:

@@ -5,7 +5,7 @@ rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s rank
 ``torchmetrics.classification.BinaryAUROC``.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,14 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lit_crl.evaluation import level_manifold
 from lit_crl.proposals import on_frontier, unique_rate
+
+
+def measure(metric: Metric, *given: Tensor) -> float:
+    """A metric of one batch in this process alone, whatever others do."""
+    metric.sync_on_compute = False
+    metric = metric.to(given[0].device)
+    metric.update(*given)
+    return float(metric.compute())
 
 
 class FrontierHitRate(Metric):
@@ -84,13 +92,40 @@ class UniqueRate(Metric):
         self.add_state("fakes", [], dist_reduce_fx="cat")
 
     def update(self, fake: Tensor) -> None:
-        """Add levels in the unit cube ``[n, d]``."""
+        """Add levels in the cube [−1, 1]ᵈ ``[n, d]``."""
         self.fakes.append(fake)
 
     def compute(self) -> Tensor:
         """The share so far."""
         fakes = dim_zero_cat(self.fakes)
         return torch.tensor(unique_rate(fakes, self.tolerance), device=fakes.device)
+
+
+class PathLengthQuantiles(Metric):
+    """How far it is from start to goal: tenth, half and nine tenths of the levels are shorter.
+
+    >>> metric = PathLengthQuantiles()
+    >>> metric.update(torch.arange(11.0))
+    >>> metric.compute()["p50"]
+    tensor(5.)
+    """
+
+    QUANTILES: ClassVar[dict[str, float]] = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+    steps: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("steps", [], dist_reduce_fx="cat")
+
+    def update(self, steps: Tensor) -> None:
+        """Add the fewest steps ``[n]`` that solve each level, finite."""
+        self.steps.append(steps.float())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The quantiles ``p10``, ``p50`` and ``p90`` so far."""
+        steps = dim_zero_cat(self.steps)
+        return {name: steps.quantile(q) for name, q in self.QUANTILES.items()}
 
 
 class LevelManifold(Metric):
@@ -107,7 +142,7 @@ class LevelManifold(Metric):
         self.add_state("reals", [], dist_reduce_fx="cat")
 
     def update(self, fake: Tensor, real: Tensor) -> None:
-        """Add generated ``[n, d]`` and reference levels ``[m, d]`` in the unit cube."""
+        """Add generated ``[n, d]`` and reference levels ``[m, d]`` in one cube."""
         self.fakes.append(fake)
         self.reals.append(real)
 

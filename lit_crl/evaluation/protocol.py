@@ -6,17 +6,24 @@ never, leaves the trained weights as they are, bit for bit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAUROC
 
 from lit_crl.dqn import epsilon_greedy
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
+from lit_crl.evaluation.generator_metrics import (
+    BrierScore,
+    FrontierHitRate,
+    PathLengthQuantiles,
+    UniqueRate,
+    measure,
+)
 from lit_crl.levels import UnitBox
-from lit_crl.proposals import on_frontier, unique_rate
 from lit_crl.seeding import random_stream, stream_seed
 
 #: Makes a batched environment (a ``LevelEnv``): how many copies, and on which device.
@@ -102,6 +109,10 @@ class Evaluation:
         seed: Seed of evaluation's own streams.
     """
 
+    #: Of so many generated levels one reference level is played beside them: their episodes last
+    #: longest.
+    GENERATED_PER_REFERENCE: ClassVar[int] = 4
+
     make_env: EnvFactory
     device: torch.device
     episodes: int
@@ -127,7 +138,7 @@ class Evaluation:
         self._env_steps = 0.0
         results = self._target_metrics(judge) | self._heldout_metrics(judge)
         if has_gan and self.generated:
-            results |= self._generated_metrics(judge)
+            results |= self._generated_metrics(judge) | self._reference_metrics(judge)
         return results | {"evaluation_env_steps": self._env_steps}
 
     def _play(self, env: LevelEnv, act: Callable[[Tensor], Tensor], **options: Any) -> Episodes:
@@ -149,43 +160,86 @@ class Evaluation:
         }
 
     def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
-        results: dict[str, float] = {}
-        for name, levels in self._own.heldout().items():
-            env = self._make(len(levels))
+        return success_rates(self._heldout_success(judge, self.seed))
+
+    def _heldout_success(self, judge: Judge, seed: int) -> dict[str, Tensor]:
+        """Play every held-out level once, greedily: success ``[m]`` of each set."""
+        return {
+            name: self._play(
+                self._make(len(levels)),
+                lambda obs: judge.action_values(obs).argmax(1),
+                seed=seed,
+                levels=levels,
+            ).success
+            for name, levels in self._own.heldout().items()
+        }
+
+    def _attempts(
+        self, judge: Judge, levels: Tensor, valid: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Play levels 16 times each with a little exploration: ``[n, 16]``; invalid ones fail."""
+        success = torch.zeros(len(levels), EPISODES_PER_LEVEL, device=self.device)
+        if valid.any():
+            played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
             episodes = self._play(
-                env, lambda obs: judge.action_values(obs).argmax(1), seed=self.seed, levels=levels
+                self._make(len(played)),
+                lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
+                seed=self.seed,
+                levels=played,
             )
-            results[f"heldout_{name}_success_rate"] = episodes.success.float().mean().item()
-        if results:
-            results["heldout_success_rate"] = sum(results.values()) / len(results)
-        return results
+            success[valid] = episodes.success.float().view(-1, EPISODES_PER_LEVEL)
+        return success
 
     def _generated_metrics(self, judge: Judge) -> dict[str, float]:
-        """Play generated levels 16 times each with a little exploration, and compare with p̂."""
+        """Play generated levels, and compare with p̂."""
         rng = random_stream(self.seed, "generated evaluation", device=self.device)
         box = UnitBox.of(self._own.level_space).to(self.device)
         levels = judge.generate_levels(judge.draw_noise(self.generated, rng))
         valid = self._own.valid(levels)
+        success = self._attempts(judge, levels, valid, rng)
         results = {
-            "levels_valid_rate": valid.float().mean().item(),
-            "levels_unique_rate": unique_rate(box.to_unit(levels)),
+            "levels_valid_rate": measure(MeanMetric(), valid.float()),
+            "levels_unique_rate": measure(UniqueRate(), box.to_unit(levels)),
+            "levels_frontier_rate": measure(FrontierHitRate(), success),
         }
-        if not valid.any():
-            return results | {"levels_frontier_rate": 0.0}
-        played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
-        episodes = self._play(
-            self._make(len(played)),
-            lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
-            seed=self.seed,
-            levels=played,
-        )
-        p = episodes.success.float().view(-1, EPISODES_PER_LEVEL).mean(1)
-        predicted = judge.success_probability(levels[valid])
-        outcome = episodes.success.view(-1, EPISODES_PER_LEVEL)
-        results["levels_frontier_rate"] = on_frontier(p).float().sum().item() / len(levels)
-        results["levels_success_rate"] = p.mean().item()
-        results["p_hat_brier"] = (predicted[:, None] - outcome.float()).square().mean().item()
-        if outcome.any() and not outcome.all():
-            scores = predicted[:, None].expand_as(outcome).flatten()
-            results["p_hat_auc"] = binary_auroc(scores, outcome.flatten().long()).item()
+        if valid.any():
+            results |= self._path_lengths(levels[valid])
+            results |= calibration(judge.success_probability(levels[valid]), success[valid])
         return results
+
+    def _path_lengths(self, levels: Tensor) -> dict[str, float]:
+        """Quantiles of the fewest steps to the goal, where the environment knows them."""
+        optimal_steps = getattr(self._own, "optimal_steps", None)
+        if optimal_steps is None:
+            return {}
+        metric = PathLengthQuantiles()
+        metric.update(optimal_steps(levels))
+        return {f"levels_path_length_{name}": float(v) for name, v in metric.compute().items()}
+
+    def _reference_metrics(self, judge: Judge) -> dict[str, float]:
+        """The frontier hit rate of reference levels, to compare the generated ones' with."""
+        rng = random_stream(self.seed, "reference evaluation", device=self.device)
+        n = -(-self.generated // self.GENERATED_PER_REFERENCE)
+        levels = self._own.reference_levels(n, rng)
+        success = self._attempts(judge, levels, self._own.valid(levels), rng)
+        return {"reference_frontier_rate": measure(FrontierHitRate(), success)}
+
+
+def success_rates(success: dict[str, Tensor]) -> dict[str, float]:
+    """Success rate of every held-out set ``[m]``, and the mean over the sets, if there are any."""
+    rates = {
+        f"heldout_{name}_success_rate": each.float().mean().item() for name, each in success.items()
+    }
+    return rates | ({"heldout_success_rate": sum(rates.values()) / len(rates)} if rates else {})
+
+
+def calibration(p: Tensor, success: Tensor) -> dict[str, float]:
+    """How well p̂ of levels ``[n]`` foretells their episodes ``[n, k]``; AUC only if some differ."""
+    predicted = p[:, None].expand_as(success)
+    results = {
+        "levels_success_rate": measure(MeanMetric(), success),
+        "p_hat_brier": measure(BrierScore(), predicted, success),
+    }
+    if success.any() and not success.all():
+        results["p_hat_auc"] = measure(BinaryAUROC(), predicted.flatten(), success.flatten().long())
+    return results

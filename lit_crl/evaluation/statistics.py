@@ -44,6 +44,25 @@ def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
     return above
 
 
+def cvar(ranking: Scores, scores: Scores, alpha: float = 0.1) -> float:
+    """CVaR_α: the mean score of the worst share α of levels (Rockafellar & Uryasev 2002).
+
+    As Rutherford et al. 2024 (SFL) have it, one evaluation pass says which levels are worst and
+    another how bad they are: from one alone, failures by chance would make the tail look worse than
+    it is. The passes of a greedy policy in a deterministic environment do not differ.
+
+    Args:
+        ranking: Each level's score on the first pass, ``[L]``.
+        scores: Each level's score on an independent second pass, ``[L]``.
+        alpha: The share; of levels that rank alike at its end each counts the same part.
+    """
+    _, group, sizes = np.unique(ranking, return_inverse=True, return_counts=True)
+    mass = alpha * len(ranking)
+    taken = np.clip(mass - (sizes.cumsum() - sizes), 0, sizes)
+    means = np.bincount(group, weights=scores) / sizes
+    return float((taken * means).sum() / mass)
+
+
 def resample(scores: Scores, rng: np.random.Generator) -> Scores:
     """Seeds drawn anew with replacement, for each task by itself: a stratified bootstrap sample."""
     seeds = rng.integers(len(scores), size=scores.shape)

@@ -1,10 +1,10 @@
 """``python -m lit_crl.study``."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lit_crl.usage import STUDY_DESCRIPTION
@@ -18,22 +18,33 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--processes",
         type=int,
-        default=os.cpu_count() or 1,
-        help="runs at a time, a core each (default: all %(default)s)",
+        help="processes at a time, a core each (default: one for every core)",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("local", "ray"),
+        default="local",
+        help="where they run: on this machine, or on a Ray cluster (needs the extra `ray`, and a "
+        "file system that all its machines share)",
+    )
+    parser.add_argument("--address", help="of the Ray cluster (default: what Ray finds here)")
     return parser.parse_args(args)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
     given = parse(args)
-    from lit_crl.checks import ConfigError, RunError
+    from lit_crl.checks import ConfigError, RunError, positive
     from lit_crl.console import refuse
+    from lit_crl.study.backends import connect
     from lit_crl.study.study import run_study
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the runs, too
     try:
-        run_study(given.study, given.root, given.processes)
+        if given.processes is not None:
+            positive(processes=given.processes)
+        backend = partial(connect, given.backend, given.processes, given.address)
+        run_study(given.study, given.root, backend)
     except ConfigError as error:
         refuse(error)
     except RunError as error:

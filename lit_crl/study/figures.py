@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg", force=False)
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
@@ -65,7 +66,70 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     return figure
 
 
-def _finish(figure: Figure) -> None:
+def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
+    """IQM over the seeds and its interval of each quality of generated levels, a panel each."""
+    figure, grid = _row_of_panels(len(panels))
+    for axes, (name, curves) in zip(grid, panels.items(), strict=True):
+        for (arm, (steps, values)), (colour, line) in zip(
+            curves.items(), cycle(STYLES), strict=False
+        ):
+            points = [interval(iqm, each[:, None], repetitions=500) for each in values]
+            axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
+            low, high = [p.low for p in points], [p.high for p in points]
+            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("env steps")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    figure.suptitle(title)
+    _finish(figure, grid[0])
+    return figure
+
+
+def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], key: str) -> Figure:
+    """IQM over the seeds and its interval against a setting; arms without it are level lines.
+
+    Args:
+        panels: The seeds' scores ``[S]`` of each arm, by the name of a panel.
+        at: The setting in each arm that has it.
+        key: The setting's name.
+    """
+    figure, grid = _row_of_panels(len(panels))
+    for axes, (name, scores) in zip(grid, panels.items(), strict=True):
+        found = {arm: interval(iqm, each[:, None]) for arm, each in scores.items()}
+        points = sorted((at[arm], *found[arm]) for arm in found if arm in at)
+        where, value, low, high = np.array(points).T
+        axes.plot(where, value, color=STYLES[0][0], marker="o", label=f"by {key}")
+        axes.fill_between(where, low, high, color=STYLES[0][0], alpha=0.18, linewidth=0)
+        for arm, (colour, _) in zip(
+            (a for a in found if a not in at), cycle(STYLES[1:]), strict=False
+        ):
+            axes.axhline(found[arm].value, color=colour, linestyle="--", label=arm)
+            axes.axhspan(found[arm].low, found[arm].high, color=colour, alpha=0.12, linewidth=0)
+        most = where.max()
+        least = where[where > 0].min(initial=most)
+        if 0 < 100 * least <= most:
+            axes.set_xscale("symlog", linthresh=least)  # 0 may be among the values
+            axes.set_xlim(min(where.min(), least) - 0.3 * least, 2 * most)
+        axes.set_xticks(where, [f"{x:g}" for x in where])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=min(0.0, low.min()), top=1.1 * max(high.max(), 0.01))
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel(key)
+    _finish(figure, grid[0])
+    return figure
+
+
+def _row_of_panels(n: int) -> tuple[Figure, list[Axes]]:
+    figure, grid = plt.subplots(
+        1, n, figsize=(2.9 * n + 1.6, 3.2), squeeze=False, layout="constrained"
+    )
+    return figure, list(grid[0])
+
+
+def _finish(figure: Figure, labelled: Axes | None = None) -> None:
+    """No frames, and one legend, with the lines of ``labelled`` if not of all axes."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
+    lines = labelled.get_legend_handles_labels() if labelled else ()
+    figure.legend(*lines, loc="outside right upper", frameon=False)

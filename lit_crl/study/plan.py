@@ -32,6 +32,7 @@ class Study:
         metric: What arms are compared by, a number of ``summary.json``.
         curves: Further numbers of evaluations to draw over env steps.
         against: The arms that an arm must be apart from to be ahead.
+        sweep: A dotted key in which arms differ by a number: the metric is drawn over it too.
     """
 
     name: str = MISSING
@@ -44,6 +45,25 @@ class Study:
     metric: str = "target_success_rate"
     curves: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=lambda: ["reference", "archive"])
+    sweep: str = ""
+
+    @property
+    def swept(self) -> dict[str, float]:
+        """The number that ``sweep`` has in each arm that sets it."""
+        found = {arm: setting(given, self.sweep) for arm, given in self.arms.items()}
+        return {
+            arm: float(value) for arm, value in found.items() if isinstance(value, (int, float))
+        }
+
+
+def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key, which may lie in the mapping that another key has; or None."""
+    for name, value in settings.items():
+        if name == key:
+            return value
+        if key.startswith(f"{name}.") and isinstance(value, Mapping):
+            return setting(value, key.removeprefix(f"{name}."))
+    return None
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,11 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: arms is empty: name at least one")
     for name in (study.name, *study.arms):
         check_folder_name("name of the study or of an arm", name)
+    if study.sweep and len(set(study.swept.values())) < 2:
+        raise ConfigError(
+            f"{path}: sweep is {study.sweep!r}, but fewer than two arms differ in it: name a key "
+            "that arms set to different numbers"
+        )
     positive(seeds=study.seeds, seeds_at_once=study.seeds_at_once)
     return study
 

@@ -2,9 +2,10 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from lit_crl.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
 EVALUATION = "evaluation/"
+#: Success of the worst tenth of the held-out levels.
+TAIL = "heldout_cvar10"
+#: What says how good generated levels are, and how a figure calls it.
+QUALITY = {
+    "levels_valid_rate": "valid",
+    "levels_unique_rate": "distinct",
+    "levels_frontier_rate": "on the frontier",
+    "reference_frontier_rate": "reference levels on the frontier",
+    "levels_path_length_p50": "median length of the way",
+}
+#: Columns of ``results.csv`` that say which evaluation a line is.
+KEYS = ("arm", "seed", "phase", "env_steps")
 #: Fewest seeds that a verdict is given for: intervals of fewer are too narrow.
 MIN_SEEDS = 5
 
@@ -29,14 +42,25 @@ class Row:
     value: float
 
 
-def collect(jobs: Iterable[Job]) -> list[Row]:
+def kept(study: Study) -> set[str]:
+    """What a study keeps of its runs' numbers: what it names, and what its table and figures show.
+
+    All others stay in the runs' ``metrics.csv`` and ``summary.json``.
+    """
+    always = {"target_success_rate", "heldout_success_rate", TAIL, "wall_seconds"}
+    return {study.metric, *study.curves, *QUALITY} | always
+
+
+def collect(jobs: Iterable[Job], metrics: Container[str]) -> list[Row]:
     """The evaluations of all runs that are done."""
-    rows: list[Row] = []
-    for job in jobs:
-        if job.is_done:
-            for seed in job.seeds:
-                rows += rows_of(job.arm, seed, job.run_folder(seed))
-    return rows
+    done = ((job, seed) for job in jobs if job.is_done for seed in job.seeds)
+    rows = (row for job, seed in done for row in rows_of(job.arm, seed, job.run_folder(seed)))
+    return [row for row in rows if row.metric in metrics]
+
+
+def rounded(value: Any) -> float:
+    """Four significant digits: more than any interval over seeds has, and short in a file."""
+    return float(f"{float(value):.4g}")
 
 
 def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
@@ -46,13 +70,13 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
         for line in csv.DictReader(file):
             steps = int(line["env_steps"])
             rows += [
-                Row(arm, seed, "validation", steps, name.removeprefix(EVALUATION), float(value))
+                Row(arm, seed, "validation", steps, name.removeprefix(EVALUATION), rounded(value))
                 for name, value in line.items()
                 if name.startswith(EVALUATION) and value
             ]
     summary = json.loads((run_folder / "summary.json").read_text())
     rows += [
-        Row(arm, seed, "test", summary["env_steps"], name, float(value))
+        Row(arm, seed, "test", summary["env_steps"], name, rounded(value))
         for name, value in summary.items()
         if isinstance(value, (int, float)) and name not in ("seed", "env_steps")
     ]
@@ -60,19 +84,26 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as they are, a line each; equal results give equal bytes."""
+    """Write a line for each evaluation, a column for each metric; equal rows give equal bytes."""
+    lines: dict[tuple[str, int, str, int], dict[str, str]] = {}
+    for row in rows:
+        evaluation = (row.arm, row.seed, row.phase, row.env_steps)
+        lines.setdefault(evaluation, {})[row.metric] = f"{row.value:.4g}"
+    metrics = dict.fromkeys(name for numbers in lines.values() for name in numbers)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Row))
-        writer.writerows(astuple(row) for row in rows)
+        writer.writerow([*KEYS, *metrics])
+        for evaluation, numbers in lines.items():
+            writer.writerow([*evaluation, *(numbers.get(name, "") for name in metrics)])
 
 
 def read_csv(path: Path) -> list[Row]:
     """The rows that ``write_csv`` wrote."""
     with path.open(newline="") as file:
         return [
-            Row(arm, int(seed), phase, int(steps), metric, float(value))
-            for arm, seed, phase, steps, metric, value in list(csv.reader(file))[1:]
+            Row(line["arm"], int(line["seed"]), line["phase"], int(line["env_steps"]), name, value)
+            for line in csv.DictReader(file)
+            for name, value in ((n, float(v)) for n, v in line.items() if n not in KEYS and v)
         ]
 
 
@@ -97,6 +128,17 @@ def curves(rows: Iterable[Row], metric: str) -> dict[str, tuple[list[int], list[
     }
 
 
+def over_training(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
+    """A number's mean over the validations of every run ``[S]``, by arm."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row.phase == "validation" and row.metric == metric:
+            found.setdefault(row.arm, {}).setdefault(row.seed, []).append(row.value)
+    return {
+        arm: np.array([np.mean(seeds[s]) for s in sorted(seeds)]) for arm, seeds in found.items()
+    }
+
+
 def standing(ours: Scores, theirs: Scores, our: Estimate, their: Estimate) -> str:
     """Verdict and probability of improvement, the first only where there are seeds enough."""
     probability = f"({improvement(ours, theirs):.2f})"
@@ -114,6 +156,7 @@ class Comparison:
     iqm: Estimate
     mean: float
     minimum: float
+    tail: Estimate | None
     against: dict[str, str]
     minutes: float
 
@@ -122,7 +165,7 @@ def compare(study: Study, rows: Sequence[Row]) -> list[Comparison]:
     """The arms by the study's metric, in the order of its file."""
     scores = {arm: each[:, None] for arm, each in final_scores(rows, study.metric).items()}
     estimates = {arm: interval(iqm, each) for arm, each in scores.items()}
-    minutes = final_scores(rows, "wall_seconds")
+    minutes, tails = final_scores(rows, "wall_seconds"), final_scores(rows, TAIL)
     found = []
     for arm in (arm for arm in study.arms if arm in scores):
         others = (other for other in study.against if other in scores and other != arm)
@@ -133,6 +176,7 @@ def compare(study: Study, rows: Sequence[Row]) -> list[Comparison]:
                 estimates[arm],
                 float(scores[arm].mean()),
                 float(scores[arm].min()),
+                interval(iqm, tails[arm][:, None]) if arm in tails else None,
                 {
                     other: standing(scores[arm], scores[other], estimates[arm], estimates[other])
                     for other in others
@@ -147,20 +191,28 @@ def table(study: Study, comparisons: Sequence[Comparison]) -> tuple[list[str], l
     """Header and cells of the comparison."""
     against = [arm for arm in study.against if any(arm in c.against for c in comparisons)]
     header = ["arm", "seeds", "IQM [95 %]", "mean", "minimum"]
+    has_tail = any(c.tail for c in comparisons)
+    header += ["CVaR 10 % [95 %]"] * has_tail
     header += [f"against {arm} (P better)" for arm in against] + ["minutes"]
     cells = [
         [
             c.arm,
             str(c.seeds),
-            f"{c.iqm.value:.3f} [{c.iqm.low:.3f}, {c.iqm.high:.3f}]",
+            shown(c.iqm),
             f"{c.mean:.3f}",
             f"{c.minimum:.3f}",
+            *[shown(c.tail) if c.tail else ""] * has_tail,
             *(c.against.get(arm, "") for arm in against),
             f"{c.minutes:.1f}",
         ]
         for c in comparisons
     ]
     return header, cells
+
+
+def shown(estimate: Estimate) -> str:
+    """An estimate in a cell of the table."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

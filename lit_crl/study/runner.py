@@ -1,9 +1,7 @@
-"""Running the jobs of a study in parallel processes, with one progress bar over all of them."""
+"""Running the jobs of a study in parallel, with one progress bar over all of them."""
 
-import os
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +15,7 @@ from rich.progress import (
 )
 
 from lit_crl.checks import RunError
+from lit_crl.study.backends import Backend, Running
 from lit_crl.study.plan import Job
 
 #: Seconds between two looks at the runs.
@@ -36,14 +35,14 @@ def env_steps_of(run_folder: Path) -> int:
     return int(first) if first.isdigit() else 0
 
 
-def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> None:
-    """Run what is not done yet, ``processes`` jobs at a time.
+def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) -> None:
+    """Run what is not done yet.
 
     A job that fails leaves the others alone.
 
     Args:
         jobs: All jobs of the study.
-        processes: How many run at a time.
+        backend: Where they run.
         budget: Env steps of one run, for the progress bar.
         console: Where the bar goes.
 
@@ -52,7 +51,7 @@ def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> N
         KeyboardInterrupt: If the user stopped it; what runs has saved itself by then.
     """
     waiting = [job for job in jobs if not job.is_done]
-    running: dict[Job, subprocess.Popen[bytes]] = {}
+    running: dict[Job, Running] = {}
     failed: list[Job] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
@@ -60,17 +59,23 @@ def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> N
         bar = progress.add_task("", total=runs * budget)
         try:
             while waiting or running:
-                while waiting and len(running) < processes:
+                while waiting and len(running) < backend.at_once:
                     job = waiting.pop(0)
-                    running[job] = start(job)
+                    running[job] = backend.start(job)
                 time.sleep(POLL)
-                for job in [job for job, process in running.items() if process.poll() is not None]:
-                    if running.pop(job).returncode != 0:
+                ended = {
+                    job: status
+                    for job, process in running.items()
+                    if (status := process.poll()) is not None
+                }
+                for job, status in ended.items():
+                    del running[job]
+                    if status != 0:
                         failed.append(job)
                         progress.print(f"{job.name} failed: see {job.log}")
                 _show(progress, bar, jobs, budget)
         except KeyboardInterrupt:
-            stop(running)
+            stop(running.values())
             raise
     if failed:
         raise RunError(
@@ -79,27 +84,11 @@ def run(jobs: Sequence[Job], processes: int, budget: int, console: Console) -> N
         )
 
 
-def start(job: Job) -> "subprocess.Popen[bytes]":
-    """Start a job; what it prints goes to its log."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        return subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C is for the study, which passes it on.
-            start_new_session=True,
-            # One core each: more threads would get in each other's way.
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-
-def stop(running: "dict[Job, subprocess.Popen[bytes]]") -> None:
-    """Let every process save and end, which each does at a signal."""
-    for process in running.values():
+def stop(running: Iterable[Running]) -> None:
+    """Let every job save itself and end."""
+    for process in running:
         process.terminate()
-    for process in running.values():
+    for process in running:
         process.wait()
 
 

@@ -1,26 +1,32 @@
 """A whole study: run what is missing, collect, compare, draw."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from lit_crl import run_folder
-from lit_crl.checks import positive
-from lit_crl.study import figures, results, runner
+from lit_crl.study import figures, galleries, results, runner
+from lit_crl.study.backends import Backend
 from lit_crl.study.plan import Study, check_same, env_step_budget, find_study, jobs_of, read_study
 
 
-def run_study(given: str, root: Path, processes: int) -> None:
+def run_study(given: str, root: Path, connect: Callable[[], Backend]) -> None:
     """Run a study in ``root/<name>``; what is there already is not run again.
+
+    Args:
+        given: The study's file.
+        root: Where studies live.
+        connect: Gives the backend that the runs go to, once it is known that there are any.
 
     Raises:
         ConfigError: If the file is no study, or its folder holds another one.
         RunError: If runs failed; the others are compared all the same.
     """
-    positive(processes=processes)
     path = find_study(given)
     study = read_study(path)
     folder = root / study.name
@@ -34,15 +40,28 @@ def run_study(given: str, root: Path, processes: int) -> None:
     jobs = jobs_of(study, folder)
     console = Console(highlight=False, soft_wrap=True)
     try:
-        runner.run(jobs, processes, env_step_budget(study), console)
+        if not all(job.is_done for job in jobs):
+            runner.run(jobs, connect(), env_step_budget(study), console)
     finally:
-        rows = results.collect(jobs)
+        rows = results.collect(jobs, results.kept(study))
         if rows:
-            report(study, rows, folder, console)
+            # Seed by seed, so that of every arm the first one stays.
+            done = {job.arm: job.run_folder(job.seeds[0]) for job in reversed(jobs) if job.is_done}
+            examples = {arm: done[arm] for arm in study.arms if arm in done}
+            report(study, rows, examples, folder, console)
 
 
-def report(study: Study, rows: list[results.Row], folder: Path, console: Console) -> None:
-    """Write ``results.csv``, ``table.md`` and ``figures/``, and show the table."""
+def report(
+    study: Study,
+    rows: list[results.Row],
+    examples: Mapping[str, Path],
+    folder: Path,
+    console: Console,
+) -> None:
+    """Write ``results.csv``, ``table.md`` and ``figures/``, and show the table.
+
+    ``examples`` has a run of each arm, whose generated levels are shown.
+    """
     results.write_csv(rows, folder / "results.csv")
     header, cells = results.table(study, results.compare(study, rows))
     (folder / "table.md").write_text(results.markdown(header, cells))
@@ -53,18 +72,32 @@ def report(study: Study, rows: list[results.Row], folder: Path, console: Console
     for line in cells:
         shown.add_row(*line)
     console.print(shown)
-    drawn = folder / "figures"
-    drawn.mkdir(exist_ok=True)
+    pictures = draw(study, rows) | {"levels": galleries.level_galleries(examples, study.name)}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in pictures.items():
+        if figure is not None:
+            figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
+            plt.close(figure)
+    console.print(f"Results, table and figures: {folder}")
+
+
+def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
+    """The figures of a study's numbers, by name."""
+    scores = results.final_scores(rows, study.metric)
     pictures = {
-        "performance_profiles": figures.performance_profiles(
-            results.final_scores(rows, study.metric), study.metric, study.name
-        )
+        "performance_profiles": figures.performance_profiles(scores, study.metric, study.name)
     }
     for metric in dict.fromkeys([study.metric, *study.curves]):
-        found = results.curves(rows, metric)
-        if found:
+        if found := results.curves(rows, metric):
             pictures[metric] = figures.curves_with_bands(found, metric, study.name)
-    for name, figure in pictures.items():
-        figure.savefig(drawn / f"{name}.png", dpi=150)
-        plt.close(figure)
-    console.print(f"Results, table and figures: {folder}")
+    quality = {name: results.curves(rows, metric) for metric, name in results.QUALITY.items()}
+    if quality := {name: curves for name, curves in quality.items() if curves}:
+        pictures["generator_quality"] = figures.generator_quality(quality, study.name)
+    if study.sweep and scores.keys() & study.swept.keys():
+        panels = {f"{figures.label_of(study.metric)}\nat the end": scores} | {
+            f"{name}\nmean over training": results.over_training(rows, metric)
+            for metric, name in results.QUALITY.items()
+            if name in quality
+        }
+        pictures["sweep"] = figures.sweep(panels, study.swept, study.sweep)
+    return pictures

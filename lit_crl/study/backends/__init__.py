@@ -1,0 +1,54 @@
+"""Where the jobs of a study run: one file, one backend, which has a function ``connect``."""
+
+from importlib import import_module
+from typing import Protocol, cast
+
+from lit_crl.checks import ConfigError
+from lit_crl.study.plan import Job
+
+
+class Running(Protocol):
+    """A job that was started, as ``subprocess.Popen`` has it."""
+
+    def poll(self) -> int | None:
+        """Its exit status, 0 if all went well; None while it runs or waits for a place."""
+
+    def terminate(self) -> None:
+        """Tell it to save itself and end."""
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended."""
+
+
+class Backend(Protocol):
+    """Something that can run jobs."""
+
+    @property
+    def at_once(self) -> int:
+        """How many jobs may be started before one has ended."""
+
+    def start(self, job: Job) -> Running:
+        """Start a job, which goes on where an earlier start of it has stopped."""
+
+
+def connect(name: str, processes: int | None, address: str | None) -> Backend:
+    """The backend of that name: ``lit_crl.study.backends.<name>``.
+
+    Args:
+        name: ``local`` or ``ray``.
+        processes: How many jobs run at a time; None: as many as there are cores for.
+        address: Where the backend is to be found; None: here.
+
+    Raises:
+        ConfigError: If it is not installed, or does not answer.
+    """
+    try:
+        module = import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ConfigError(
+            f"--backend {name} needs the package {name}, which is missing: "
+            f"pip install 'lit_crl[{name}]'"
+        ) from error
+    return cast(Backend, module.connect(processes, address))

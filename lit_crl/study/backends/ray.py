@@ -1,0 +1,122 @@
+"""A Ray cluster: every job is a task of one CPU, on whichever machine has one free.
+
+All machines need lit_crl and must share the file system: a task works in the folder that the study
+was started in, where its runs go as they do on one machine, and where the study finds them. A task
+whose machine is lost is started anew elsewhere by Ray, and goes on from its last checkpoint.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, TaskCancelledError
+
+from lit_crl.checks import ConfigError, RunError
+from lit_crl.study.backends.local import Local
+from lit_crl.study.plan import Job
+
+#: Seconds between two looks at a process.
+POLL = 0.2
+
+
+def work(job: Job, folder: str) -> int:
+    """What a task does: run a job's process in ``folder``; if cancelled, let it save itself."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise RunError(
+            f"a machine of the cluster cannot enter {folder}: studies need a file system that all "
+            "machines share"
+        ) from error
+    process = Local(1).start(job)
+    try:
+        while (status := process.poll()) is None:
+            time.sleep(POLL)
+    except KeyboardInterrupt:  # so Ray cancels a task
+        process.terminate()
+        process.wait()
+        raise
+    return status
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was handed to the cluster."""
+
+    job: Job
+    result: Any
+
+    def poll(self) -> int | None:
+        """The process's exit status; None while the task runs or waits for a free CPU."""
+        ended, _ = ray.wait([self.result], timeout=0)
+        return self.wait() if ended else None
+
+    def terminate(self) -> None:
+        """Cancel it: what waits never starts, what runs saves itself."""
+        ray.cancel(self.result)
+
+    def wait(self) -> int:
+        """The process's exit status; what went wrong with the task itself goes to the job's log."""
+        try:
+            return int(ray.get(self.result))
+        except TaskCancelledError:
+            return -signal.SIGTERM
+        except RayError as error:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+            with self.job.log.open("a") as log:
+                log.write(f"{error}\n")
+            return 1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Hands jobs to the cluster, all of them unless told otherwise: Ray has them wait."""
+
+    at_once: int
+
+    def start(self, job: Job) -> Task:
+        """Hand a job to the cluster."""
+        return Task(job, ray.remote(num_cpus=1)(work).remote(job, str(Path.cwd())))
+
+
+def connect(processes: int | None, address: str | None) -> Cluster:
+    """The cluster at an address; None: the one that runs here, or else a new one of this machine.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if address not in (None, "auto", "local"):
+        check_answers(str(address))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"there is no Ray cluster to join (--address is {address}): start one with `ray start "
+            "--head`, or leave the address out"
+        ) from error
+    signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
+    return Cluster(processes or sys.maxsize)
+
+
+def check_answers(address: str) -> None:
+    """Something answers at ``host:port`` or ``ray://host:port``; Ray would try for many minutes.
+
+    Raises:
+        ConfigError: If nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at --address {address}: give the host:port that `ray start "
+            "--head` has printed, or leave the address out"
+        ) from error
