@@ -1,4 +1,4 @@
-"""A point in a spiral corridor: goals that matter are at its end, a hundred moves away.
+"""A point in a spiral corridor: goals that matter are at its end, some thirty moves away.
 
 Near goals are found by chance and the end of the corridor never is, however often it is tried.
 The straight line to it leads through walls, so that distance says nothing of difficulty.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PITCH = 0.4  # from one turn of the corridor's middle line to the next
 HALF_WIDTH = 0.34  # of the corridor, as a share of the pitch; the rest is wall
-MOVE, RADIUS = 0.1, 0.12
+MOVE, RADIUS = 0.12, 0.12
 TARGET = 0.15  # turns before the end, where target goals begin
 MARGIN = 1e-3  # turns, and share of the pitch
 
@@ -51,8 +51,8 @@ def in_corridor(position: Tensor, turns: float) -> Tensor:
 class Spiral(BatchedEnv):
     """Move from the middle of a spiral corridor to a goal; reward 1 on arrival, 0 else.
 
-    Level: the goal. Actions: a move by 0.1 along x, back, along y, back; walls stop it. An episode
-    succeeds within 0.12 of the goal, and lasts at most 200 steps. Observation: position, then goal.
+    Level: the goal. Actions: a move by 0.12 along x, back, along y, back; walls stop it. An episode
+    succeeds within 0.12 of the goal, and lasts at most 100 steps. Observation: position, then goal.
     Target: goals in the last 0.15 turns of the corridor. Reference: all over the corridor.
     """
 
@@ -64,8 +64,8 @@ class Spiral(BatchedEnv):
         num_envs: int,
         device: torch.device | str = "cpu",
         *,
-        turns: float = 2.25,
-        max_episode_steps: int = 200,
+        turns: float = 1.75,
+        max_episode_steps: int = 100,
     ) -> None:
         """Build the environment.
 
@@ -137,11 +137,13 @@ class Spiral(BatchedEnv):
     def draw_level_plane(self, axes: Axes) -> None:
         """Shade the walls, and mark the start and the region of target goals."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
+        axes.set_aspect("equal")
         reach = float(self.level_high[0])
         line = torch.linspace(-reach, reach, 301)
         walls = ~in_corridor(torch.cartesian_prod(line, line), self.turns).reshape(301, 301)
         grid = line.numpy()
-        axes.contourf(grid, grid, walls.T.float().numpy(), levels=[0.5, 1.5], colors=["0.85"], zorder=0)
+        shade = {"levels": [0.5, 1.5], "colors": ["0.85"], "zorder": 0}
+        axes.contourf(grid, grid, walls.T.float().numpy(), **shade)
         turn = torch.linspace(self.turns - TARGET, self.turns, 20)
         edge = torch.full_like(turn, HALF_WIDTH)
         rim = torch.cat((at(turn, edge), at(turn, -edge).flip(0), at(turn, edge)[:1]))

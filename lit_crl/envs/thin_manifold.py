@@ -26,7 +26,7 @@ WALLS = ((-0.4, -1.0, -0.28, 0.6), (0.28, -0.6, 0.4, 1.0))
 MOVE = 0.1
 GOAL, RADIUS = (0.8, 0.8), 0.15
 START = (-1.0, -0.6)  # of u and v alike
-FREQUENCY = 2.5  # rad per unit of length
+FREQUENCY = 2.0  # rad per unit of length
 SURFACE_SEED = 3
 
 
@@ -160,6 +160,7 @@ class ThinManifold(BatchedEnv):
     def draw_level_plane(self, axes: Axes) -> None:
         """Draw the walls, the goal and the target start region."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
+        axes.set_aspect("equal")
         for u, v, u_end, v_end in WALLS:
             axes.fill((u, u_end, u_end, u), (v, v, v_end, v_end), color="0.75", zorder=0)
         low, high = START
