@@ -69,7 +69,7 @@ class MountainCar(BatchedEnv):
     level_space = single_observation_space
     level_names = ("position", "velocity (position per step)")
     max_episode_steps = 200
-    gymnasium_id = "MountainCar-v0"
+    gymnasium_id: str | None = "MountainCar-v0"
 
     def __init__(
         self,

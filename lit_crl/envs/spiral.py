@@ -142,8 +142,8 @@ class Spiral(BatchedEnv):
         line = torch.linspace(-reach, reach, 301)
         walls = ~in_corridor(torch.cartesian_prod(line, line), self.turns).reshape(301, 301)
         grid = line.numpy()
-        shade = {"levels": [0.5, 1.5], "colors": ["0.85"], "zorder": 0}
-        axes.contourf(grid, grid, walls.T.float().numpy(), **shade)
+        shade = walls.T.float().numpy()
+        axes.contourf(grid, grid, shade, levels=[0.5, 1.5], colors=["0.85"], zorder=0)
         turn = torch.linspace(self.turns - TARGET, self.turns, 20)
         edge = torch.full_like(turn, HALF_WIDTH)
         rim = torch.cat((at(turn, edge), at(turn, -edge).flip(0), at(turn, edge)[:1]))

@@ -291,5 +291,5 @@ def test_default_physics_are_the_book_arm() -> None:
     env = Acrobot(1, physics_spread=2.0)
     assert env.gymnasium_id == "Acrobot-v1"  # the target is its task
     assert (env.target_levels(9, rng)[:, 4:] == torch.tensor(PHYSICS)).all()
-    with pytest.raises(ValueError, match="physics_spread is 1.0"):
+    with pytest.raises(ValueError, match=r"physics_spread is 1\.0"):
         Acrobot(1, physics_spread=1.0)

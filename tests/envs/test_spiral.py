@@ -121,5 +121,5 @@ def test_reward_and_end_on_arrival() -> None:
 
 
 def test_impossible_settings() -> None:
-    with pytest.raises(ValueError, match="turns is 0.3"):
+    with pytest.raises(ValueError, match=r"turns is 0\.3"):
         Spiral(1, turns=0.3)
