@@ -1,6 +1,6 @@
-"""A point in a spiral corridor: goals that matter are at its end, some thirty moves away.
+"""A point in a spiral corridor: goals that matter are at its end, some twenty moves away.
 
-Near goals are found by chance and the end of the corridor never is, however often it is tried.
+Near goals are found by chance, but the end of the corridor once in thousands of episodes at best.
 The straight line to it leads through walls, so that distance says nothing of difficulty.
 """
 
@@ -41,18 +41,19 @@ def at(turn: Tensor, offset: Tensor) -> Tensor:
 
 def in_corridor(position: Tensor, turns: float) -> Tensor:
     """Whether positions [..., 2] are inside the corridor, which begins with a disc."""
-    radius = torch.linalg.vector_norm(position, dim=-1) / PITCH
+    radius: Tensor = torch.linalg.vector_norm(position, dim=-1) / PITCH
     part = torch.atan2(position[..., 1], position[..., 0]) / (2 * math.pi) % 1.0
     # Of the turns that pass in this direction, the one whose middle line is nearest.
     turn = part + torch.round(radius - part).clamp_min(0)
-    return (radius <= HALF_WIDTH) | (((radius - turn).abs() <= HALF_WIDTH) & (turn <= turns))
+    between: Tensor = ((radius - turn).abs() <= HALF_WIDTH) & (turn <= turns)
+    return between | (radius <= HALF_WIDTH)
 
 
 class Spiral(BatchedEnv):
     """Move from the middle of a spiral corridor to a goal; reward 1 on arrival, 0 else.
 
     Level: the goal. Actions: a move by 0.12 along x, back, along y, back; walls stop it. An episode
-    succeeds within 0.12 of the goal, and lasts at most 100 steps. Observation: position, then goal.
+    succeeds within 0.12 of the goal, and lasts at most 50 steps. Observation: position, then goal.
     Target: goals in the last 0.15 turns of the corridor. Reference: all over the corridor.
     """
 
@@ -64,8 +65,8 @@ class Spiral(BatchedEnv):
         num_envs: int,
         device: torch.device | str = "cpu",
         *,
-        turns: float = 1.75,
-        max_episode_steps: int = 100,
+        turns: float = 1.5,
+        max_episode_steps: int = 50,
     ) -> None:
         """Build the environment.
 
