@@ -177,12 +177,17 @@ class Curriculum:
                 f"data.arm: {name} was asked for levels of shape {(n, self.box.dim)}, but gave "
                 f"{tuple(shape) if isinstance(levels, Tensor) else shape}"
             )
-        if not bool(self.env.valid(levels).all()):
+        if not self.env.valid(levels).all() and self._can_sample():
             raise ConfigError(
                 f"data.arm: {name} gave levels at which no episode can start: return only levels "
                 "for which curriculum.env.valid(levels) is true"
             )
         return cast(Tensor, levels)
+
+    def _can_sample(self) -> bool:
+        """Whether reference levels are valid, and so can be expected of an own source."""
+        levels = self.env.reference_levels(self._queue_size, self.rng)
+        return bool(self.env.valid(levels).all())
 
     def _propose(self, teacher: Teacher, n: int) -> Tensor:
         candidates = teacher.generate_levels(self.candidates)
@@ -222,27 +227,32 @@ class Curriculum:
                 states uniformly.
             n: How many.
             reference_share: Share of reference levels among them, which keeps a generator that
-                trains on its own doings from losing diversity.
+                trains on its own doings from losing diversity; the invalid ones make room.
             teacher: Judges the levels.
 
         Returns:
             Levels ``[n, d]`` and labels ``[n]``.
         """
         num_reference = round(reference_share * n)
-        num_archive = n - num_reference
-        if num_archive == 0:
-            archived = self._blank(0)
-        elif kind == "frontier":
-            archived = self.frontier(num_archive, teacher)
-        elif kind == "labelled":
-            archived = self.archive.candidates(num_archive, self.rng)
-        else:
-            archived, _ = self.archive.visited.draw(num_archive, self.rng)
-        levels = torch.cat([archived, self.env.reference_levels(num_reference, self.rng)])
+        archived = self._archived(kind, n - num_reference, teacher)
+        reference = self.env.reference_levels(num_reference, self.rng)
+        reference = reference[self.env.valid(reference)]
+        missing = self._archived(kind, num_reference - len(reference), teacher)
+        levels = torch.cat([archived, missing, reference])
         levels = levels[torch.randperm(n, generator=self.rng, device=levels.device)]
         if kind == "labelled":
             return levels, on_frontier(teacher.success_probability(levels)).float()
         return levels, torch.ones(n, device=levels.device)
+
+    def _archived(self, kind: Reals, n: int, teacher: Teacher) -> Tensor:
+        """``n`` archive levels that are real in that way, ``[n, d]``."""
+        if n == 0:
+            return self._blank(0)
+        if kind == "frontier":
+            return self.frontier(n, teacher)
+        if kind == "labelled":
+            return self.archive.candidates(n, self.rng)
+        return self.archive.visited.draw(n, self.rng)[0]
 
     def gan_batch(
         self,

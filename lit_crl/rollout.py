@@ -175,13 +175,27 @@ class Rollout:
         returns, success, source, epsilon = (x.index_select(0, self._ended) for x in fields)
         judged = epsilon <= self.label_epsilon
         self.log.add(returns, success, source, judged)
-        if self.record is not None and self._trace is not None and self.level is not None:
-            levels = self.level.index_select(0, self._ended)
-            self.record(Finished(levels, success, returns, *self._trace.finish(self._ended)))
-        if self.archive is not None and self.level is not None:
-            level = self.level.index_select(0, self._ended)
-            known = judged & level.isfinite().all(dim=1)
+        if self.level is None or (self.archive is None and self.record is None):
+            return
+        level = self.level.index_select(0, self._ended)
+        legal = self._legal(level, source)
+        if self.record is not None and self._trace is not None:
+            finished = Finished(level, success, returns, *self._trace.finish(self._ended))
+            self.record(Finished(*(field[legal] for field in finished)))
+        if self.archive is not None:
+            known = judged & legal & level.isfinite().all(dim=1)
             self.archive.add_outcomes(level[known], success[known])
+
+    def _legal(self, level: Tensor, source: Tensor) -> Tensor:
+        """Which levels ``[m, d]`` are worth knowing: an episode can start there, ``[m]``.
+
+        Reference levels may be others, where nobody can sample valid ones, and so may own ones.
+        """
+        doubtful = (source == SOURCES.index("reference")) | (source == SOURCES.index("own"))
+        legal = ~doubtful
+        if doubtful.any():
+            legal[doubtful] = self.env.valid(level[doubtful])
+        return legal
 
     def _restart_episodes(self) -> None:
         """Cut the running episodes off as a time limit would: the environments lost theirs."""

@@ -16,7 +16,7 @@ from lit_crl.arms import EQUAL_MIX, Finished, arm_shares, own_source
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum
 from lit_crl.datamodule import ReplayDataModule
-from lit_crl.envs import GymnasiumEnv, Maze, MountainCar
+from lit_crl.envs import GymnasiumEnv, Maze, MountainCar, ThinManifold
 from lit_crl.level_replay import (
     EditedLevelReplay,
     PrioritizedLevelReplay,
@@ -313,6 +313,29 @@ def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, arm: Any) -> N
 def test_what_an_own_arm_gives_must_be_levels(give: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         curriculum_of(MountainCar(1), give).draw(1, cast(Any, ByHeight()))
+
+
+def test_where_nobody_can_sample_valid_levels_none_are_demanded_of_an_own_arm() -> None:
+    env = ThinManifold(1)
+    here = curriculum_of(env, lambda n, c, t: c.env.reference_levels(n, c.rng))
+    levels, source = here.draw(40, cast(Any, ByHeight()))
+    assert not env.valid(levels).any() and (source == 4).all()
+
+
+@pytest.mark.parametrize("arm", ["gan", "archive", "plr", "accel", LearnabilityScreen(8, 4, 2, 2)])
+def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -> None:
+    """Most resets are at illegal levels, but archive and buffer hold none of them."""
+    mix = {"target": 0.3, "reference": 0.4, "archive": 0.3}
+    run = make_run(env=ThinManifold, arm=arm, mix=mix, env_steps=12_000, num_envs=16)
+    run.fit()
+    data = run.data
+    assert data.rollout.log.episodes["reference"] > 2 * data.rollout.log.episodes["target"] / 3
+    if isinstance(arm, str):
+        assert len(data.archive.tried) > 0
+    for ring in (data.archive.tried, data.archive.visited):
+        assert data.env.valid(ring.levels[: len(ring)]).all()
+    if arm in ("plr", "accel"):
+        assert len(data.own) > 0 and data.env.valid(data.own.levels).all()
 
 
 def test_equal_shares_are_of_the_four_sources() -> None:

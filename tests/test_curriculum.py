@@ -41,7 +41,12 @@ def region(index: int, n: int, g: torch.Generator) -> Tensor:
 
 
 class World:
-    """Target levels lie in [0, 1), reference levels in [1, 2); valid is a second number ≤ ½."""
+    """Target levels lie in [0, 1), reference levels in [1, 2); valid is a second number ≤ ½.
+
+    Reference levels are all valid, as far as this does not say ``sampleable = False``.
+    """
+
+    sampleable = True
 
     level_space = Box(np.zeros(2, np.float32), np.array([8, 1], np.float32))
 
@@ -49,7 +54,8 @@ class World:
         return region(TARGET, n, g)
 
     def reference_levels(self, n: int, g: torch.Generator) -> Tensor:
-        return region(REFERENCE, n, g)
+        levels = region(REFERENCE, n, g)
+        return levels * torch.tensor([1.0, 0.5]) if self.sampleable else levels
 
     def valid(self, levels: Tensor) -> Tensor:
         return levels[:, 1] <= 0.5
@@ -541,6 +547,22 @@ def test_frontier_reals_prefer_what_is_solved_sometimes_and_labelled_ones_do_not
 
     assert near("frontier") > 0.95
     assert 0.35 < near("labelled") < 0.65
+
+
+@pytest.mark.parametrize("kind", ["frontier", "labelled", "visited"])
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_reference_levels_at_which_no_episode_can_start_are_not_real(
+    kind: Any, share: float
+) -> None:
+    """Half of them are left, and the archive makes up for the rest."""
+    played = curriculum(QUARTERS)
+    cast(Any, played.env).sampleable = False
+    levels, label = played.reals(kind, 4_000, share, StubTeacher())
+    assert levels.shape == (4_000, 2) and label.shape == (4_000,)
+    reference = region_of(levels) == REFERENCE
+    assert played.env.valid(levels[reference]).all()
+    assert (region_of(levels[~reference]) == ARCHIVE).all()
+    assert reference.float().mean().item() == pytest.approx(share / 2, abs=0.04)
 
 
 # Saving

@@ -8,6 +8,8 @@ from lit_crl.envs.interface import LevelEnv
 from lit_crl.envs.maze import Maze
 from lit_crl.envs.mountain_car import MountainCar
 from lit_crl.envs.point_mass import PointMass
+from lit_crl.envs.spiral import Spiral
+from lit_crl.envs.thin_manifold import ThinManifold
 
 __all__ = [
     "Acrobot",
@@ -18,4 +20,6 @@ __all__ = [
     "Maze",
     "MountainCar",
     "PointMass",
+    "Spiral",
+    "ThinManifold",
 ]

@@ -1,7 +1,8 @@
 """Acrobot in batched torch, equal to Gymnasium's ``Acrobot-v1`` (book dynamics, RK4, 0.2 s).
 
 Two links hang from a pivot and only the joint between them is driven; the tip must swing above
-the bar. The level is the full physical state at the start.
+the bar. The level is the full physical state at the start, and, if one wants, the arm's physics,
+which the observation does not show.
 Source: Sutton & Barto (2018), section 11.3 of the first edition; Gymnasium
 ``classic_control/acrobot.py``.
 """
@@ -9,6 +10,8 @@ Source: Sutton & Barto (2018), section 11.3 of the first edition; Gymnasium
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +31,15 @@ MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi  # rad/s
 REFERENCE_SPEED = math.pi  # rad/s: what a swinging arm reaches, far below the hard limits
 START = 0.1  # half width of the target start box, rad and rad/s
 TURN = 2 * math.pi
+#: Mass (kg) of either link, length (m) of either link, torque (N m).
+PHYSICS = (1.0, 1.0, 1.0, 1.0, 1.0)
+PHYSICS_NAMES = (
+    "mass of link 1 (kg)",
+    "mass of link 2 (kg)",
+    "length of link 1 (m)",
+    "length of link 2 (m)",
+    "torque (N m)",
+)
 
 
 def acrobot_acceleration(state: Tensor, torque: Tensor) -> Tensor:
@@ -58,27 +70,67 @@ def acrobot_acceleration(state: Tensor, torque: Tensor) -> Tensor:
     return torch.stack((speed1, speed2, acceleration1, acceleration2), -1)
 
 
+def physical_acceleration(state: Tensor, torque: Tensor, physics: Tensor) -> Tensor:
+    """Return the time derivative of the state of arms with any masses, lengths and torques.
+
+    The book's equations, with each centre of mass in its link's middle. Moments of inertia are
+    1 kg m², as Gymnasium has them.
+
+    Args:
+        state: Angles θ1, θ2 (rad) and their speeds (rad/s) [N, 4].
+        torque: Torque as a share of the arm's own [N].
+        physics: Masses m1, m2 (kg), lengths l1, l2 (m), torque (N m) [N, 5].
+
+    Returns:
+        Derivatives [N, 4].
+    """
+    angle1, angle2, speed1, speed2 = state.unbind(-1)
+    mass1, mass2, length1, length2, strength = physics.unbind(-1)
+    middle1, middle2 = length1 / 2, length2 / 2
+    cos2, sin2 = torch.cos(angle2), torch.sin(angle2)
+    coupling = mass2 * length1 * middle2  # written once: it appears in all four equations
+    inertia2 = mass2 * middle2**2 + 1
+    d1 = mass1 * middle1**2 + mass2 * length1**2 + inertia2 + 2 * coupling * cos2 + 1
+    d2 = inertia2 + coupling * cos2
+    phi2 = mass2 * middle2 * GRAVITY * torch.sin(angle1 + angle2)
+    weight1 = (mass1 * middle1 + mass2 * length1) * GRAVITY * torch.sin(angle1)
+    phi1 = weight1 + phi2 - coupling * sin2 * speed2 * (speed2 + 2 * speed1)
+    drive = torque * strength - phi2 - coupling * sin2 * speed1**2
+    acceleration2 = (drive + d2 / d1 * phi1) / (inertia2 - d2**2 / d1)
+    acceleration1 = -(phi1 + d2 * acceleration2) / d1
+    return torch.stack((speed1, speed2, acceleration1, acceleration2), -1)
+
+
 def height(state: Tensor) -> Tensor:
-    """Return the tip's height above the pivot (m) [n] in states [n, >=2]; the bar is at 1."""
+    """Return the tip's height above the pivot [n] in states [n, >=2]; the bar is at 1.
+
+    It is in metres for links of 1 m. As in Gymnasium it depends on the angles alone.
+    """
     return -torch.cos(state[..., 0]) - torch.cos(state[..., 0] + state[..., 1])
 
 
-def acrobot_step(state: Tensor, actions: Tensor, max_speed: Tensor) -> tuple[Tensor, Tensor]:
+def acrobot_step(
+    state: Tensor,
+    actions: Tensor,
+    max_speed: Tensor,
+    acceleration: Callable[[Tensor, Tensor], Tensor] = acrobot_acceleration,
+) -> tuple[Tensor, Tensor]:
     """Advance acrobots by one Runge-Kutta step of 0.2 s.
 
     Args:
         state: Angles (rad) and speeds (rad/s) [N, 4].
-        actions: Torque -1, 0 or 1 N m for 0, 1 or 2 [N].
+        actions: Torque -1, 0 or 1 (times N m) for 0, 1 or 2 [N].
         max_speed: Speed limits (rad/s) [2].
+        acceleration: The equations of motion, from states and torques to derivatives.
 
     Returns:
         Next states [N, 4], angles wrapped to ±π, and whether the tip is above the bar [N].
     """
     torque = (actions - 1).to(state.dtype)
-    k1 = acrobot_acceleration(state, torque)
-    k2 = acrobot_acceleration(torch.add(state, k1, alpha=DT / 2), torque)
-    k3 = acrobot_acceleration(torch.add(state, k2, alpha=DT / 2), torque)
-    k4 = acrobot_acceleration(torch.add(state, k3, alpha=DT), torque)
+    k1 = acceleration(state, torque)
+    k2 = acceleration(torch.add(state, k1, alpha=DT / 2), torque)
+    k3 = acceleration(torch.add(state, k2, alpha=DT / 2), torque)
+    k4 = acceleration(torch.add(state, k3, alpha=DT), torque)
     state = torch.add(state, torch.add(k1 + k4, k2 + k3, alpha=2), alpha=DT / 6)
     angles, speeds = state[:, :2], state[:, 2:]
     angles = torch.sub(angles, torch.round(angles / TURN), alpha=TURN)
@@ -89,9 +141,10 @@ def acrobot_step(state: Tensor, actions: Tensor, max_speed: Tensor) -> tuple[Ten
 class Acrobot(BatchedEnv):
     """``Acrobot-v1``: reward -1 for each env step until the tip is above the bar, at most 500.
 
-    Level: start (θ1, θ2, speed 1, speed 2). Target: U[-0.1, 0.1]⁴, hanging. Reference: angles
-    uniform in ±π and speeds in ±π rad/s, without the already solved. Observation: cosine and
-    sine of each angle, then the speeds.
+    Level: start (θ1, θ2, speed 1, speed 2), with ``physics_spread`` also the arm's physics (masses
+    and lengths of both links, torque). Target: U[-0.1, 0.1]⁴, hanging, default physics. Reference:
+    angles uniform in ±π and speeds in ±π rad/s, without the already solved, and uniform physics.
+    Observation: cosine and sine of each angle, then the speeds; the physics stay hidden.
     """
 
     single_observation_space = Box(
@@ -103,19 +156,55 @@ class Acrobot(BatchedEnv):
         -np.array([math.pi, math.pi, MAX_SPEED_1, MAX_SPEED_2], np.float32),
         np.array([math.pi, math.pi, MAX_SPEED_1, MAX_SPEED_2], np.float32),
     )
-    level_names = ("θ1 (rad)", "θ2 (rad)", "speed of θ1 (rad/s)", "speed of θ2 (rad/s)")
+    level_names: tuple[str, ...] = (
+        "θ1 (rad)", "θ2 (rad)", "speed of θ1 (rad/s)", "speed of θ2 (rad/s)"
+    )  # fmt: skip
     max_episode_steps = 500
     gymnasium_id = "Acrobot-v1"
 
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        *,
+        physics_spread: float | None = None,
+    ) -> None:
+        """Build the environment.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            physics_spread: Each physics parameter of a level lies between its default divided
+                and multiplied by this factor, which is above 1; None: levels have none.
+
+        Raises:
+            ValueError: If ``physics_spread`` is not above 1.
+        """
+        if physics_spread is not None:
+            if not physics_spread > 1:
+                raise ValueError(f"physics_spread is {physics_spread}, but must be above 1.")
+            low, high = self.level_space.low, self.level_space.high
+            physics = np.array(PHYSICS, np.float32)
+            self.level_space = Box(
+                np.concatenate((low, physics / np.float32(physics_spread))),
+                np.concatenate((high, physics * np.float32(physics_spread))),
+            )
+            self.level_names += PHYSICS_NAMES
+        self.physics_spread = physics_spread
+        super().__init__(num_envs, device)
+
     def initial_state(self, levels: Tensor) -> Tensor:
-        """The level is the state."""
-        return levels.clone()
+        """Return the start state [n, 4], the level's first four numbers."""
+        return levels[:, :4].clone()
 
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Advance by ``acrobot_step``; every step but the last one costs 1."""
-        state, terminated = acrobot_step(state, actions, self.level_high[2:])
+        equations: Callable[[Tensor, Tensor], Tensor] = acrobot_acceleration
+        if self.physics_spread is not None:
+            equations = partial(physical_acceleration, physics=levels[:, 4:])
+        state, terminated = acrobot_step(state, actions, self.level_high[2:4], equations)
         return state, terminated.to(state.dtype) - 1, terminated
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
@@ -125,18 +214,27 @@ class Acrobot(BatchedEnv):
         return torch.cat((turns, state[:, 2:]), -1)
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """A visited state is a level."""
-        return state.clone()
+        """A visited state, with the episode's physics, is a level."""
+        return torch.cat((state, levels[:, 4:]), -1)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, 4], each coordinate U[-0.1, 0.1]."""
+        """Draw [n, d], each coordinate of the start U[-0.1, 0.1], default physics."""
         corner = self.level_low.new_full((4,), START)
-        return uniform_levels(n, -corner, corner, rng)
+        start = uniform_levels(n, -corner, corner, rng)
+        physics = start.new_tensor(PHYSICS[: len(self.level_names) - 4])
+        return torch.cat((start, physics.expand(n, -1)), -1)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, 4] uniformly over angles ±π and speeds ±π rad/s that are not solved yet."""
+        """Draw [n, d]: angles ±π and speeds ±π rad/s that are not solved yet, any physics."""
+        start = self._unsolved_starts(n, rng)
+        if self.physics_spread is None:
+            return start
+        physics = uniform_levels(n, self.level_low[4:], self.level_high[4:], rng)
+        return torch.cat((start, physics), -1)
+
+    def _unsolved_starts(self, n: int, rng: torch.Generator) -> Tensor:
         speed = self.level_high.new_full((4,), REFERENCE_SPEED)
-        corner = speed.minimum(self.level_high)
+        corner = speed.minimum(self.level_high[:4])
         levels = uniform_levels(n, -corner, corner, rng)
         # A fixed number of redraws needs no read-back; 1 level in 5 is solved, so 1 in 3000
         # is left, and turning such an arm upside down always puts its tip below the bar.
@@ -152,11 +250,25 @@ class Acrobot(BatchedEnv):
         return self.in_bounds(levels) & (height(levels) <= 1)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``grid`` [m, 4]: the valid ones of 16 times 16 angles, at rest."""
+        """Return ``grid`` [m, 4]: the valid ones of 16 times 16 angles, at rest.
+
+        With physics in the level, ``physics`` [256, 9]: 4 masses of the second link, lengths of
+        either one and torques, small starts, the first link's mass 1 kg.
+        """
+        if self.physics_spread is not None:
+            return {"physics": self._physics_grid(self.physics_spread)}
         # Cell centres, because -π and π are the same angle.
         angles = (torch.arange(16) + 0.5) * (TURN / 16) - math.pi
         grid = torch.nn.functional.pad(torch.cartesian_prod(angles, angles), (0, 2))
         return {"grid": grid[height(grid) <= 1].to(self.device)}
+
+    def _physics_grid(self, spread: float) -> Tensor:
+        factors = spread ** torch.tensor([-0.75, -0.25, 0.25, 0.75])
+        physics = torch.cartesian_prod(*(factors * PHYSICS[axis] for axis in (1, 2, 3, 4)))
+        # Drawn on the CPU, so that the held-out set is the same for every device.
+        start = torch.rand(len(physics), 4, generator=torch.Generator().manual_seed(0))
+        mass1 = torch.full((len(physics), 1), PHYSICS[0])
+        return torch.cat(((2 * start - 1) * START, mass1, physics), -1).to(self.device)
 
     def draw_level_plane(self, axes: Axes) -> None:
         """Shade the angles that are solved already, and mark the target start."""

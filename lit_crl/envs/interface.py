@@ -80,7 +80,7 @@ class LevelEnv(Protocol):
         """Draw [n, d] levels from the task's own reset distribution."""
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, d] levels from a broad, valid distribution."""
+        """Draw [n, d] levels from a broad distribution; valid, where anybody can sample such."""
 
     def valid(self, levels: Tensor) -> Tensor:
         """Mask [n] of the levels at which an episode can start."""

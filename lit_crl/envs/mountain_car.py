@@ -26,18 +26,21 @@ FORCE, GRAVITY = 0.001, 0.0025  # position per env step squared
 TARGET_POSITIONS = (-0.6, -0.4)
 
 
-def mountain_car_step(state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def mountain_car_step(
+    state: Tensor, actions: Tensor, force: float = FORCE
+) -> tuple[Tensor, Tensor]:
     """Advance mountain cars by one env step.
 
     Args:
         state: Position and velocity per env step [N, 2].
         actions: 0 pushes left, 1 does nothing, 2 pushes right [N].
+        force: What a push adds to the velocity.
 
     Returns:
         Next states [N, 2], and whether the goal is reached [N].
     """
     position, velocity = state.unbind(-1)
-    velocity = torch.add(velocity, actions - 1, alpha=FORCE)
+    velocity = torch.add(velocity, actions - 1, alpha=force)
     velocity = torch.sub(velocity, torch.cos(3 * position), alpha=GRAVITY)
     velocity = velocity.clamp(-MAX_SPEED, MAX_SPEED)
     position = (position + velocity).clamp(MIN_POSITION, MAX_POSITION)
@@ -51,6 +54,9 @@ def mountain_car_step(state: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
 class MountainCar(BatchedEnv):
     """``MountainCar-v0``: reward -1 for each env step until the flag, at most 200 steps.
 
+    A weaker engine, a sparse reward (1 at the flag, 0 else) or another time limit make it another
+    task, which Gymnasium does not have. Below a force of 0.00027 the flag is out of reach.
+
     Level: start (position, velocity). Target: position U[-0.6, -0.4], velocity 0. Reference:
     uniform over the level box left of the flag. Observation: the state.
     """
@@ -63,7 +69,36 @@ class MountainCar(BatchedEnv):
     level_space = single_observation_space
     level_names = ("position", "velocity (position per step)")
     max_episode_steps = 200
-    gymnasium_id = "MountainCar-v0"
+    gymnasium_id: str | None = "MountainCar-v0"
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        *,
+        force: float = FORCE,
+        sparse: bool = False,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        """Build the environment.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            force: The engine's, in position per env step squared.
+            sparse: Reward 1 at the flag and 0 before, in place of -1 for each step.
+            max_episode_steps: Env steps after which an episode is truncated; None: 200.
+
+        Raises:
+            ValueError: If ``force`` is not positive.
+        """
+        if not force > 0:
+            raise ValueError(f"force is {force}, but must be positive.")
+        self.force, self.sparse = force, sparse
+        self.max_episode_steps = max_episode_steps or self.max_episode_steps
+        if (force, sparse, max_episode_steps) != (FORCE, False, None):
+            self.gymnasium_id = None
+        super().__init__(num_envs, device)
 
     def initial_state(self, levels: Tensor) -> Tensor:
         """The level is the state."""
@@ -72,8 +107,10 @@ class MountainCar(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance by ``mountain_car_step``; every step costs 1."""
-        state, terminated = mountain_car_step(state, actions)
+        """Advance by ``mountain_car_step``; every step costs 1, or only the flag earns 1."""
+        state, terminated = mountain_car_step(state, actions, self.force)
+        if self.sparse:
+            return state, terminated.to(state.dtype), terminated
         return state, torch.full_like(state[:, 0], -1.0), terminated
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,23 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_crl.envs import Acrobot, BatchedEnv, CartPole, LevelEnv, Maze, MountainCar, PointMass
+from lit_crl.envs import (
+    Acrobot,
+    BatchedEnv,
+    CartPole,
+    LevelEnv,
+    Maze,
+    MountainCar,
+    PointMass,
+    Spiral,
+    ThinManifold,
+)
 
 Make = Callable[..., BatchedEnv]
-ALL: list[Make] = [MountainCar, CartPole, Acrobot, PointMass, Maze]
-PHYSICAL: list[Make] = [MountainCar, CartPole, Acrobot]
+WEAK_CAR = partial(MountainCar, force=0.0005, sparse=True, max_episode_steps=300)
+ODD_ARM = partial(Acrobot, physics_spread=1.5)
+PHYSICAL: list[Make] = [MountainCar, CartPole, Acrobot, WEAK_CAR, ODD_ARM]
+ALL: list[Make] = [*PHYSICAL, PointMass, Maze, Spiral, ThinManifold]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -139,7 +152,11 @@ def test_sampled_levels_are_valid(make: Make) -> None:
     for draw in (env.target_levels, env.reference_levels):
         levels = draw(2000, generator())
         assert levels.dtype == torch.float32 and levels.shape == (2000, *env.level_space.shape)
-        assert contains(env, levels[:200]) and env.valid(levels).all()
+        assert contains(env, levels[:200])
+        # Nobody can sample the thin manifold's legal states.
+        assert env.valid(levels).all() or (make, draw.__name__) == (
+            ThinManifold, "reference_levels"
+        )  # fmt: skip
         assert torch.equal(levels, draw(2000, generator()))
         assert not torch.equal(levels, draw(2000, generator(1)))
     assert draw(0, generator()).shape == (0, *env.level_space.shape)
@@ -180,6 +197,10 @@ def test_heldout_sizes() -> None:
         physics = poles.heldout()["physics"]
         assert physics.shape == (256, 9)
         assert poles.valid(physics).all()
+    arms = Acrobot(1, physics_spread=1.5)
+    physics = arms.heldout()["physics"]
+    assert physics.shape == (256, 9) and arms.valid(physics).all()
+    assert len(physics[:, 5:].unique(dim=0)) == 256
     grid = Acrobot(1).heldout()["grid"]
     assert 128 < len(grid) < 256 and (grid[:, 2:] == 0).all()
 

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_crl.envs import Acrobot, BatchedEnv, CartPole, MountainCar
-from lit_crl.envs.acrobot import acrobot_step, height
+from lit_crl.envs.acrobot import (
+    PHYSICS,
+    acrobot_acceleration,
+    acrobot_step,
+    height,
+    physical_acceleration,
+)
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION, cartpole_step
 from lit_crl.envs.mountain_car import GOAL_POSITION, mountain_car_step
 
@@ -194,3 +200,96 @@ def test_car_beyond_the_flag_and_rolling_back_has_not_arrived() -> None:
     env.reset(options={"levels": torch.tensor([[0.58, -0.02], [0.48, 0.05]])})
     terminated = env.step(torch.tensor([1, 1]))[2]
     assert terminated.tolist() == [False, True]
+
+
+@settings(max_examples=200, deadline=None)
+@given(level_strategy(MountainCar), st.integers(0, 2), st.floats(1e-4, 2e-3))
+def test_any_engine_from_any_state(level: list[float], action: int, force: float) -> None:
+    CAR.unwrapped.force = force  # type: ignore[attr-defined]
+    try:
+        state, _ = one_step(CAR, level, action)
+    finally:
+        CAR.unwrapped.force = 0.001  # type: ignore[attr-defined]
+    both = torch.tensor([level], dtype=torch.float64), torch.tensor([action])
+    np.testing.assert_allclose(mountain_car_step(*both, force)[0][0], state, atol=1e-12)
+
+
+def test_a_weak_engine_is_another_task() -> None:
+    """It is evaluated in itself; its reward is 1 at the flag, and pumping still gets there."""
+    assert MountainCar(1).gymnasium_id == "MountainCar-v0"
+    for changed in ({"force": 0.0005}, {"sparse": True}, {"max_episode_steps": 300}):
+        assert MountainCar(1, **changed).gymnasium_id is None  # type: ignore[arg-type]
+    env = MountainCar(50, force=0.0005, sparse=True, max_episode_steps=300)
+    assert env.max_episode_steps == 300
+    env.reset(seed=0)
+    total, first = torch.zeros(50), torch.zeros(50)
+    for t in range(300):
+        _, reward, terminated, truncated, _ = env.step(pump(env.state[:, 1] + 1e-9))
+        assert torch.equal(reward, terminated.float()) and truncated.all() == (t == 299)
+        first = torch.where((total == 0) & terminated, t + 1.0, first)
+        total += reward
+    assert (first > 150).all()
+    with pytest.raises(ValueError, match="force is 0"):
+        MountainCar(1, force=0.0)
+
+
+def odd_arm(physics: list[float]) -> Any:
+    """Gymnasium's acrobot with our masses, lengths and torque."""
+    env = gymnasium.make("Acrobot-v1")
+    inner: Any = env.unwrapped
+    inner.LINK_MASS_1, inner.LINK_MASS_2, inner.LINK_LENGTH_1, inner.LINK_LENGTH_2 = physics[:4]
+    inner.LINK_COM_POS_1, inner.LINK_COM_POS_2 = physics[2] / 2, physics[3] / 2
+    inner.AVAIL_TORQUE = [-physics[4], 0.0, physics[4]]
+    return env
+
+
+@settings(max_examples=100, deadline=None)
+@given(level_strategy(Acrobot), st.lists(st.floats(0.5, 2), min_size=5, max_size=5),
+       st.integers(0, 2))  # fmt: skip
+def test_acrobot_of_any_physics(level: list[float], physics: list[float], action: int) -> None:
+    state, above = one_step(odd_arm(physics), level, action)
+    limits = torch.tensor([4 * math.pi, 9 * math.pi], dtype=torch.float64)
+    own = torch.tensor([physics], dtype=torch.float64)
+    ours, reached = acrobot_step(
+        torch.tensor([level], dtype=torch.float64),
+        torch.tensor([action]),
+        limits,
+        lambda at, torque: physical_acceleration(at, torque, own),
+    )
+    gap = (ours[0].numpy() - state + math.pi) % (2 * math.pi) - math.pi
+    np.testing.assert_allclose(gap[:2], 0, atol=1e-7)
+    np.testing.assert_allclose(ours[0, 2:], state[2:], atol=1e-7)
+    assume(abs(float(height(ours)) - 1) > 1e-6)
+    assert bool(reached) == above
+
+
+def test_physics_of_a_level_are_those_it_is_played_with() -> None:
+    env = Acrobot(6, physics_spread=2.0)
+    levels = env.reference_levels(6, torch.Generator().manual_seed(0))
+    env.reset(options={"levels": levels})
+    theirs = [odd_arm(level[4:]) for level in levels.double().tolist()]
+    for other, level in zip(theirs, levels.double().numpy(), strict=True):
+        other.reset(seed=0)
+        other.unwrapped.state = level[:4]
+    for actions in torch.randint(3, (20, 6), generator=torch.Generator().manual_seed(1)):
+        obs, _, terminated, _, _ = env.step(actions)
+        for i, other in enumerate(theirs):
+            expected = other.step(int(actions[i]))
+            np.testing.assert_allclose(obs[i].numpy(), expected[0], rtol=0, atol=ONE_STEP)
+            assert bool(terminated[i]) == expected[2]
+            other.unwrapped.state = env.state[i].double().numpy()
+    assert torch.equal(env.current_levels()[:, 4:], levels[:, 4:])
+
+
+def test_default_physics_are_the_book_arm() -> None:
+    rng = torch.Generator().manual_seed(0)
+    state = 3 * torch.randn(200, 4, generator=rng, dtype=torch.float64)
+    torque = torch.randn(200, generator=rng, dtype=torch.float64)
+    physics = torch.tensor(PHYSICS, dtype=torch.float64).expand(200, -1)
+    book = acrobot_acceleration(state, torque)
+    torch.testing.assert_close(physical_acceleration(state, torque, physics), book)
+    env = Acrobot(1, physics_spread=2.0)
+    assert env.gymnasium_id == "Acrobot-v1"  # the target is its task
+    assert (env.target_levels(9, rng)[:, 4:] == torch.tensor(PHYSICS)).all()
+    with pytest.raises(ValueError, match=r"physics_spread is 1\.0"):
+        Acrobot(1, physics_spread=1.0)
