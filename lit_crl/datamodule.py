@@ -129,17 +129,16 @@ class ReplayDataModule(LightningDataModule):
         self.schedule = Schedule(
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
-        self.make_env = env
-        self.arm, self.own = arm_name(arm), own_source(arm)
+        self.make_env, self.arm, self.own = env, arm_name(arm), own_source(arm)
         self.shares = arm_shares(arm, mix or EQUAL_MIX)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
-        self.novelty_exponent, self.proposals = novelty_exponent, proposals
         self.gamma, self.n_steps, self.frame_stack = gamma, n_steps, frame_stack
         self.priority_exponent, self.importance_exponent = priority_exponent, importance_exponent
         self.exploration, self.difficulty = exploration or EpsilonLadder(), difficulty
         self.gan_updates, self.gan_batch_size = gan_updates, gan_batch_size
         self.min_outcomes, self.label_epsilon = min_outcomes, label_epsilon
+        self.proposals, self.novelty_exponent = proposals, novelty_exponent
         self.reals, self.reference_reals = reals, reference_reals
         self.tried, self.visited, self.hindsight = tried, visited, hindsight
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
