@@ -89,6 +89,11 @@ def model_settings(given: Mapping[str, Any]) -> None:
     positive_unit_interval(**{f"model__{key}": given[key] for key in rates})
     zero_or_more = ("lambda_gan", "r1", "r2", "noise_dim", "level_noise", "planning_steps")
     non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
+    if given["compile"] and given["planning_steps"]:
+        raise ConfigError(
+            f"model.compile is on, but the sweeps of model.planning_steps {given['planning_steps']} "
+            "make a graph that takes many minutes to compile: set either to false or 0"
+        )
 
 
 def data_settings(given: Mapping[str, Any]) -> None:

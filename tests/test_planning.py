@@ -134,3 +134,8 @@ def test_a_learner_takes_it_where_steps_are_planned() -> None:
     learner = CreativeLearner(planning_steps=9, hidden=(8,)).build(env)
     assert isinstance(learner.q_network, PlanningQNetwork)
     assert learner.act(env.reset(seed=0)[0], epsilon=0.5).shape == (3,)
+
+
+def test_sweeps_are_not_compiled() -> None:
+    with pytest.raises(ConfigError, match=r"model\.compile is on, but the sweeps"):
+        CreativeLearner(planning_steps=9, compile=True)
