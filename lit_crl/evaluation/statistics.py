@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 Scores = NDArray[np.float64]
 
@@ -29,7 +28,9 @@ class Estimate(NamedTuple):
 
 def iqm(scores: Scores) -> float:
     """Interquartile mean: the mean of the middle half of all scores, §4.3."""
-    return float(trim_mean(scores, 0.25, axis=None))
+    ranked = np.sort(scores, axis=None)
+    cut = len(ranked) // 4
+    return float(ranked[cut : len(ranked) - cut].mean())
 
 
 def improvement(ours: Scores, theirs: Scores) -> float:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
 
-#: Okabe & Ito's colours, which remain distinct under colour blindness, and a line style each.
+#: Okabe & Ito's colours, which remain distinct under colour blindness, and then some of Paul Tol's;
+#: a line style each.
 STYLES = [
     ("#0072B2", "-"),
     ("#E69F00", "--"),
@@ -23,6 +24,10 @@ STYLES = [
     ("#56B4E9", "--"),
     ("#000000", "-."),
     ("#8C6D31", ":"),
+    ("#882255", "-"),
+    ("#44AA99", "--"),
+    ("#332288", "-."),
+    ("#999933", ":"),
 ]
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[Scores]]]
@@ -96,7 +101,7 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
     """
     figure, grid = _row_of_panels(len(panels))
     for axes, (name, scores) in zip(grid, panels.items(), strict=True):
-        found = {arm: interval(iqm, each[:, None]) for arm, each in scores.items()}
+        found = {arm: interval(iqm, each[:, None], repetitions=500) for arm, each in scores.items()}
         points = sorted((at[arm], *found[arm]) for arm in found if arm in at)
         where, value, low, high = np.array(points).T
         axes.plot(where, value, color=STYLES[0][0], marker="o", label=f"by {key}")
