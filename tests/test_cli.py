@@ -64,8 +64,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
     gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan_updates=2"]
-    # An Acrobot episode takes up to 500 steps of each of the 8 environments.
-    steps = 6000 if experiment == "acrobot" else 3000
+    # An episode of these takes up to 400 or 500 steps of each of the 8 environments.
+    is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
+    steps = 6000 if is_long else 3000
     budget = f"--data.env_steps={steps}"
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, budget)
 
@@ -86,6 +87,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 def test_conf_experiments_are_the_documented_ones() -> None:
     assert set(experiments()) == {
         "acrobot",
+        "acrobot_physics",
         "cartpole",
         "gymnasium",
         "literal",
@@ -93,6 +95,9 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "mountain_car",
         "plain_dqn",
         "point_mass",
+        "spiral",
+        "thin_manifold",
+        "weak_engine",
     }
 
 
