@@ -61,6 +61,9 @@ CLAIMS = {
     "cartpole": ("target_return_mean", 475.0),
     "acrobot": ("target_return_mean", -90.0),
     "point_mass": ("heldout_success_rate", 0.9),
+    "spiral": ("target_success_rate", 0.8),
+    "thin_manifold": ("target_success_rate", 0.8),
+    "weak_engine": ("target_success_rate", 0.8),
 }
 
 
