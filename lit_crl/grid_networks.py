@@ -23,20 +23,22 @@ def one_cell(logits: Tensor) -> Tensor:
 
 
 def tiles(logits: Tensor) -> Tensor:
-    """Maps of walls, start and goal in {0, 1} from logits ``[B, 3, H, W]``, straight through.
+    """Maps of walls, start and goal in {0, 1} from logits ``[B, C, H, W]``, straight through.
 
-    There are exactly one start and one goal, on two different cells without a wall.
+    There are exactly one start and one goal, on two different cells without a wall. The start is in
+    one of the C − 2 maps in between, one for each way to face.
     """
-    wall, start, goal = logits.flatten(2).unbind(1)
-    at_start = one_cell(start)
-    at_goal = one_cell(goal - 1e9 * at_start.detach())
+    wall, *starts, goal = logits.flatten(2).unbind(1)
+    at_start = one_cell(torch.cat(starts, dim=1)).view(len(wall), len(starts), -1)
+    taken = at_start.detach().sum(dim=1)
+    at_goal = one_cell(goal - 1e9 * taken)
     walls = straight_through((wall > 0).to(wall.dtype), torch.sigmoid(wall))
-    walls = walls * (1 - at_start.detach()) * (1 - at_goal.detach())
-    return torch.stack([walls, at_start, at_goal], dim=1).view_as(logits)
+    walls = walls * (1 - taken) * (1 - at_goal.detach())
+    return torch.cat([walls[:, None], at_start, at_goal[:, None]], dim=1).view_as(logits)
 
 
 def edited(maps: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Maps ``[B, 3, H, W]`` in {0, 1} with a share of the tiles changed at random.
+    """Maps ``[B, C, H, W]`` in {0, 1} with a share of the tiles changed at random.
 
     Each cell but start and goal turns from wall to floor or back with probability ``share``.
     """
@@ -58,15 +60,15 @@ class GridGenerator(nn.Module):
     """Noise to maps of tiles: a linear layer spreads it over the cells, convolutions shape them."""
 
     def __init__(self, shape: tuple[int, int, int], noise_dim: int) -> None:
-        """``noise_dim`` numbers in, maps of ``shape`` = (3, H, W) out."""
+        """``noise_dim`` numbers in, maps of ``shape`` = (C, H, W) out."""
         super().__init__()
         self.noise_dim, self.shape = noise_dim, shape
         self.spread = nn.Linear(noise_dim, WIDTH * shape[1] * shape[2])
         self.body = convolutions(WIDTH, 2)
-        self.head = nn.Conv2d(WIDTH, 3, 1)
+        self.head = nn.Conv2d(WIDTH, shape[0], 1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z [B, noise_dim]`` to levels ``[B, 3·H·W]``, −1 or 1."""
+        """``z [B, noise_dim]`` to levels ``[B, C·H·W]``, −1 or 1."""
         cells = F.leaky_relu(self.spread(z)).view(-1, WIDTH, *self.shape[1:])
         return 2 * tiles(self.head(cells + self.body(cells))).flatten(1) - 1
 
@@ -75,7 +77,7 @@ class GridDiscriminator(nn.Module):
     """``VectorDiscriminator`` for maps: convolutions that see the whole of a small one."""
 
     def __init__(self, shape: tuple[int, int, int], hidden: Sequence[int]) -> None:
-        """Maps of ``shape`` = (3, H, W) in; ``hidden[-1]`` wide before the logits."""
+        """Maps of ``shape`` = (C, H, W) in; ``hidden[-1]`` wide before the logits."""
         super().__init__()
         self.critic, self.success_head = (
             nn.Sequential(
@@ -90,7 +92,7 @@ class GridDiscriminator(nn.Module):
         )
 
     def forward(self, level: Tensor) -> Tensor:
-        """Realness logits ``[B]`` of levels ``[B, 3·H·W]``, −1 or 1."""
+        """Realness logits ``[B]`` of levels ``[B, C·H·W]``, −1 or 1."""
         return cast(Tensor, self.critic(level)).squeeze(-1)
 
     def success_logit(self, level: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from lit_crl.envs.acrobot import Acrobot
 from lit_crl.envs.batched import BatchedEnv
 from lit_crl.envs.cartpole import CartPole
+from lit_crl.envs.facing_maze import FacingMaze
 from lit_crl.envs.gymnasium import GymnasiumEnv
 from lit_crl.envs.interface import LevelEnv
 from lit_crl.envs.maze import Maze
@@ -15,6 +16,7 @@ __all__ = [
     "Acrobot",
     "BatchedEnv",
     "CartPole",
+    "FacingMaze",
     "GymnasiumEnv",
     "LevelEnv",
     "Maze",

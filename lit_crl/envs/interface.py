@@ -18,9 +18,11 @@ BOUND_TOLERANCE = 1e-5  # relative to the width of the level box: forgives float
 class LevelEnv(Protocol):
     """What the rest of the package relies on; write your own environment against this.
 
-    It may also have ``level_shape``, (3, rows, columns) of levels that are maps of walls, start and
-    goal; ``render_levels``, which turns levels into images [n, rows, columns, 3]; and
-    ``draw_level_plane``, which draws the task's picture on the ``level_plane`` axes.
+    It may also have ``level_shape``, (maps, rows, columns) of levels that are maps of walls, of
+    starts (a map for each way to face) and of the goal; ``render_levels``, which turns levels into
+    images [n, rows, columns, 3]; ``draw_level_plane``, which draws the task's picture on the
+    ``level_plane`` axes; ``optimal_steps`` [n], the fewest steps that solve levels; and
+    ``benchmark_return`` [n], what others report, from success and length of episodes.
 
     The environment must not reset by itself (``AutoresetMode.DISABLED``): the caller resets
     finished environments with ``reset(options={"levels": ..., "reset_mask": ...})``.

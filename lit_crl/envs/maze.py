@@ -7,7 +7,7 @@ the whole maze in view, so that a policy needs no memory.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class Maze(BatchedEnv):
 
     single_action_space = Discrete(4)
     level_plane = (0, 1)
+    #: The maps of a level.
+    kinds: ClassVar[tuple[str, ...]] = ("wall", "start", "goal")
 
     def __init__(
         self,
@@ -90,43 +92,59 @@ class Maze(BatchedEnv):
             raise ValueError(f"target is {target!r}; use one of {', '.join(DRAW)}.")
         self.size, self.target = size, target
         self.max_episode_steps = max_episode_steps or 2 * size * size
-        view = 2 * size - 1
-        self.single_observation_space = Box(0, 1, (2, view, view), np.uint8)
-        self.level_space = Box(0.0, 1.0, (3 * size * size,), np.float32)
-        self.level_shape = (3, size, size)
+        self.single_observation_space = Box(0, 1, self.view_shape(size), np.uint8)
+        self.level_shape: tuple[int, int, int] = (len(self.kinds), size, size)
+        self.level_space = Box(0.0, 1.0, (len(self.kinds) * size * size,), np.float32)
         self.level_names = tuple(
             f"{kind} ({row}, {column})"
-            for kind in ("wall", "start", "goal")
+            for kind in self.kinds
             for row in range(size)
             for column in range(size)
         )
+        self.moves = torch.tensor(MOVES, device=device)
         super().__init__(num_envs, device)
-        self.moves = torch.tensor(MOVES, device=self.device)
+
+    @staticmethod
+    def view_shape(size: int) -> tuple[int, int, int]:
+        """Shape of an observation."""
+        return (2, 2 * size - 1, 2 * size - 1)
 
     def maps(self, levels: Tensor) -> Tensor:
-        """Walls, start and goal of levels [n, d] as maps [n, 3, size, size]."""
-        return levels.view(-1, 3, self.size, self.size)
+        """The maps [n, kinds, size, size] of levels [n, d]."""
+        return levels.view(-1, len(self.kinds), self.size, self.size)
+
+    def layouts(self, levels: Tensor) -> Tensor:
+        """Walls, start and goal of levels [n, d], as ``maze_layouts`` has them."""
+        return self.maps(levels)
+
+    def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:
+        """Levels [n, d] of layouts [n, 3, size, size]; what these leave open is drawn."""
+        return layouts.flatten(1).to(self.device)
 
     def _marked(self, levels: Tensor, kind: int) -> Tensor:
         """Row and column [n, 2] of the start or goal."""
-        cell = self.maps(levels)[:, kind].flatten(1).argmax(dim=1)
+        cell = self.layouts(levels)[:, kind].flatten(1).argmax(dim=1)
         return torch.stack([cell // self.size, cell % self.size], dim=1)
 
     def initial_state(self, levels: Tensor) -> Tensor:
         """Return the row and column [n, 2] of the start."""
         return self._marked(levels, START).float()
 
-    def dynamics(
-        self, state: Tensor, levels: Tensor, actions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move by one cell, unless that is a wall or outside; reward 1 on the goal."""
-        ahead = state.long() + self.moves[actions]
+    def walk(self, position: Tensor, levels: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns [n, 2] after moves [n, 2], which walls stop; whether at the goal [n]."""
+        ahead = position.long() + move
         inside = ((ahead >= 0) & (ahead < self.size)).all(dim=1)
         row, column = ahead.clamp(0, self.size - 1).unbind(1)
         walls = self.maps(levels)[:, WALL].flatten(1)
         wall = walls.gather(1, (row * self.size + column)[:, None])[:, 0] > 0.5
-        state = torch.where((inside & ~wall)[:, None], ahead.float(), state)
-        arrived = (state.long() == self._marked(levels, GOAL)).all(dim=1)
+        position = torch.where((inside & ~wall)[:, None], ahead.float(), position)
+        return position, (position.long() == self._marked(levels, GOAL)).all(dim=1)
+
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Move by one cell, unless that is a wall or outside; reward 1 on the goal."""
+        state, arrived = self.walk(state, levels, self.moves[actions])
         return state, arrived.float(), arrived
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
@@ -143,25 +161,34 @@ class Maze(BatchedEnv):
 
     def valid(self, levels: Tensor) -> Tensor:
         """Mask [n] of levels with one start and one goal, on free cells that a path joins."""
-        maps = self.maps(levels) > 0.5
+        maps = self.layouts(levels) > 0.5
         ends = maps[:, START:].flatten(2)
         single = (ends.sum(dim=2) == 1).all(dim=1)
         apart = ~(ends[:, 0] & ends[:, 1]).any(dim=1)
         walled = (ends & maps[:, :1].flatten(2)).flatten(1).any(dim=1)
-        moves = maze_layouts.path_length(self.maps(levels))
+        moves = maze_layouts.path_length(self.layouts(levels))
         return self.in_bounds(levels) & single & apart & ~walled & moves.isfinite()
 
     def optimal_steps(self, levels: Tensor) -> Tensor:
         """Fewest steps [n] from start to goal; infinite where no path leads."""
-        return maze_layouts.path_length(self.maps(levels))
+        return maze_layouts.path_length(self.layouts(levels))
+
+    def benchmark_return(self, success: Tensor, steps: Tensor) -> Tensor:
+        """What the public benchmark reports: 1 − 0.9 t / T for arriving after t of T steps, or 0.
+
+        Args:
+            success: Which episodes arrived [n].
+            steps: Their env steps t [n].
+        """
+        return success * (1 - 0.9 * steps / self.max_episode_steps)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] levels of the kind that ``target`` says."""
-        return DRAW[self.target](n, self.size, rng).flatten(1).to(self.device)
+        return self.levels_of(DRAW[self.target](n, self.size, rng), rng)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] random solvable mazes."""
-        return maze_layouts.solvable_layouts(n, self.size, rng).flatten(1).to(self.device)
+        return self.levels_of(maze_layouts.solvable_layouts(n, self.size, rng), rng)
 
     def heldout(self) -> dict[str, Tensor]:
         """Return mazes [m, d] by kind; the public ones where they have this size."""
@@ -173,14 +200,14 @@ class Maze(BatchedEnv):
             "rooms": maze_layouts.room_layouts(HELD_OUT, self.size, rng),
             "spiral": maze_layouts.spiral_layout(self.size),
         }
-        if self.size % 2:
+        if self.size % 2 and self.size > 3:  # there is no room for dead ends
             found["corridors"] = maze_layouts.corridor_layouts(self.size)
         found |= maze_layouts.named_layouts(self.size)
-        return {name: layouts.flatten(1).to(self.device) for name, layouts in found.items()}
+        return {name: self.levels_of(layouts, rng) for name, layouts in found.items()}
 
     def render_levels(self, levels: Tensor) -> Any:
         """Images [n, size, size, 3] of levels, bytes: walls dark, start blue, goal orange."""
-        maps = self.maps(levels).cpu() > 0.5
+        maps = self.layouts(levels).cpu() > 0.5
         image = torch.full((*maps[:, 0].shape, 3), 240, dtype=torch.uint8)
         for kind, colour in ((WALL, (60, 60, 60)), (START, (0, 114, 178)), (GOAL, (230, 159, 0))):
             image[maps[:, kind]] = torch.tensor(colour, dtype=torch.uint8)

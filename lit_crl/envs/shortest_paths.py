@@ -32,3 +32,29 @@ def distances(walls: Tensor, goal: Tensor) -> Tensor:
         found[new] = moves
         reached |= new
     return found
+
+
+def facing_distances(walls: Tensor, goal: Tensor) -> Tensor:
+    """Fewest quarter turns and steps ahead to the goal, ``[N, 4, H, W]``; like ``distances``.
+
+    Maps are by the way faced: right, down, left, up.
+
+    Args:
+        walls: Where walls are, bool ``[N, H, W]``.
+        goal: Where the goal is (or goals are), bool ``[N, H, W]``.
+    """
+    free = ~walls[:, None]
+    found = torch.full((len(walls), 4, *walls.shape[1:]), torch.inf, device=walls.device)
+    reached = (goal[:, None] & free).expand_as(found).clone()
+    found[reached] = 0
+    for actions in range(1, found[0].numel()):
+        padded = F.pad(reached, (1, 1, 1, 1))
+        right, left = padded[:, 0, 1:-1, 2:], padded[:, 2, 1:-1, :-2]
+        down, up = padded[:, 1, 2:, 1:-1], padded[:, 3, :-2, 1:-1]
+        ahead = torch.stack([right, down, left, up], dim=1)
+        new = (ahead | reached.roll(1, dims=1) | reached.roll(-1, dims=1)) & free & ~reached
+        if not new.any():
+            break
+        found[new] = actions
+        reached |= new
+    return found

@@ -153,11 +153,16 @@ class Evaluation:
             seed=stream_seed(self.seed, "target evaluation") % 2**31,
             success=self._success,
         )
-        return {
+        results = {
             "target_return_mean": episodes.returns.mean().item(),
             "target_return_std": episodes.returns.std(correction=0).item(),
             "target_success_rate": episodes.success.float().mean().item(),
         }
+        # Where others report another return than the one learnt from.
+        if hasattr(self._own, "benchmark_return"):
+            reported = self._own.benchmark_return(episodes.success, episodes.lengths)
+            results["target_benchmark_return_mean"] = reported.mean().item()
+        return results
 
     def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
         return success_rates(self._heldout_success(judge, self.seed))

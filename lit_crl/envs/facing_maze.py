@@ -1,0 +1,111 @@
+"""Mazes as the public benchmark has them: turn, step ahead, and see five by five cells.
+
+Dennis et al. 2020 (PAIRED, arXiv:2012.02096); Jiang et al. 2021 (PLR⊥, arXiv:2110.02439), on
+Minigrid's terms (Chevalier-Boisvert et al. 2023).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from gymnasium.spaces import Discrete
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_crl.envs.maze import Maze
+from lit_crl.envs.maze_layouts import GOAL, MOVES, START, WALL
+from lit_crl.envs.shortest_paths import facing_distances
+
+#: Rows and columns of what an agent sees; it is in the middle of the last row.
+VIEW = 5
+LEFT, RIGHT, AHEAD = range(3)
+
+
+class FacingMaze(Maze):
+    """Walk to the goal with a part of the maze in view; all else is as in ``Maze``.
+
+    Level: maps of walls, of the start if the agent faces right, down, left or up there, and of the
+    goal, [6 · size²]. Actions: turn left, turn right, step ahead. Observation: bytes [6, 5, 5];
+    walls and goal in the agent's view, which looks ahead and through walls, and four maps of which
+    the one of its heading is 1. What lies outside the grid looks like a wall. The public benchmark
+    has 13×13 cells and 250 steps.
+    """
+
+    single_action_space = Discrete(3)
+    kinds: ClassVar[tuple[str, ...]] = (
+        "wall", "start facing right", "start facing down", "start facing left", "start facing up",
+        "goal",
+    )  # fmt: skip
+
+    @staticmethod
+    def view_shape(size: int) -> tuple[int, int, int]:
+        """Shape of an observation."""
+        return (2 + len(MOVES), VIEW, VIEW)
+
+    def layouts(self, levels: Tensor) -> Tensor:
+        """Walls, start and goal of levels [n, d], whichever way the agent faces."""
+        maps = self.maps(levels)
+        start = maps[:, START:-1].amax(dim=1)
+        return torch.stack([maps[:, WALL], start, maps[:, -1]], dim=1)
+
+    def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:
+        """Levels [n, d] of layouts [n, 3, size, size], facing any way."""
+        heading = torch.randint(len(MOVES), (len(layouts),), generator=rng, device=rng.device)
+        faced = F.one_hot(heading, len(MOVES)).to(layouts)[:, :, None, None]
+        starts = faced * layouts[:, START, None]
+        maps = torch.cat([layouts[:, :START], starts, layouts[:, GOAL:]], dim=1)
+        return maps.flatten(1).to(self.device)
+
+    def initial_state(self, levels: Tensor) -> Tensor:
+        """Return row, column and heading [n, 3] of the start."""
+        starts = self.maps(levels)[:, START:-1].flatten(2).amax(dim=2)
+        heading = starts.argmax(dim=1)
+        return torch.cat([super().initial_state(levels), heading[:, None].float()], dim=1)
+
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn, or move by one cell, unless that is a wall or outside; reward 1 on the goal."""
+        turn = (actions == RIGHT).long() - (actions == LEFT).long()
+        heading = (state[:, 2].long() + turn) % len(MOVES)
+        move = self.moves[heading] * (actions == AHEAD)[:, None]
+        position, arrived = self.walk(state[:, :2], levels, move)
+        return torch.cat([position, heading[:, None].float()], dim=1), arrived.float(), arrived
+
+    def observe(self, state: Tensor, levels: Tensor) -> Tensor:
+        """Return what the agents see."""
+        row, column, heading = state.long().unbind(dim=1)
+        ahead, right = self.moves[heading], self.moves[(heading + 1) % len(MOVES)]
+        cells = torch.arange(VIEW, device=state.device)
+        far, aside = VIEW - 1 - cells, cells - VIEW // 2
+        # A margin as wide as the view keeps all that is seen inside the padded maps.
+        at = torch.stack([row, column], dim=1)[:, None, None] + VIEW
+        at = at + far[:, None, None] * ahead[:, None, None] + aside[:, None] * right[:, None, None]
+        layouts = self.layouts(levels) > 0.5
+        walls = F.pad(layouts[:, WALL], (VIEW,) * 4, value=True)
+        goal = F.pad(layouts[:, GOAL], (VIEW,) * 4)
+        each = torch.arange(len(state), device=state.device)[:, None, None]
+        seen = torch.stack([maps[each, at[..., 0], at[..., 1]] for maps in (walls, goal)], dim=1)
+        faced = F.one_hot(heading, len(MOVES)).bool()[:, :, None, None]
+        return torch.cat([seen, faced.expand(-1, -1, VIEW, VIEW)], dim=1).to(torch.uint8)
+
+    def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
+        """The same maze, started where the agent is, facing as it does."""
+        row, column, heading = state.long().unbind(dim=1)
+        maps = self.maps(levels).clone()
+        maps[:, START:-1] = 0
+        each = torch.arange(len(state), device=state.device)
+        maps[each, START + heading, row, column] = 1
+        return maps.flatten(1)
+
+    def valid(self, levels: Tensor) -> Tensor:
+        """Mask [n] of levels with one start and one goal, on free cells that a path joins."""
+        starts = (self.maps(levels)[:, START:-1] > 0.5).flatten(1).sum(dim=1)
+        return super().valid(levels) & (starts == 1)
+
+    def optimal_steps(self, levels: Tensor) -> Tensor:
+        """Fewest actions [n] from start to goal, turns included; infinite where no path leads."""
+        maps = self.maps(levels) > 0.5
+        actions = facing_distances(maps[:, WALL], maps[:, -1])
+        return actions.masked_fill(~maps[:, START:-1], 0).flatten(1).sum(dim=1)
