@@ -59,10 +59,11 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             device: Where all tensors live.
 
         Raises:
-            ValueError: If ``num_envs`` is not positive.
+            ValueError: If ``num_envs`` or the task's ``max_episode_steps`` is not positive.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}, but must be at least 1.")
+        for name, number in (("num_envs", num_envs), ("max_episode_steps", self.max_episode_steps)):
+            if number < 1:
+                raise ValueError(f"{name} is {number}, but must be at least 1.")
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}

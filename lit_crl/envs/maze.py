@@ -71,7 +71,7 @@ class Maze(BatchedEnv):
         *,
         size: int = 7,
         target: Target = "random",
-        max_episode_steps: int = 0,
+        max_episode_steps: int | None = None,
     ) -> None:
         """Build the environments.
 
@@ -81,7 +81,7 @@ class Maze(BatchedEnv):
             size: Rows and columns of the grid, without a border.
             target: Target levels: ``random`` solvable mazes, the tenth of these with the ``long``
                 ways, or ``perfect`` mazes (depth-first search).
-            max_episode_steps: Steps until an episode is cut off; 0: 2·size².
+            max_episode_steps: Steps until an episode is cut off; None: 2·size².
 
         Raises:
             ValueError: If ``size`` is below 3 or ``target`` is unknown.
@@ -91,7 +91,7 @@ class Maze(BatchedEnv):
         if target not in DRAW:
             raise ValueError(f"target is {target!r}; use one of {', '.join(DRAW)}.")
         self.size, self.target = size, target
-        self.max_episode_steps = max_episode_steps or 2 * size * size
+        self.max_episode_steps = 2 * size * size if max_episode_steps is None else max_episode_steps
         self.single_observation_space = Box(0, 1, self.view_shape(size), np.uint8)
         self.level_shape: tuple[int, int, int] = (len(self.kinds), size, size)
         self.level_space = Box(0.0, 1.0, (len(self.kinds) * size * size,), np.float32)

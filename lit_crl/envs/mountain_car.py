@@ -95,7 +95,8 @@ class MountainCar(BatchedEnv):
         if not force > 0:
             raise ValueError(f"force is {force}, but must be positive.")
         self.force, self.sparse = force, sparse
-        self.max_episode_steps = max_episode_steps or self.max_episode_steps
+        if max_episode_steps is not None:
+            self.max_episode_steps = max_episode_steps
         if (force, sparse, max_episode_steps) != (FORCE, False, None):
             self.gymnasium_id = None
         super().__init__(num_envs, device)

@@ -275,6 +275,9 @@ def test_wrong_options(wrong: dict[str, Any], message: str) -> None:
 def test_other_errors() -> None:
     with pytest.raises(ValueError, match="num_envs is 0"):
         MountainCar(0)
+    for make in (MountainCar, Maze, Spiral):
+        with pytest.raises(ValueError, match="max_episode_steps is 0, but must be at least 1"):
+            make(1, max_episode_steps=0)
     with pytest.raises(ValueError, match=r"actions has shape \(2,\)"):
         MountainCar(3).step(torch.zeros(2, dtype=torch.int64))
 

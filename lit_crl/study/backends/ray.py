@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-import time
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,18 @@ def work(job: Job, folder: str) -> int:
             f"a machine of the cluster cannot enter {folder}: studies need a file system that all "
             "machines share"
         ) from error
-    process = Local(1).start(job)
+    # Ray cancels a task with SIGINT; as an exception it might come before the process has a name.
+    cancelled = threading.Event()
+    handler = signal.signal(signal.SIGINT, lambda *_: cancelled.set())
     try:
+        process = Local(1).start(job)
         while (status := process.poll()) is None:
-            time.sleep(POLL)
-    except KeyboardInterrupt:  # so Ray cancels a task
-        process.terminate()
-        process.wait()
-        raise
-    return status
+            if cancelled.wait(POLL):
+                process.terminate()
+                return process.wait()
+        return status
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @dataclass(frozen=True)
