@@ -148,7 +148,13 @@ class Scripted:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_happens_after_an_episode_is_ignored(seed: int) -> None:
     env = Scripted(seed)
-    episodes = run_episodes(env, lambda obs: torch.zeros(6), seed=0)
+    asked: list[int] = []
+
+    def act(obs: Tensor) -> Tensor:
+        asked.append(len(obs))
+        return torch.zeros(len(obs), dtype=torch.long)
+
+    episodes = run_episodes(env, act, seed=0)
     ended = env.terminated | env.truncated
     ends = [int(column.nonzero()[0]) for column in ended.T]
     assert episodes.lengths.tolist() == [end + 1 for end in ends]
@@ -156,6 +162,7 @@ def test_what_happens_after_an_episode_is_ignored(seed: int) -> None:
     assert episodes.returns.tolist() == pytest.approx(returns, abs=1e-5)
     assert episodes.success.tolist() == [bool(env.success[end, i]) for i, end in enumerate(ends)]
     assert env.now == max(ends) + 1  # it stops as soon as all are through
+    assert asked == [sum(end >= step for end in ends) for step in range(max(ends) + 1)]
     for step, mask in env.masks:  # what has ended is reset before it is stepped again
         assert torch.equal(mask, ended[step - 1])
     assert {step for step, _ in env.masks} == {t + 1 for t in range(max(ends)) if ended[t].any()}
@@ -249,7 +256,8 @@ class DiaryCar(Car):
         return result
 
     def step(self, actions: Tensor) -> Any:
-        self.moves.append((self.state.clone(), actions.clone()))
+        first = [row for row in range(self.num_envs) if row not in self.outcome]
+        self.moves.append((self.state[first], actions[first]))
         result = super().step(actions)
         for row in (result[2] | result[3]).nonzero().flatten().tolist():
             self.outcome.setdefault(row, bool(result[2][row]))
@@ -304,9 +312,9 @@ def test_every_valid_level_is_played_sixteen_times_with_a_little_exploration(
     valid = [level for i, level in enumerate(levels) if i not in (3, 7)]
     expected = torch.stack([level for level in valid for _ in range(16)])
     assert torch.allclose(car.first, expected) and car.num_envs == 58 * 16
-    greedy = [(actions == along(state).argmax(1)).float().mean() for state, actions in car.moves]
+    greedy = torch.cat([actions == along(state).argmax(1) for state, actions in car.moves])
     # A random move is the greedy one in a third of the cases.
-    assert torch.stack(greedy).mean().item() == pytest.approx(1 - 0.05 * 2 / 3, abs=0.005)
+    assert greedy.float().mean().item() == pytest.approx(1 - 0.05 * 2 / 3, abs=0.005)
 
 
 def test_the_frontier_is_recounted_from_the_outcomes(
