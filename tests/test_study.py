@@ -255,6 +255,26 @@ def test_the_file_of_a_whole_study_of_mazes_is_small(tmp_path: Path) -> None:
     assert results.read_csv(tmp_path / "r.csv") == rows
 
 
+def test_curves_of_seeds_that_validate_at_other_times_are_drawn_at_the_same(tmp_path: Path) -> None:
+    points = {
+        0: [(10, 0.0), (20, 1.0), (30, 1.0), (40, 0.5)],
+        1: [(15, 0.0), (25, 1.0), (35, 0.0)],
+        2: [(10, 0.5), (20, 0.25), (30, 0.0), (40, 0.0)],
+    }
+    rows = [
+        Row("sfl", seed, "validation", steps, "m", value)
+        for seed, values in points.items()
+        for steps, value in values
+    ]
+    (steps, values), = results.curves(rows, "m").values()  # fmt: skip
+    assert steps == [10, 20, 30, 40]
+    assert [each.tolist() for each in values] == [[0, 0.5], [1, 0.5, 0.25], [1, 0.5, 0], [0.5, 0]]
+    # A number that one of three seeds has there is nothing to draw a band from.
+    late = [row for row in rows if row.seed == 0 or row.env_steps > 20]
+    (steps, values), = results.curves(late, "m").values()  # fmt: skip
+    assert steps == [30, 40] and [len(each) for each in values] == [3, 2]
+
+
 # Sweeps
 
 SHARES = {

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,36 @@ def final_scores(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
 
 
 def curves(rows: Iterable[Row], metric: str) -> dict[str, tuple[list[int], list[Scores]]]:
-    """A number of the validations by arm: env steps, and the seeds' values ``[S]`` at each."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """A number of the validations by arm: env steps, and the seeds' values ``[S]`` at each.
+
+    Arms that charge env steps of their own validate at other times in every seed: the steps are
+    those of the seed with most validations, and between its own validations a seed's values lie on
+    a line. Before its first and after its last one it has none; steps at which fewer than half of
+    the seeds have one are left out.
+    """
+    found: dict[str, dict[int, dict[int, float]]] = {}
     for row in rows:
         if row.phase == "validation" and row.metric == metric:
-            found.setdefault(row.arm, {}).setdefault(row.env_steps, []).append(row.value)
-    return {
-        arm: (sorted(points), [np.array(points[steps]) for steps in sorted(points)])
-        for arm, points in found.items()
-    }
+            seeds = found.setdefault(row.arm, {})
+            seeds.setdefault(row.seed, {})[row.env_steps] = row.value
+    return {arm: _aligned(list(seeds.values())) for arm, seeds in found.items()}
+
+
+def _aligned(seeds: Sequence[Mapping[int, float]]) -> tuple[list[int], list[Scores]]:
+    """Env steps, and the values that the seeds have there, from each one's own steps and values."""
+    steps = max((sorted(seed) for seed in seeds), key=len)
+    nothing = float("nan")
+    lines = [
+        np.interp(steps, sorted(seed), [seed[at] for at in sorted(seed)], nothing, nothing)
+        for seed in seeds
+    ]
+    values = np.stack(lines, axis=1)
+    known = ~np.isnan(values)
+    kept = 2 * known.sum(axis=1) >= len(seeds)
+    return (
+        [step for step, keep in zip(steps, kept, strict=True) if keep],
+        [each[has] for each, has in zip(values[kept], known[kept], strict=True)],
+    )
 
 
 def over_training(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
