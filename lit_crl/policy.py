@@ -186,11 +186,12 @@ class Policy:
 
     def _gan(self) -> LevelGan:
         if self.level_gan is None:
+            has_levels = self.blueprint.level_space is not None
             raise ConfigError(
-                "there is no generator: the task has no levels"
-                if self.blueprint.level_space is None
-                else "there is no generator: no GAN was trained, which takes data.gan_updates above "
-                "0 and a run long enough for data.min_outcomes outcomes"
+                "there is no generator: no GAN was trained, which takes data.gan_updates above 0 "
+                "and a run long enough for data.min_outcomes outcomes"
+                if has_levels
+                else "there is no generator: the task has no levels"
             )
         return self.level_gan
 
