@@ -43,7 +43,6 @@ def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
     assert len(lines) <= 10
 
 
-@pytest.mark.filterwarnings("ignore:.*render")
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With settings that take seconds: only the policy is worse."""
     monkeypatch.chdir(tmp_path)
