@@ -43,22 +43,40 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"--ckpt_path {path} does not exist: give a .ckpt file, or 'last'")
+    loaded = read_plain(path)
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("lit_crl"), dict):
+        raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
+    check_format(path, loaded)
+    return loaded
+
+
+def check_format(path: Path, loaded: dict[str, Any]) -> None:
+    """See that this version reads what lit_crl itself wrote.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if (found := loaded["lit_crl"].get("format")) != FORMAT:
+        raise ConfigError(
+            f"{path} has checkpoint format {found}, this version reads format {FORMAT}: use the "
+            "version of lit_crl that wrote it"
+        )
+
+
+def read_plain(path: Path) -> Any:
+    """Tensors and plain values of a file that ``torch.save`` wrote.
+
+    Raises:
+        ConfigError: If it is damaged, or holds anything that could run code.
+    """
     try:
         check_sums(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise many kinds here, all meaning the same to the user
         raise ConfigError(
             f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
             "damaged or from another program; give one that lit_crl wrote"
         ) from error
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("lit_crl"), dict):
-        raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
-    if loaded["lit_crl"].get("format") != FORMAT:
-        raise ConfigError(
-            f"{path} has checkpoint format {loaded['lit_crl'].get('format')}, this version reads "
-            f"format {FORMAT}: use the version of lit_crl that wrote it"
-        )
-    return loaded
 
 
 def read_run(path: Path) -> dict[str, Any]:
