@@ -41,7 +41,7 @@ class Blueprint:
         num_actions: How many actions there are.
         first_action: The task's own number of the first one.
         level_space: Bounds of levels; None where the task has none.
-        level_shape: (3, rows, columns) of levels that are maps; None for vectors.
+        level_shape: (maps, rows, columns) of levels that are maps; None for vectors.
     """
 
     sizes: Sizes
