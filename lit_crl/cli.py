@@ -33,7 +33,7 @@ from lit_crl.dashboard import wandb_logger
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
-from lit_crl.usage import DESCRIPTION, PROG, SUBCOMMANDS, answer_help
+from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
 
 
 class CreativeCLI(LightningCLI):
@@ -44,10 +44,17 @@ class CreativeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what names a run and its loggers; the seed is given once."""
         parser.add_argument(
-            "--experiment", type=str, default="mountain_car", help="Folder of the run in the root."
+            "--experiment",
+            type=str,
+            default="mountain_car",
+            help="File of conf/experiment/, if no --config is given; folder of its runs in "
+            "trainer.default_root_dir.",
         )
         parser.add_argument(
-            "--name", type=str | None, default=None, help="Folder of the run in the experiment."
+            "--name",
+            type=str | None,
+            default=None,
+            help="Folder of the run in that of the experiment; null: seed0, seed0-2 and so on.",
         )
         parser.add_argument(
             "--logger",
@@ -71,6 +78,15 @@ class CreativeCLI(LightningCLI):
         parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Say what Lightning's own options mean here."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:
+            action.help = OPTIONS.get(action.dest, action.help)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: on resume the command line beats the checkpoint."""

@@ -32,7 +32,7 @@ from lit_crl.stopwatch import Stopwatch
 
 
 class ReplayDataModule(LightningDataModule):
-    """Environments, replay, archive and curriculum; an iterable of batches for the Trainer."""
+    """Environments, replay, archive and curriculum, as batches for the Trainer."""
 
     env: LevelEnv
     replay: ReplayBuffer
@@ -106,17 +106,20 @@ class ReplayDataModule(LightningDataModule):
             gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
             gan_batch_size: Levels an update of the GAN, in each process.
             min_outcomes: Outcomes needed before the GAN trains and its levels are played.
-            proposals: Levels to play: ``frontier``, ``realistic``, ``projected`` or ``valid`` ones.
-            reals: What the GAN takes for real: ``frontier``, ``labelled`` or ``visited`` levels.
+            proposals: Generated levels to play: ``valid`` ones all alike; rather those at the
+                ``frontier``; of these the ``realistic`` ones; the visited states nearest to these
+                (``projected``).
+            reals: What the GAN takes for real: archive levels at the ``frontier``; all of them,
+                ``labelled`` by whether they are; or ``visited`` states all alike.
             reference_reals: Share of reference levels among the reals.
-            novelty_exponent: How much novelty counts when archive levels are drawn.
+            novelty_exponent: How much novelty counts when archive levels are drawn; 0: nothing.
             tried: Newest outcomes that the success head learns from.
             visited: Newest visited states that are kept.
             label_epsilon: Only environments that explore at most this much give outcomes.
             validate_every: Env steps from one validation to the next.
             validation_episodes: Target episodes of a validation.
             test_episodes: Target episodes of the final test.
-            generated_levels: Generated levels that an evaluation plays, 16 times each.
+            generated_levels: Generated levels that an evaluation plays, 16 episodes each.
             difficulty: p̂ of the levels that ``predict`` writes; null: as training plays them.
             device: Where environments and replay live; ``auto``: where the learner is.
             seed: Seed of every random stream of the data.
@@ -201,15 +204,12 @@ class ReplayDataModule(LightningDataModule):
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
             )  # fmt: skip
         self.rng = random_stream(self.seed, "replay", self.rank, device)
+        archive = self.archive if self.gan_updates > 0 or self.arm in ("archive", "gan") else None
         self.rollout = Rollout(
-            env,
-            self.replay,
-            self.archive if self.gan_updates > 0 or self.arm in ("archive", "gan") else None,
-            gamma=self.gamma,
-            label_epsilon=self.label_epsilon,
+            env, self.replay, archive, gamma=self.gamma, label_epsilon=self.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
-        )
+        )  # fmt: skip
 
     def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""

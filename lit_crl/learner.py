@@ -82,10 +82,10 @@ class CreativeLearner(LightningModule):
             scale_obs: Scale bounded vectors to [−1, 1]; turn it off where bounds say little.
             planning_steps: Longest way that is planned, in maps around the agent; 0: plain network.
             double_dqn: The online network selects the bootstrap action.
-            td_loss: ``huber`` or ``mse``.
+            td_loss: Loss of a TD error: ``huber``, linear beyond 1, or ``mse``, its square.
             target_rate: Share of online weights in each sync of the target network; 1: hard copy.
             target_period: DQN updates from one sync of the target network to the next.
-            max_grad_norm: The Q-network's gradient is scaled down to this norm.
+            max_grad_norm: The Q-network's gradient is scaled down to this norm, if it is larger.
             final_lr: The Q-network's learning rate falls linearly over the run to this share of
                 its start; 1 keeps it constant.
             gan_loss: Adversarial loss: ``relativistic``, ``non_saturating``,

@@ -137,7 +137,13 @@ class EditedLevelReplay(PrioritizedLevelReplay):
     """
 
     def __init__(self, edit: float = 0.05, **replay: Any) -> None:
-        """Edit by the share ``edit`` of a map's tiles or of the level space's width."""
+        """Start empty.
+
+        Args:
+            edit: Share of a map's tiles that an edit changes, or standard deviation of its noise as
+                a share of the level space's width.
+            **replay: As ``PrioritizedLevelReplay``.
+        """
         super().__init__(**replay)
         self.edit = edit
 

@@ -21,7 +21,12 @@ class PhaseDDP(DDPStrategy):
     """
 
     def __init__(self, timeout_seconds: float = 40.0, **kwargs: Any) -> None:
-        """Wait at most ``timeout_seconds`` for another process; ``kwargs`` as ``DDPStrategy``."""
+        """Say how long to be patient.
+
+        Args:
+            timeout_seconds: A process that hears nothing from another for so long ends the run.
+            **kwargs: As ``DDPStrategy``.
+        """
         super().__init__(timeout=timedelta(seconds=timeout_seconds), **kwargs)
 
     def configure_ddp(self) -> None:

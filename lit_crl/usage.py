@@ -20,6 +20,15 @@ SUBCOMMANDS = {
     "test": "Play the test episodes with the policy of a checkpoint.",
     "predict": "Write levels that the GAN of a checkpoint generates.",
 }
+#: What options that Lightning has for every program mean in this one.
+OPTIONS = {
+    "seed_everything": "Seed of the weights and of all random streams, a whole number from 0 to "
+    "2³² − 1.",
+    "ckpt_path": "Checkpoint file, or last: the newest undamaged one of the run. fit goes on from "
+    "it, or starts afresh if nothing was saved yet; the other subcommands need one.",
+    "weights_only": "Without effect: checkpoints with more than tensors and plain values are "
+    "refused, whatever it says.",
+}
 
 
 def answer_help(args: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,21 @@ torch.set_num_threads(1)
 # A change that passes once passes again; `pytest --hypothesis-profile=default` draws new examples.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers for the whole suite alone: what is selected is done before they have started.
+
+    The long tests measure memory and kill processes, and those on a GPU share it.
+    """
+    is_whole = (
+        config.args_source is config.ArgsSource.TESTPATHS
+        and config.option.markexpr == "not slow and not gpu"
+        and not config.option.keyword
+    )
+    workers = min(os.cpu_count() or 1, 4)
+    return workers if is_whole and workers > 1 else 0
 
 
 class ShortCar(MountainCar):

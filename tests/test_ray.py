@@ -18,7 +18,7 @@ from lit_crl.study.plan import Job
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the interpreter's end.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.xdist_group("processes")]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import torch
 
+# Each starts processes of its own, and waits for them: one at a time.
+pytestmark = pytest.mark.xdist_group("processes")
+
 TINY = [
     "--data.env_steps=6000", "--data.warmup=500", "--data.validate_every=1500",
     "--data.num_envs=16", "--data.min_outcomes=5", "--data.label_epsilon=1", "--data.gan_every=8",

@@ -29,7 +29,7 @@ def ends_epoch(trainer: Trainer) -> bool:
 
 
 class RunCheckpoint(Callback):
-    """Saves learner and collected experience; restores the latter when a run is resumed."""
+    """Saves learner and experience; restores the latter when a run is resumed."""
 
     def __init__(self, folder: Path, every_env_steps: int = 0, every_minutes: float = 10.0) -> None:
         """Keep the last two checkpoints in ``folder``; one is made after every validation.

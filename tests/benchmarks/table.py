@@ -1,4 +1,4 @@
-"""The table of the last benchmark, for the terminal and, by ``python table.py``, for the README."""
+"""The table of the last benchmark, for the terminal and, by ``python table.py``, for README.md."""
 
 import argparse
 import json
@@ -116,13 +116,13 @@ def rich_table(results: Mapping[str, Any]) -> Table:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The table for the README."""
+    """The table for README.md beside this file."""
     lines = [COLUMNS, ["---"] + ["--:"] * (len(COLUMNS) - 1), *rows(results)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{table}\n\n{caption(results)}"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the README's table.")
+    parser = argparse.ArgumentParser(description="Print the table of README.md.")
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS)
     print(markdown(json.loads(parser.parse_args().results.read_text())))

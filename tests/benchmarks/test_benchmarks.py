@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 
 import ceiling
 import numpy as np
@@ -222,3 +223,18 @@ def test_the_cartpole_in_jax_is_gymnasiums():
         expected, _, terminated, _, _ = env.step(int(actions[i]))
         np.testing.assert_allclose(found[i], expected, atol=1e-5)
         assert bool(fell[i]) == terminated
+
+
+def test_the_readmes_say_what_was_measured() -> None:
+    measured = table.markdown(json.loads(table.RESULTS.read_text()))
+    whole = table.RESULTS.with_name("README.md").read_text()
+    assert measured in whole
+    front = (table.RESULTS.parents[2] / "README.md").read_text()
+    _, _, speed = front.partition("\n## Speed\n")
+    quoted = re.findall(r"^\| .* \| ([\d,]+) \| ([\d,]+) \| ([\d.]+%) \|$", speed, re.MULTILINE)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in measured.splitlines()[2:]]
+    assert len(quoted) == 5
+    for steps, updates, share in quoted:
+        assert any(
+            [row[1], row[4], row[5]] == [steps, updates, share] for row in rows if len(row) > 5
+        )

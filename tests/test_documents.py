@@ -1,0 +1,165 @@
+"""The documents against the code: links, names, commands, and every number that a run writes."""
+
+import csv
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_crl.arms import SOURCES
+from lit_crl.callbacks.report import PARTS
+from lit_crl.cli import main
+from lit_crl.study.plan import read_study
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for folder in (".", ".github", "conf", "lit_crl", "notebooks", "tests")
+    for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")
+)
+#: Enough for every number there is: a GAN phase, a validation and the test, in mazes of all kinds.
+SMALL = [
+    "--experiment=maze", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1",
+    "--data.env_steps=2400", "--data.num_envs=32", "--data.warmup=800",
+    "--data.batch_size=16", "--data.updates_per_batch=1", "--data.gan_every=4",
+    "--data.gan_updates=2", "--data.gan_batch_size=16", "--data.min_outcomes=2",
+    "--data.label_epsilon=1.0", "--data.validate_every=2400", "--data.validation_episodes=2",
+    "--data.test_episodes=2", "--data.generated_levels=8", "--data.env.init_args.size=5",
+    "--model.hidden=[16]", "--model.gan_hidden=[16,16]", "--model.planning_steps=0",
+]  # fmt: skip
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a document in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What links to headings of a document end in."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_a_front_door() -> None:
+    before, _, after = (ROOT / "README.md").read_text().partition("\n## Results\n")
+    results, _, rest = after.partition("\n## ")
+    assert results and len((before + rest).splitlines()) <= 170
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        found = (path.parent / target).resolve() if target else path
+        assert found.is_file(), link
+        assert not anchor or anchor in anchors(found), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_files_that_are_named_exist(path: Path) -> None:
+    named = re.findall(r"`((?:conf|lit_crl|tests)/[\w./]+\.\w+)`", path.read_text())
+    assert [f for f in named if "NAME" not in f and not (ROOT / f).is_file()] == []
+
+
+def test_the_table_of_files_has_every_module() -> None:
+    text = (ROOT / "lit_crl/README.md").read_text()
+    tables = " ".join(line for line in text.splitlines() if line.startswith("| `"))
+    modules = {path.name for path in (ROOT / "lit_crl").glob("*.py")} - {"__init__.py"}
+    packages = {f"{path.parent.name}/" for path in (ROOT / "lit_crl").glob("*/__init__.py")}
+    named = {part for part in re.findall(r"`([\w/.]+)`", tables) if part.endswith((".py", "/"))}
+    assert named == modules | packages
+
+
+def commands() -> list[str]:
+    """Every ``fit`` of the documents, on one line each and without comment."""
+    found = {
+        line.partition("  #")[0].strip()
+        for path in DOCUMENTS
+        for block in blocks(path, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if "-m lit_crl fit" in line and "torchrun" not in line and "for s in" not in line
+    }
+    return sorted(line.partition("-m lit_crl ")[2] for line in found)
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples that begin with a comment of their name."""
+    for path in DOCUMENTS:
+        for block in blocks(path, "python") + blocks(path, "yaml"):
+            if title := re.match(r"# (\w+\.(py|yaml))\b", block):
+                (tmp_path / title[1]).write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("my_arms", "my_levels"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str, examples: Path) -> None:
+    assert (examples / "my.yaml").is_file()
+    with pytest.raises(SystemExit) as stop:
+        main([*shlex.split(command), "--print_config"])
+    assert not stop.value.code
+
+
+def test_the_example_of_a_study_is_one(examples: Path) -> None:
+    assert set(read_study(examples / "mine.yaml").arms) == {
+        "reference", "gan", "gan_without_challenge"
+    }  # fmt: skip
+
+
+# Every number of a run
+
+NUMBERS = ROOT / "lit_crl/callbacks/README.md"
+
+
+def documented(section: str) -> list[str]:
+    """The keys in the tables of a section, words in capitals being placeholders."""
+    _, _, text = NUMBERS.read_text().partition(f"\n## {section}\n")
+    return re.findall(r"^\| `([\w/]+)` \|", text.partition("\n## ")[0], re.MULTILINE)
+
+
+def compare(keys: set[str], rows: list[str]) -> None:
+    """Each key has one row, and each row a key at least."""
+    patterns = [re.sub(r"[A-Z]+", r"[A-Za-z0-9_]+", row) for row in rows]
+    found = {key: [p for p in patterns if re.fullmatch(p, key)] for key in keys}
+    assert {key for key, rows in found.items() if len(rows) != 1} == set()
+    unused = [p for p in patterns if not any(re.fullmatch(p, key) for key in keys)]
+    assert unused == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documents")
+    main(["fit", "--name=x", f"--trainer.default_root_dir={folder}", *SMALL])
+    return folder / "maze" / "x"
+
+
+def test_every_number_of_a_run_is_explained_and_none_besides(run: Path) -> None:
+    training, evaluation = documented("metrics.csv, during training"), documented("Evaluation")
+    alone = documented("summary.json alone")
+    final = evaluation[evaluation.index("heldout_cvar10") :]
+    validation = evaluation[: evaluation.index("heldout_cvar10")]
+    with (run / "metrics.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    compare(columns, training + [f"evaluation/{key}" for key in validation])
+    compare(set(json.loads((run / "test.json").read_text())), validation + final)
+    summary = set(json.loads((run / "summary.json").read_text())) - {"env_steps"}
+    compare(summary, validation + final + alone)
+
+
+def test_every_part_of_the_time_and_every_source_of_levels_is_named() -> None:
+    text = NUMBERS.read_text()
+    assert {part for part in (*PARTS, "lightning", *SOURCES) if f"`{part}`" not in text} == set()

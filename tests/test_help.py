@@ -1,0 +1,118 @@
+"""``fit --help``: every option is explained, in its unit, on lines that fit the terminal."""
+
+import argparse
+from typing import Any
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from lit_crl import envs, exploration, level_replay, screening, strategy
+from lit_crl.cli import CreativeCLI, main
+from lit_crl.usage import OPTIONS, SUBCOMMANDS
+
+#: What a few descriptions must name.
+UNITS = {
+    "data.env_steps": "steps",
+    "data.num_envs": "Environments",
+    "data.capacity": "Rows",
+    "data.warmup": "Env steps",
+    "data.batch_size": "Transitions",
+    "data.updates_per_batch": "updates",
+    "data.steps_per_batch": "Steps",
+    "data.gan_every": "Batches",
+    "data.gan_updates": "Updates",
+    "data.gan_batch_size": "Levels",
+    "data.min_outcomes": "Outcomes",
+    "data.tried": "outcomes",
+    "data.visited": "states",
+    "data.validate_every": "Env steps",
+    "data.validation_episodes": "episodes",
+    "data.test_episodes": "episodes",
+    "data.generated_levels": "levels",
+    "data.hindsight": "Share",
+    "data.reference_reals": "Share",
+    "data.mix": "Share",
+    "model.hidden": "Width",
+    "model.target_rate": "Share",
+    "model.target_period": "updates",
+    "model.final_lr": "share",
+    "model.level_noise": "share of the level space",
+    "checkpoint.every_env_steps": "env steps",
+    "checkpoint.every_minutes": "minutes",
+    "threads": "CPU threads",
+}
+#: What YAML can name by its class, and with which arguments.
+CLASSES = [
+    *(getattr(envs, name) for name in envs.__all__ if name not in ("BatchedEnv", "LevelEnv")),
+    exploration.EpsilonLadder,
+    exploration.LinearEpsilon,
+    level_replay.PrioritizedLevelReplay,
+    level_replay.EditedLevelReplay,
+    screening.LearnabilityScreen,
+    strategy.PhaseDDP,
+]
+
+
+def explained(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Every option and what the help says of it."""
+    return {action.dest: " ".join((action.help or "").split()) for action in parser._actions}
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, dict[str, str]]:
+    """The options of each subcommand."""
+    found: dict[str, dict[str, str]] = {}
+
+    class Looked(CreativeCLI):
+        def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
+            parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+            found[subcommand] = explained(parser)
+            return parser
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_crl.cli.CreativeCLI", Looked)
+        with pytest.raises(SystemExit):
+            main(["fit", "--print_config"])
+    return found
+
+
+def test_every_option_of_every_subcommand_is_explained(options: dict[str, dict[str, str]]) -> None:
+    assert list(options) == list(SUBCOMMANDS)
+    for subcommand, help_of in options.items():
+        assert len(help_of) > 100
+        assert [option for option, words in help_of.items() if not words] == []
+        for option, words in OPTIONS.items():
+            assert help_of[option] == words, (subcommand, option)
+
+
+def test_what_is_counted_is_named(options: dict[str, dict[str, str]]) -> None:
+    help_of = options["fit"]
+    assert {option for option, unit in UNITS.items() if unit not in help_of[option]} == set()
+
+
+@pytest.mark.parametrize("given", CLASSES, ids=lambda given: given.__name__)
+def test_every_argument_of_a_class_that_yaml_can_name_is_explained(given: type) -> None:
+    parser = ArgumentParser()
+    skipped = {"num_envs", "device", "kwargs"}  # the caller's, and what goes on to Lightning
+    arguments = parser.add_class_arguments(given, "x", skip=skipped)
+    help_of = explained(parser)
+    mine = [name for name in arguments if name in help_of and not _is_lightnings(given, name)]
+    assert [name for name in mine if not help_of[name]] == []
+
+
+def _is_lightnings(given: type, name: str) -> bool:
+    return given is strategy.PhaseDDP and name != "x.timeout_seconds"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_fits_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    _, _, printed = capsys.readouterr().out.partition("\n\n")  # all but the usage
+    lines = printed.splitlines()
+    assert len(lines) > 300
+    # An option's own name is never broken.
+    assert [line for line in lines if len(line) > columns and not line.startswith("  --")] == []
