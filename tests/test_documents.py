@@ -50,7 +50,7 @@ def anchors(path: Path) -> set[str]:
 def test_the_readme_is_a_front_door() -> None:
     before, _, after = (ROOT / "README.md").read_text().partition("\n## Results\n")
     results, _, rest = after.partition("\n## ")
-    assert results and len((before + rest).splitlines()) <= 170
+    assert results and len((before + rest).splitlines()) <= 200
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
