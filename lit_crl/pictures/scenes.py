@@ -197,8 +197,8 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
 
     def draw_plane(axes: Axes) -> None:
         env.draw_level_plane(axes)
-        ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": GOAL}
-        axes.plot([], [], linestyle="", markersize=7, label=f"goal, within {radius:.2g}", **ring)
+        label = f"goal, within {radius:.2g}"
+        axes.plot([], [], "o", mfc="none", mec=GOAL, markersize=7, label=label)
 
     plane = on_axes(draw_plane, *SQUARE)
     axes = list(env.level_plane)
