@@ -270,6 +270,18 @@ def test_one_step_is_no_steps() -> None:
     assert recording.outcome() == "solved after 1 step, return -1"
 
 
+def test_an_environment_of_ones_own_is_drawn_as_it_draws_itself() -> None:
+    class Own(ThinManifold):
+        def render_levels(self, levels: Tensor) -> Array:
+            return np.stack([np.full((3, 4, 3), round(100 * float(u)) + 100) for u, *_ in levels])
+
+    env = Own(1)
+    levels = env.on_surface(torch.tensor([[-0.5, 0.0], [0.75, 0.0]]))
+    images = render_levels(env, levels)
+    assert images.shape == (2, 150, 200, 3)
+    assert [image.min() for image in images] == [image.max() for image in images] == [50, 175]
+
+
 class Lamp(gymnasium.Env[Array, int]):
     """A lamp that gets brighter each step, for four steps."""
 

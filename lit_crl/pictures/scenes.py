@@ -6,11 +6,13 @@ level [d] in which they were visited, both as NumPy arrays. Its ground is drawn 
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
@@ -42,7 +44,24 @@ def scene(env: BatchedEnv) -> Draw:
             return goal_plane(env, env.radius)
         case Spiral():
             return goal_plane(env, RADIUS)
-    return level_plane(env)
+    return own_pictures(env) if hasattr(env, "render_levels") else level_plane(env)
+
+
+def own_pictures(env: Any) -> Draw:
+    """What an environment's own ``render_levels`` makes of the state, at least 200 pixels wide."""
+
+    def draw(path: Array, level: Array) -> Picture:
+        image: Picture = env.render_levels(as_levels(env, path[-1:], level))[0]
+        times = -(-200 // image.shape[1])
+        return image.repeat(times, axis=0).repeat(times, axis=1)
+
+    return draw
+
+
+def as_levels(env: BatchedEnv, states: Array, level: Array) -> Tensor:
+    """The levels [n, d] that stand for states [n, s] of an episode."""
+    given = torch.from_numpy(level).to(env.device).expand(len(states), -1)
+    return env.visited_level(torch.from_numpy(states).to(env.device), given)
 
 
 def beside(left: Picture, right: Picture) -> Picture:
@@ -222,9 +241,7 @@ def level_plane(env: BatchedEnv) -> Draw:
     plane = on_axes(env.draw_level_plane, *SQUARE)
 
     def draw(path: Array, level: Array) -> Picture:
-        states = torch.from_numpy(path).to(env.device)
-        levels = torch.from_numpy(level).to(env.device).expand(len(path), -1)
-        points = env.visited_level(states, levels).cpu().numpy()
+        points = as_levels(env, path, level).cpu().numpy()
         return trail(plane, points[:, list(env.level_plane)])
 
     return draw
