@@ -42,6 +42,7 @@ from lit_crl.pictures import (
     write_gif,
     write_mp4,
 )
+from lit_crl.pictures.canvas import strip
 from lit_crl.pictures.gallery import Row, gallery
 from lit_crl.pictures.scenes import scene
 from lit_crl.pictures.style import AGENT, COLOURS, DARK, GOAL, LIGHT, STYLE, WHITE, styled
@@ -265,6 +266,13 @@ def test_a_recording_is_the_episode_that_was_played(short_car: type[MountainCar]
     assert recordings[1].outcome() == "not solved after 25 steps, return -25"
 
 
+def test_words_fit_into_their_line_and_are_seen() -> None:
+    for words in ("step 3", "generated level 12, p̂ 0.28 · not solved after 200 steps, return -200"):
+        inked = (strip(words, 240, 22) < 128).any(axis=(0, 2)).nonzero()[0]
+        assert inked.min() >= 7 and inked.max() <= 240 - 7
+        assert len(inked) > 20
+
+
 def test_one_step_is_no_steps() -> None:
     (recording,) = record_episodes(push_right, MountainCar(1), levels=torch.tensor([[0.49, 0.05]]))
     assert recording.outcome() == "solved after 1 step, return -1"
@@ -278,7 +286,7 @@ def test_an_environment_of_ones_own_is_drawn_as_it_draws_itself() -> None:
     env = Own(1)
     levels = env.on_surface(torch.tensor([[-0.5, 0.0], [0.75, 0.0]]))
     images = render_levels(env, levels)
-    assert images.shape == (2, 150, 200, 3)
+    assert images.shape == (2, 180, 240, 3)
     assert [image.min() for image in images] == [image.max() for image in images] == [50, 175]
 
 

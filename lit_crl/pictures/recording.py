@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_crl.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, run_episodes
-from lit_crl.pictures.canvas import Array, Picture, strip
+from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.pictures.scenes import Draw, scene
 from lit_crl.pictures.style import DARK, GREEN, VERMILLION
 
@@ -130,7 +130,7 @@ def sight(env: LevelEnv) -> tuple[Callable[[], Array], Draw]:
     """What is to be seen of every env now [N, ...], and how a stretch of it is drawn."""
     if isinstance(env, BatchedEnv):
         return lambda: _numpy(env.state), scene(env)
-    return lambda: _images(env), lambda seen, level: cast(Picture, seen[-1])
+    return lambda: _images(env), lambda seen, level: enlarged(seen[-1])
 
 
 def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:

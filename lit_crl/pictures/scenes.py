@@ -20,7 +20,17 @@ from lit_crl.envs.mountain_car import GOAL_POSITION
 from lit_crl.envs.mountain_car import MAX_POSITION as RIGHT
 from lit_crl.envs.mountain_car import MIN_POSITION as LEFT
 from lit_crl.envs.spiral import RADIUS
-from lit_crl.pictures.canvas import FINE, Array, Canvas, Pen, Picture, on_axes, on_tiles, with_note
+from lit_crl.pictures.canvas import (
+    FINE,
+    Array,
+    Canvas,
+    Pen,
+    Picture,
+    enlarged,
+    on_axes,
+    on_tiles,
+    with_note,
+)
 from lit_crl.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
 
 Draw = Callable[[Array, Array], Picture]
@@ -48,14 +58,8 @@ def scene(env: BatchedEnv) -> Draw:
 
 
 def own_pictures(env: Any) -> Draw:
-    """What an environment's own ``render_levels`` makes of the state, at least 200 pixels wide."""
-
-    def draw(path: Array, level: Array) -> Picture:
-        image: Picture = env.render_levels(as_levels(env, path[-1:], level))[0]
-        times = -(-200 // image.shape[1])
-        return image.repeat(times, axis=0).repeat(times, axis=1)
-
-    return draw
+    """What an environment's own ``render_levels`` makes of the state."""
+    return lambda path, level: enlarged(env.render_levels(as_levels(env, path[-1:], level))[0])
 
 
 def as_levels(env: BatchedEnv, states: Array, level: Array) -> Tensor:
@@ -166,7 +170,7 @@ def acrobot(env: Acrobot) -> Draw:
 
     def draw_bar(axes: Axes) -> None:
         axes.axhline(1, color=GOAL, linestyle="--", linewidth=1.5, label="bar")
-        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="m", ylabel="m")
+        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="across (m)", ylabel="height (m)")
         axes.set_aspect("equal")
 
     ground = on_axes(draw_bar, *SQUARE)
