@@ -200,11 +200,9 @@ def test_an_agent_that_faces_a_way_points_there() -> None:
     states = [(2, 3, heading) for heading in range(4)]
     shown = pictures(env, states, level.flatten().expand(4, -1))
     side = shown[0].shape[0] // 7
-    middle = np.array([3.5, 2.5]) * side
-    ways = [where(p[: 6 * side], AGENT).mean(axis=0) - middle for p in shown]
-    for way, (across, down) in zip(ways, ((1, 0), (0, 1), (-1, 0), (0, -1)), strict=True):
-        along, aside = way @ (across, down), way @ (down, across)
-        assert along > 0.5 and abs(aside) < 0.2
+    right, down, left, up = (where(p[: 6 * side], AGENT).mean(axis=0) for p in shown)
+    for way, axis in ((right - left, 0), (down - up, 1)):
+        assert way[axis] > 1 and abs(way[1 - axis]) < 0.1
 
 
 @pytest.mark.parametrize("make", [PointMass, Spiral, ThinManifold])
@@ -390,6 +388,8 @@ def test_a_gif_reads_back_as_it_was_written(frames: list[Array], tmp_path: Path)
     assert [file.name for file in path.parent.iterdir()] == ["film.gif"]
 
 
+# imageio-ffmpeg's reader, which only this test uses, leaves its pipes to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_mp4_reads_back_as_it_was_written(frames: list[Array], tmp_path: Path) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     path = write_mp4(iter(frames), tmp_path / "new" / "film.mp4", fps=25)
