@@ -1,4 +1,4 @@
-"""The command line: ``python -m lit_crl {fit,validate,test,predict}``."""
+"""The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
 import logging
 import os
@@ -32,6 +32,7 @@ from lit_crl.dashboard import Dashboard, display
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
+from lit_crl.play import Player
 from lit_crl.usage import DESCRIPTION, PROG, SUBCOMMANDS, answer_help
 
 
@@ -41,6 +42,11 @@ class CreativeCLI(LightningCLI):
     run_folder: Path
     #: What shows the run beside its files, if anything does.
     dashboard: Dashboard | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What there is, and what of it the command line does not ask for."""
+        return {**LightningCLI.subcommands(), "play": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what names a run and its loggers; the seed is given once."""
@@ -246,6 +252,7 @@ def _prepared(args: list[str]) -> CreativeCLI:
     return CreativeCLI(
         CreativeLearner,
         ReplayDataModule,
+        trainer_class=Player,
         args=args,
         save_config_callback=None,
         seed_everything_default=0,

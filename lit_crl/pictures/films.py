@@ -1,7 +1,7 @@
 """Frames to files: GIF by Pillow, MP4 by the ffmpeg that imageio-ffmpeg brings along."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,10 +15,14 @@ from lit_crl.pictures.canvas import Picture
 from lit_crl.pictures.recording import Recording
 from lit_crl.pictures.style import COLOURS
 
+Writer = Callable[[Iterable[Picture], Path, int], Path]
+
 #: GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
 FASTEST = 50
 #: Colours of a GIF beside the style's own, and how many frames they are chosen from.
 SHADES, LOOKED_AT = 100, 32
+#: Shades closer than this to one of the style's, in each part of 0 to 255, are not needed.
+NEAR = 8
 #: Seconds for which an episode's last frame stays.
 PAUSE = 1.2
 
@@ -44,7 +48,7 @@ def write_gif(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
     Raises:
         ConfigError: If ``fps`` is not from 1 to 50.
     """
-    check_speed(fps)
+    check_films("gif", fps)
     images = [Image.fromarray(frame) for frame in frames]
     palette = common_palette(images)
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
@@ -59,25 +63,16 @@ def write_gif(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
 
 
 def common_palette(images: list[Image.Image]) -> Image.Image:
-    """The style's colours, as they are, and shades that are frequent in some of the images."""
+    """The style's colours, as they are, and others that are frequent in the images."""
     chosen = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).round().astype(int))
     looked_at = Image.fromarray(np.concatenate([np.asarray(images[i]) for i in chosen]))
-    shades = looked_at.quantize(SHADES, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    frequent = looked_at.quantize(SHADES, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    own, shades = np.array([getrgb(colour) for colour in COLOURS]), np.reshape(frequent, (-1, 3))
+    # One that is all but the same as white, say, would be taken for white here and there.
+    apart = np.abs(shades[:, None] - own).max(axis=2).min(axis=1) > NEAR
     palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in COLOURS for part in getrgb(colour)] + shades)
+    palette.putpalette(np.concatenate((own, shades[apart])).ravel().tolist())
     return palette
-
-
-def check_mp4() -> None:
-    """See that MP4 can be written.
-
-    Raises:
-        ConfigError: If a package is missing.
-    """
-    if find_spec("imageio_ffmpeg") is None:
-        raise ConfigError(
-            "MP4 needs a package that is missing: pip install 'lit_crl[video]', or choose gif"
-        )
 
 
 def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
@@ -91,8 +86,7 @@ def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
     Raises:
         ConfigError: If ``fps`` is not from 1 to 50, or a package is missing.
     """
-    check_speed(fps)
-    check_mp4()
+    check_films("mp4", fps)
     from imageio_ffmpeg import write_frames
 
     first, frames = peek(frames)
@@ -117,11 +111,21 @@ def peek(frames: Iterable[Picture]) -> tuple[Picture, Iterator[Picture]]:
     return first, chain([first], iterator)
 
 
-def check_speed(fps: int) -> None:
-    """See that films can be as fast.
+def writers(format: str) -> dict[str, Writer]:
+    """What writes films of a format, or of ``both``, by the ending of their files."""
+    found: dict[str, Writer] = {"gif": write_gif, "mp4": write_mp4}
+    return found if format == "both" else {format: found[format]}
+
+
+def check_films(format: str, fps: int) -> None:
+    """See that such films can be written: before, not after, an episode is played.
 
     Raises:
         ConfigError: If not.
     """
     if not 1 <= fps <= FASTEST:
         raise ConfigError(f"fps is {fps}: give a number of frames a second from 1 to {FASTEST}")
+    if "mp4" in writers(format) and find_spec("imageio_ffmpeg") is None:
+        raise ConfigError(
+            "format mp4 needs a package that is missing: pip install 'lit_crl[video]', or use gif"
+        )

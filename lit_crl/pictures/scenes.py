@@ -88,10 +88,10 @@ def car(pen: Pen, position: float) -> None:
     """A car whose middle is above the ground at its position, tilted like the ground."""
     along, up = directions(pen.canvas, np.array([1.0, 3 * np.cos(3 * position)]))
     foot = hill(np.array(position))
-    body = [(-14, 5), (-14, 12), (-8, 12), (-5, 19), (6, 19), (9, 12), (14, 12), (14, 5)]
+    body = [(-18, 6), (-18, 14), (-11, 14), (-7, 23), (7, 23), (11, 14), (18, 14), (18, 6)]
     pen.polygon([foot + x * along + y * up for x, y in body], AGENT)
-    for wheel in (-8, 8):
-        pen.disc(foot + wheel * along + 5 * up, 5, DARK, DARK)
+    for wheel in (-11, 11):
+        pen.disc(foot + wheel * along + 6 * up, 6, DARK, DARK)
 
 
 def directions(canvas: Canvas, tangent: Array) -> tuple[Array, Array]:
