@@ -28,7 +28,7 @@ from lit_crl.callbacks import (
 )
 from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
-from lit_crl.dashboard import Dashboard, display
+from lit_crl.dashboard.callback import Dashboard, display
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner

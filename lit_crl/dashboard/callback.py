@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -12,30 +11,37 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_crl.callbacks.report import RunReport, git_commit, versions
 from lit_crl.checks import ConfigError
-from lit_crl.dashboard.sheet import Sheet, draw_sheet
+from lit_crl.dashboard.sheet import draw_sheet
+from lit_crl.dashboard.tensorboard_logger import TensorBoardDisplay
+from lit_crl.dashboard.wandb_logger import WandbDisplay, wandb_display
 from lit_crl.distributed import say
 
+Display = WandbDisplay | TensorBoardDisplay
+
 #: Validations of a run that levels and episodes are shown of, at most.
-MOMENTS = 50
+MOMENTS = 20
 
 
-class Display(Protocol):
-    """A dashboard's logger, beside what Lightning asks of one."""
+def display(
+    kind: Literal["wandb", "tensorboard"],
+    folder: Path,
+    group: str,
+    tags: list[str],
+) -> Display:
+    """The logger of a run that is shown in a dashboard.
 
-    def resume(self, env_steps: int) -> None:
-        """The run goes on from a checkpoint at ``env_steps``; said before ``begin``."""
+    Args:
+        kind: Which dashboard.
+        folder: The run folder, whose name is the run's.
+        group: What W&B calls the group: runs that belong together.
+        tags: Words to find the run by, in W&B.
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Training starts, with this configuration."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers at ``step`` env steps."""
-
-    def show(self, sheet: Sheet, env_steps: int) -> None:
-        """Levels and episodes at ``env_steps``."""
-
-    def conclude(self, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
-        """The run is over: the numbers of ``summary.json``, and figures by name."""
+    Raises:
+        ConfigError: If it cannot be used here.
+    """
+    if kind == "wandb":
+        return wandb_display(folder, group, tags)
+    return TensorBoardDisplay(folder)
 
 
 class Dashboard(Callback):

@@ -6,7 +6,7 @@ training goes on as if nobody had looked.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,17 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_crl.arms import Source
+from lit_crl.checks import ConfigError
+from lit_crl.envs import BatchedEnv, GymnasiumEnv
 from lit_crl.seeding import random_stream, stream_seed
 
 if TYPE_CHECKING:
     from lit_crl.pictures import Recording
 
-#: Levels of each source that p̂ is told of, and how many of them, from hard to easy, are shown.
-LEVELS, SHOWN = 256, 8
+#: Levels of each source that p̂ is told of, and how many of them, from hard to easy, are shown:
+#: few, where every picture must be asked of the environment itself.
+LEVELS, SHOWN, FEW = 256, 8, 1
 #: Pictures in a row of a gallery.
 COLUMNS = 4
 #: Of these sources an episode is shown as a film.
 FILMED: tuple[Source, ...] = ("target", "gan")
+#: Pictures of a film at most, and how many of them a second.
+FRAMES, FPS = 60, 20
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -86,12 +91,12 @@ class Sheet:
         """One picture of each source's levels, with captions."""
         return {source: gallery(levels) for source, levels in self.by_source().items()}
 
-    def films(self) -> Iterator[tuple[Source, Shown]]:
-        """The level of each filmed source whose episode is shown: the one in the middle."""
+    def filmed(self) -> Iterator[Shown]:
+        """A level of each source whose episodes are filmed: the one in the middle."""
         for source, levels in self.by_source().items():
             played = [level for level in levels if level.recording is not None]
             if source in FILMED and played:
-                yield source, played[len(played) // 2]
+                yield played[len(played) // 2]
 
 
 def draw_sheet(learner: Any, data: Any) -> Sheet:
@@ -100,84 +105,114 @@ def draw_sheet(learner: Any, data: Any) -> Sheet:
     Raises:
         ConfigError: If the environment has no pictures.
     """
-    sheet = Sheet(data.env_steps)
-    knows = learner.gan_updates > 0
-    for source, levels in levels_of(learner, data).items():
-        if levels is None:
-            sheet.shown += play(source, None, None, learner, data)
-            continue
-        p_hat = learner.success_probability(levels) if knows else None
-        if p_hat is not None:
-            sheet.p_hat[source] = p_hat[data.env.valid(levels)].cpu().numpy()
-            order = p_hat.argsort()
-            chosen = np.linspace(0, len(order) - 1, SHOWN).round()
-            levels, p_hat = (of[order[torch.from_numpy(chosen).long()]] for of in (levels, p_hat))
-        sheet.shown += play(source, levels[:SHOWN], p_hat, learner, data)
-    return sheet
+    if not isinstance(data.env, BatchedEnv | GymnasiumEnv):
+        raise ConfigError(f"there are no pictures of {type(data.env).__name__}")
+    sources = levels_of(learner, data)
+    if not sources:  # the environment has no levels: the task's own resets
+        episodes = record(None, FEW, learner, data)
+        return Sheet(data.env_steps, [shown("target", episode) for episode in episodes])
+    is_cheap = isinstance(data.env, BatchedEnv)  # others draw every env at every step
+    chosen = {
+        source: hard_to_easy(levels, learner, SHOWN if is_cheap else FEW)
+        for source, levels in sources.items()
+        if is_cheap or source in FILMED
+    }
+    names = [source for source, levels in chosen.items() for _ in levels]
+    played = play(torch.cat(list(chosen.values())), names, learner, data)
+    if not learner.gan_updates:
+        return Sheet(data.env_steps, played)
+    p_hat = {source: p_hats(levels, learner) for source, levels in sources.items()}
+    return Sheet(data.env_steps, played, {source: p for source, p in p_hat.items() if len(p)})
 
 
-def levels_of(learner: Any, data: Any) -> dict[Source, Tensor | None]:
-    """Levels [n, d] of every source there is; None for target levels that only a reset can draw."""
+def levels_of(learner: Any, data: Any) -> dict[Source, Tensor]:
+    """Levels [n, d] of every source there is; rows of NaN stand for the task's own resets."""
     env = data.env
     if env.level_space is None:
-        return {"target": None}
+        return {}
 
     def stream(source: Source) -> torch.Generator:
         # The same stream every time: what moves are the policy and the generator.
         return random_stream(data.seed, f"dashboard: {source}", device=env.device)
 
-    target = env.target_levels(LEVELS, stream("target"))
-    found: dict[Source, Tensor | None] = {"target": None if target.isnan().any() else target}
-    found["reference"] = env.reference_levels(LEVELS, stream("reference"))
+    found: dict[Source, Tensor] = {
+        "target": env.target_levels(LEVELS, stream("target")),
+        "reference": env.reference_levels(LEVELS, stream("reference")),
+    }
     if len(data.archive):
         found["archive"] = data.archive.candidates(LEVELS, stream("archive"))
     if learner.gan_updates > 0:
-        noise = learner.draw_noise(LEVELS, stream("gan"))
-        found["gan"] = learner.generate_levels(noise)
+        found["gan"] = learner.generate_levels(learner.draw_noise(LEVELS, stream("gan")))
     return found
 
 
-def play(
-    source: Source, levels: Tensor | None, p_hat: Tensor | None, learner: Any, data: Any
-) -> list[Shown]:
-    """The greedy policy's episode in each level [n, d]; without levels, in target levels."""
+def hard_to_easy(levels: Tensor, learner: Any, n: int) -> Tensor:
+    """``n`` of the levels [m, d], evenly spread over their ranking by p̂ once there is one."""
+    if not learner.gan_updates:
+        return levels[:n]
+    order = learner.success_probability(levels).argsort()
+    places = torch.linspace(0, len(levels) - 1, n + 2, device=order.device)[1:-1]
+    return levels[order[places.round().long()]]
+
+
+def p_hats(levels: Tensor, learner: Any) -> Floats:
+    """p̂ of the levels [n, d] that are known."""
+    known = levels[~levels.isnan().any(-1)]
+    return cast(Floats, learner.success_probability(known).cpu().numpy())
+
+
+def play(levels: Tensor, sources: Sequence[Source], learner: Any, data: Any) -> list[Shown]:
+    """The greedy policy's episode in each of the levels [n, d], all at once."""
     from lit_crl.pictures import render_levels
 
-    if levels is None:
-        episodes = record(source, None, SHOWN, learner, data)
-        return [Shown(source, start(episode), None, episode, None) for episode in episodes]
-    valid: Tensor = data.env.valid(levels)
-    episodes = record(source, levels[valid], int(valid.sum()), learner, data)
-    drawn = iter(render_levels(data.env, levels[~valid])) if not valid.all() else iter(())
-    known, left = path_lengths(data.env, levels[valid]), iter(episodes)
-    shown = []
-    for index, is_valid in enumerate(valid.tolist()):
-        episode = next(left) if is_valid else None
-        picture = next(drawn) if episode is None else start(episode)
-        p = None if p_hat is None else float(p_hat[index])
-        shown.append(Shown(source, picture, p, episode, next(known) if is_valid else None))
-    return shown
+    known = ~levels.isnan().any(-1)
+    valid = data.env.valid(levels) | ~known
+    drawn = iter(render_levels(data.env, levels[~valid]) if not valid.all() else ())
+    episodes = iter(record(levels[valid], int(valid.sum()), learner, data))
+    ways = path_lengths(data.env, levels[valid])
+    trusted = learner.gan_updates > 0
+    p_hat = learner.success_probability(levels).tolist() if trusted else [None] * len(levels)
+    return [
+        shown(source, next(episodes), p if is_known else None, next(ways))
+        if is_valid
+        else Shown(source, next(drawn), p, None, None)
+        for source, is_valid, is_known, p in zip(
+            sources, valid.tolist(), known.tolist(), p_hat, strict=True
+        )
+    ]
 
 
-def record(
-    source: Source, levels: Tensor | None, n: int, learner: Any, data: Any
-) -> list["Recording"]:
-    """``n`` greedy episodes, in environments of their own."""
+def shown(
+    source: Source, episode: "Recording", p_hat: float | None = None, way: float | None = None
+) -> Shown:
+    """An episode, with the picture of its start."""
+    return Shown(source, picture_at(episode, 0), p_hat, episode, way)
+
+
+def record(levels: Tensor | None, n: int, learner: Any, data: Any) -> list["Recording"]:
+    """``n`` greedy episodes, in environments and from a stream of their own."""
     from lit_crl.pictures import picture_env, record_episodes
 
     if n == 0:
         return []
     env: Any = picture_env(data.make_env, n, data.env.device)
-    seed = stream_seed(data.seed, f"dashboard: episodes of {source}") % 2**31
+    seed = stream_seed(data.seed, "dashboard: episodes") % 2**31
     recordings = record_episodes(learner, env, seed=seed, levels=levels)
     env.close()
     return recordings
 
 
-def start(recording: "Recording") -> Picture:
-    """The picture [H, W, 3] of how an episode starts."""
-    level = np.empty(0) if recording.level is None else recording.level
-    return recording.draw(recording.seen[:1], level)
+def picture_at(episode: "Recording", step: int) -> Picture:
+    """The picture [H, W, 3] of an episode after so many steps."""
+    level = np.empty(0) if episode.level is None else episode.level
+    return episode.draw(episode.seen[: step + 1], level)
+
+
+def film_of(episode: "Recording") -> list[Picture]:
+    """At most ``FRAMES`` pictures of an episode, evenly spread, and a pause at its end."""
+    steps = np.unique(np.linspace(0, episode.steps, FRAMES).round().astype(int))
+    frames = [picture_at(episode, step) for step in steps]
+    return frames + frames[-1:] * FPS
 
 
 def path_lengths(env: Any, levels: Tensor) -> Iterator[float | None]:

@@ -3,18 +3,15 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import wandb
 
-from lit_crl.dashboard.sheet import Sheet, Shown
-from lit_crl.pictures import film, write_gif
+from lit_crl.dashboard.sheet import FPS, Sheet, Shown, film_of
+from lit_crl.pictures import write_gif
 
-COLUMNS = ["env_steps", "source", "level", "p_hat", "success", "steps", "return", "path_length"]
-#: Frames a second of a film, and how long it may be.
-FPS, FRAMES = 30, 250
+COLUMNS = ("env_steps", "source", "level", "p_hat", "success", "steps", "return", "path_length")
 
 
 @contextmanager
@@ -30,17 +27,20 @@ def media_of(sheet: Sheet) -> Iterator[dict[str, Any]]:
         for source, p_hat in sheet.p_hat.items()
     }
     with tempfile.TemporaryDirectory() as folder:
-        for source, level in sheet.films():
-            frames = islice(film([level.recording], FPS), FRAMES)
-            path = write_gif(frames, Path(folder) / f"{source}.gif", FPS)
+        for level in sheet.filmed():
+            assert level.recording is not None
+            path = Path(folder) / f"{level.source}.gif"
+            write_gif(film_of(level.recording), path, FPS)
             caption = f"{sheet.env_steps:,} env steps: {level.caption}"
-            found[f"episodes/{source}"] = wandb.Video(str(path), caption=caption, format="gif")
+            found[f"episodes/{level.source}"] = wandb.Video(
+                str(path), caption=caption, format="gif"
+            )
         yield found
 
 
 def table(sheet: Sheet) -> wandb.Table:
     """A row for each level that is shown."""
-    return wandb.Table(COLUMNS, [row(sheet.env_steps, level) for level in sheet.shown])
+    return wandb.Table([*COLUMNS], [row(sheet.env_steps, level) for level in sheet.shown])
 
 
 def row(env_steps: int, level: Shown) -> list[Any]:

@@ -182,6 +182,8 @@ def _job(study: Study, arm: str, seeds: range, folder: Path) -> Job:
         f"--seed_everything={seeds[0]}",
         f"--seeds={len(seeds)}",
         "--ckpt_path=last",
+        f"--group={study.name}",
+        *_flags({"tags": [arm, study.experiment]}),
         *_flags(study.settings),
         *_flags(study.arms[arm]),
     ]
