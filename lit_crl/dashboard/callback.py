@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,9 @@ from lit_crl.dashboard.wandb_logger import WandbDisplay, wandb_display
 from lit_crl.distributed import say
 
 Display = WandbDisplay | TensorBoardDisplay
+
+#: Seeds that are trained together draw one after the other: matplotlib's settings are everybody's.
+DRAWING = Lock()
 
 #: Validations of a run that levels and episodes are shown of, at most.
 MOMENTS = 20
@@ -103,7 +107,9 @@ class Dashboard(Callback):
 
     def _show(self, data: Any, learner: Any) -> None:
         try:
-            self.display.show(draw_sheet(learner, data), data.env_steps)
+            with DRAWING:
+                sheet = draw_sheet(learner, data)
+                self.display.show(sheet, data.env_steps)
         except ConfigError as error:  # an environment that cannot be drawn can still be trained in
             say(f"The dashboard shows no levels and episodes: {error}.")
             self._draws = False

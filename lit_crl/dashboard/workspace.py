@@ -115,7 +115,7 @@ COLUMNS = (
 )
 
 
-def keys() -> Iterator[str]:
+def shown_keys() -> Iterator[str]:
     """Every key that a panel shows."""
     for panels in SECTIONS.values():
         for panel in panels:
