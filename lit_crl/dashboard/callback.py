@@ -93,7 +93,9 @@ class Dashboard(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show levels and episodes, of at most ``MOMENTS`` validations."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.state.fn == "fit" and trainer.is_global_zero and self._is_shown(data):
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        if self._is_shown(data):
             with pl_module.clock("saving"):  # type: ignore[operator]
                 self._show(data, pl_module)
         self._mark = None  # the time that this took says nothing about training

@@ -64,7 +64,8 @@ class WandbDisplay(WandbLogger):
         super().__init__(
             name=folder.name,
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            save_dir=folder,
+            # Absolute: the process that writes may have been started in another folder.
+            save_dir=folder.absolute(),
             group=group,
             tags=tags or None,
             # Notebooks train several times: the run that is active there is not this one.
