@@ -85,9 +85,8 @@ class WandbDisplay(WandbLogger):
             import wandb
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            online, offline = earlier_segments(self.folder)
-            segment = len(offline) + (1 if self.offline or not online else 0)
-            self._wandb_init["job_type"] = f"segment {max(segment, 1)}"
+            number = 1 + sum(map(len, earlier_segments(self.folder)))
+            self._wandb_init["job_type"] = f"segment {number}"
             self._experiment = wandb.init(**self._wandb_init)
             self._experiment.define_metric("env_steps")
             self._experiment.define_metric("*", step_metric="env_steps")
