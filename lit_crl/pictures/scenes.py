@@ -6,11 +6,13 @@ level [d] in which they were visited, both as NumPy arrays. Its ground is drawn 
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
@@ -18,7 +20,17 @@ from lit_crl.envs.mountain_car import GOAL_POSITION
 from lit_crl.envs.mountain_car import MAX_POSITION as RIGHT
 from lit_crl.envs.mountain_car import MIN_POSITION as LEFT
 from lit_crl.envs.spiral import RADIUS
-from lit_crl.pictures.canvas import FINE, Array, Canvas, Pen, Picture, on_axes, on_tiles, with_note
+from lit_crl.pictures.canvas import (
+    FINE,
+    Array,
+    Canvas,
+    Pen,
+    Picture,
+    enlarged,
+    on_axes,
+    on_tiles,
+    with_note,
+)
 from lit_crl.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
 
 Draw = Callable[[Array, Array], Picture]
@@ -42,7 +54,18 @@ def scene(env: BatchedEnv) -> Draw:
             return goal_plane(env, env.radius)
         case Spiral():
             return goal_plane(env, RADIUS)
-    return level_plane(env)
+    return own_pictures(env) if hasattr(env, "render_levels") else level_plane(env)
+
+
+def own_pictures(env: Any) -> Draw:
+    """What an environment's own ``render_levels`` makes of the state."""
+    return lambda path, level: enlarged(env.render_levels(as_levels(env, path[-1:], level))[0])
+
+
+def as_levels(env: BatchedEnv, states: Array, level: Array) -> Tensor:
+    """The levels [n, d] that stand for states [n, s] of an episode."""
+    given = torch.from_numpy(level).to(env.device).expand(len(states), -1)
+    return env.visited_level(torch.from_numpy(states).to(env.device), given)
 
 
 def beside(left: Picture, right: Picture) -> Picture:
@@ -62,7 +85,7 @@ def mountain_car(env: MountainCar) -> Draw:
         across, height = hill(np.linspace(LEFT, RIGHT, 201)).T
         axes.fill_between(across, height, -1.3, color=LIGHT)
         axes.plot(across, height, color=DARK, linewidth=1.2)
-        axes.set(xlim=(LEFT, RIGHT), ylim=(-1.3, 1.6), xlabel="position")
+        axes.set(xlim=(LEFT, RIGHT), ylim=(-1.3, 1.8), xlabel="position")
         axes.set_ylabel("height: sin(3 · position)")
 
     landscape = on_axes(draw_hill, 250, 230)
@@ -70,8 +93,8 @@ def mountain_car(env: MountainCar) -> Draw:
 
     def draw(path: Array, level: Array) -> Picture:
         pen = landscape.pen()
-        flag(pen, GOAL_POSITION)
         car(pen, float(path[-1, 0]))
+        flag(pen, GOAL_POSITION)
         return beside(pen.picture(), trail(plane, path))
 
     return draw
@@ -80,18 +103,18 @@ def mountain_car(env: MountainCar) -> Draw:
 def flag(pen: Pen, position: float) -> None:
     """The goal of a mountain car."""
     foot = hill(np.array(position))
-    pen.line(foot + np.array([(0, 0), (0, 0.5)]), DARK, 1.5)
-    pen.polygon(foot + np.array([(0, 0.5), (0, 0.3), (0.09, 0.4)]), GOAL)
+    pen.line(foot + np.array([(0, 0), (0, 0.7)]), DARK, 1.5)
+    pen.polygon(foot + np.array([(0, 0.7), (0, 0.5), (0.09, 0.6)]), GOAL)
 
 
 def car(pen: Pen, position: float) -> None:
     """A car whose middle is above the ground at its position, tilted like the ground."""
     along, up = directions(pen.canvas, np.array([1.0, 3 * np.cos(3 * position)]))
     foot = hill(np.array(position))
-    body = [(-18, 6), (-18, 14), (-11, 14), (-7, 23), (7, 23), (11, 14), (18, 14), (18, 6)]
+    body = [(-20, 5), (-20, 12), (-13, 13), (-8, 20), (6, 20), (11, 13), (20, 11), (20, 5)]
     pen.polygon([foot + x * along + y * up for x, y in body], AGENT)
-    for wheel in (-11, 11):
-        pen.disc(foot + wheel * along + 6 * up, 6, DARK, DARK)
+    for wheel in (-12, 12):
+        pen.disc(foot + wheel * along + 5 * up, 5, DARK, DARK)
 
 
 def directions(canvas: Canvas, tangent: Array) -> tuple[Array, Array]:
@@ -147,7 +170,7 @@ def acrobot(env: Acrobot) -> Draw:
 
     def draw_bar(axes: Axes) -> None:
         axes.axhline(1, color=GOAL, linestyle="--", linewidth=1.5, label="bar")
-        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="m", ylabel="m")
+        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="across (m)", ylabel="height (m)")
         axes.set_aspect("equal")
 
     ground = on_axes(draw_bar, *SQUARE)
@@ -194,7 +217,13 @@ def maze(env: Maze) -> Draw:
 
 def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
     """The point, its way and its goal in the level plane, and how far that is in all dimensions."""
-    plane = on_axes(env.draw_level_plane, *SQUARE)
+
+    def draw_plane(axes: Axes) -> None:
+        env.draw_level_plane(axes)
+        label = f"goal, within {radius:.2g}"
+        axes.plot([], [], "o", mfc="none", mec=GOAL, markersize=7, label=label)
+
+    plane = on_axes(draw_plane, *SQUARE)
     axes = list(env.level_plane)
 
     def draw(path: Array, level: Array) -> Picture:
@@ -204,8 +233,9 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
         if len(level) <= 2:
             return pen.picture()
         distance = np.linalg.norm(path[-1] - level)
-        where = f"the goal is {distance:.2f} away in {len(level)} dimensions"
-        return with_note(pen.picture(), f"{where}; within {radius:.2f} it is reached")
+        return with_note(
+            pen.picture(), f"the goal is {distance:.2f} away, in all {len(level)} dimensions"
+        )
 
     return draw
 
@@ -215,9 +245,7 @@ def level_plane(env: BatchedEnv) -> Draw:
     plane = on_axes(env.draw_level_plane, *SQUARE)
 
     def draw(path: Array, level: Array) -> Picture:
-        states = torch.from_numpy(path).to(env.device)
-        levels = torch.from_numpy(level).to(env.device).expand(len(path), -1)
-        points = env.visited_level(states, levels).cpu().numpy()
+        points = as_levels(env, path, level).cpu().numpy()
         return trail(plane, points[:, list(env.level_plane)])
 
     return draw
