@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: Levels of each source that p̂ is told of, and how many of them, from hard to easy, are shown:
 #: few, where every picture must be asked of the environment itself.
 LEVELS, SHOWN, FEW = 256, 8, 1
-#: Pictures in a row of a gallery.
-COLUMNS = 4
+#: Pictures in a row of a gallery, and the pixels between them.
+COLUMNS, GAP = 4, 10
 #: Of these sources an episode is shown as a film.
 FILMED: tuple[Source, ...] = ("target", "gan")
 #: Pictures of a film at most, and how many of them a second.
@@ -226,7 +226,11 @@ def gallery(levels: Sequence[Shown]) -> Picture:
     """Pictures with captions, ``COLUMNS`` in a row, as one picture."""
     from lit_crl.pictures.canvas import with_note
 
-    noted = [with_note(level.picture, level.caption) for level in levels]
+    frame = ((0, GAP), (0, GAP), (0, 0))
+    noted = [
+        np.pad(with_note(level.picture, level.caption), frame, constant_values=255)
+        for level in levels
+    ]
     blank = np.full_like(noted[0], 255)
     noted += [blank] * (-len(noted) % COLUMNS)
     rows = [noted[i : i + COLUMNS] for i in range(0, len(noted), COLUMNS)]
