@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -299,7 +300,11 @@ def test_a_run_that_fails_ends_as_failed(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "wandb").exists()
     display.begin({"a": 1})
     display.finalize("failed")
-    (segment,) = segments(tmp_path)
+    for _ in range(100):  # W&B's own process writes it, a moment later
+        (segment,) = segments(tmp_path)
+        if segment.exit_code is not None:
+            break
+        time.sleep(0.1)
     assert segment.exit_code == 1
 
 
