@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_crl import checks, run_folder
@@ -29,7 +28,7 @@ from lit_crl.callbacks import (
 )
 from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
-from lit_crl.dashboard import wandb_logger
+from lit_crl.dashboard.callback import Dashboard, display
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
@@ -41,6 +40,8 @@ class CreativeCLI(LightningCLI):
     """LightningCLI with run folders, and the command line above the checkpoint on resume."""
 
     run_folder: Path
+    #: What shows the run beside its files, if anything does.
+    dashboard: Dashboard | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -64,10 +65,15 @@ class CreativeCLI(LightningCLI):
         )
         parser.add_argument(
             "--logger",
-            type=Literal["csv", "wandb"],
+            type=Literal["csv", "wandb", "tensorboard"],
             default="csv",
-            help="metrics.csv alone, or Weights & Biases as well (offline without an account).",
+            help="metrics.csv alone, or a dashboard as well: Weights & Biases (offline without an "
+            "account), or TensorBoard.",
         )
+        parser.add_argument(
+            "--group", type=str | None, default=None, help="Group of W&B; default: the experiment."
+        )
+        parser.add_argument("--tags", type=list[str], default=[], help="Tags of W&B.")
         parser.add_argument(
             "--threads",
             type=int,
@@ -195,30 +201,28 @@ class CreativeCLI(LightningCLI):
         text = self._parser(self.subcommand).dump(alone, skip_link_targets=True)
         self.report = RunReport(self.run_folder, config.experiment, text)
         checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
-        self.trainer_defaults["callbacks"] = [
-            EnvStepProgress(),
-            RecordMetrics(),
-            self.report,
-            checkpoint,
-            StopOnSignal(checkpoint),
-        ]
+        loggers: list[Logger] = [self.csv]
+        callbacks: list[Callback] = [EnvStepProgress(), RecordMetrics(), self.report]
+        if self.subcommand == "fit" and config.logger != "csv":
+            shown = display(
+                config.logger, self.run_folder, config.group or config.experiment, config.tags
+            )
+            self.dashboard = Dashboard(shown, self.report)
+            loggers.append(shown)
+            callbacks.append(self.dashboard)
+        self.trainer_defaults["callbacks"] = [*callbacks, checkpoint, StopOnSignal(checkpoint)]
         # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
         kwargs["default_root_dir"] = checkpoint.folder
-        loggers: list[Logger] = [self.csv]
-        if self.subcommand == "fit" and config.logger == "wandb":
-            loggers.append(wandb_logger(config.experiment, self.run_folder))
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
     def before_fit(self) -> None:
-        """Take up the metrics of a resumed run; tell W&B the resolved configuration."""
+        """Take up the metrics of a resumed run."""
         config = self.config[self.subcommand]
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                resolved = yaml.safe_load(self.report.config)
-                logger.experiment.config.update(resolved, allow_val_change=True)
         if config.ckpt_path is not None:
-            saved = read_checkpoint(Path(config.ckpt_path))
-            self.csv.resume(saved["lit_crl"]["env_steps"])
+            env_steps = read_checkpoint(Path(config.ckpt_path))["lit_crl"]["env_steps"]
+            self.csv.resume(env_steps)
+            if self.dashboard is not None:
+                self.dashboard.display.resume(env_steps)
             say(f"Resuming from {config.ckpt_path}.")
 
     def after_fit(self) -> None:
@@ -227,6 +231,8 @@ class CreativeCLI(LightningCLI):
             return
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self.report.summarise(self.trainer, self.model)
+        if self.dashboard is not None:
+            self.dashboard.conclude(self.run_folder / "figures")
 
 
 def main(args: Sequence[str] | None = None) -> CreativeCLI:

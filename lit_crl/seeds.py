@@ -126,11 +126,6 @@ def share(config: Any) -> None:
             f"seeds is {config.seeds}, but --ckpt_path {config.ckpt_path} is of one of them: "
             "use --ckpt_path last, which continues every seed"
         )
-    if config.logger == "wandb":
-        raise ConfigError(
-            f"seeds is {config.seeds}, but W&B logs one run of a process: use --logger csv, or "
-            "start one process for each seed"
-        )
     config.model.compile = True
     if config.name is not None:
         config.name = f"{config.name}-seed{config.seed_everything}"

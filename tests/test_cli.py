@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -298,15 +297,3 @@ def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:
     assert not Path("conf").exists()
     completed = complete(["fit", "--config", "conf/experiment/acrobot.yaml"])
     assert completed == ["fit", "--config", str(conf_folder() / "experiment" / "acrobot.yaml")]
-
-
-def test_wandb_logs_offline_with_env_steps_as_axis(run: Run, monkeypatch: Any) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    cli = run("fit", "--name", "w", "--logger", "wandb", "--data.gan_updates=0", *TINY)
-    logger = cli.trainer.loggers[1]
-    summary = dict(logger.experiment.summary)
-    logger.experiment.finish()
-    assert summary["env_steps"] == 3000
-    assert "evaluation/target_return_mean" in summary
-    assert list(Path("runs/mountain_car/w/wandb").glob("offline-run-*/run-*.wandb"))

@@ -293,7 +293,6 @@ def test_what_goes_wrong_in_one_seed_ends_all(traced: None) -> None:
     [
         (["--seeds=0"], "seeds is 0"),
         (["--seeds=2", "--ckpt_path=x.ckpt"], "seeds is 2, but --ckpt_path x.ckpt is of one"),
-        (["--seeds=2", "--logger=wandb"], "seeds is 2, but W&B logs one run of a process"),
         (["--seeds=2", "--trainer.devices=2"], "seeds is 2, but the Trainer spreads each"),
     ],
 )

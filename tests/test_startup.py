@@ -31,7 +31,7 @@ def test_help_imports_nothing_slow(flag: str) -> None:
 def test_a_subcommand_does_without_what_only_few_runs_need() -> None:
     modules = imported("fit", "--help")
     assert "lit_crl.learner" in modules
-    assert not {"wandb", "lit_crl.evaluation.figures"} & modules
+    assert not {"wandb", "tensorboard", "lit_crl.evaluation.figures"} & modules
 
 
 def test_the_public_classes_are_found_when_they_are_asked_for() -> None:

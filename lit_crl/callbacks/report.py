@@ -118,7 +118,8 @@ class RunReport(Callback):
         for clock in self._clocks:
             clock.seconds.clear()  # of an earlier fit
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Count what has passed since the last time."""
         if self._started is not None:
             now = time.monotonic()
             self.wall_seconds += now - self._started
@@ -130,7 +131,7 @@ class RunReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and add up the levels that all processes played."""
-        self._tick()
+        self.tick()
         self._clocks = []  # the test that follows is no part of training
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         played = {"generated_played": data.curriculum.counts.played if data.curriculum else 0}
@@ -271,7 +272,7 @@ class RunReport(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Clock and counts."""
-        self._tick()
+        self.tick()
         return {
             "wall_seconds": self.wall_seconds,
             "evaluation_env_steps": self.evaluation_env_steps,

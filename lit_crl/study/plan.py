@@ -183,6 +183,8 @@ def _job(study: Study, arm: str, seeds: range, folder: Path) -> Job:
         f"--seed_everything={seeds[0]}",
         f"--seeds={len(seeds)}",
         "--ckpt_path=last",
+        f"--group={study.name}",
+        *flags({"tags": [arm, study.experiment]}),
         *flags(study.settings),
         *flags(study.arms[arm]),
     ]

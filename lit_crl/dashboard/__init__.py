@@ -1,0 +1,1 @@
+"""Dashboards: Weights & Biases and TensorBoard, which show a run while it trains."""

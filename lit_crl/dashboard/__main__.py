@@ -1,0 +1,38 @@
+"""``python -m lit_crl.dashboard``: save the W&B workspace of a project."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_crl.dashboard",
+        description="Save a W&B workspace for lit_crl's runs, so that a team sees the same panels "
+        "(needs a W&B account and the extra `workspaces`).",
+    )
+    parser.add_argument("--entity", required=True, help="team or user that the project belongs to")
+    parser.add_argument("--project", default="lit_crl", help="the project (default: lit_crl)")
+    parser.add_argument("--name", default="lit_crl", help="what the workspace is called")
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Save the workspace, and say where it is; errors are told in one sentence."""
+    given = parse(args)
+    from lit_crl.checks import ConfigError, RunError
+    from lit_crl.console import refuse
+    from lit_crl.dashboard.workspace import save
+
+    try:
+        print(f"Saved: {save(given.entity, given.project, given.name)}")
+    except ConfigError as error:
+        refuse(error)
+    except RunError as error:
+        print(f"lit_crl: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

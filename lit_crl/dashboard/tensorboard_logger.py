@@ -1,0 +1,72 @@
+"""TensorBoard, by Lightning's logger, with env steps as the steps."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_crl.checks import ConfigError
+
+if TYPE_CHECKING:
+    from lit_crl.dashboard.sheet import Sheet
+
+
+class TensorBoardDisplay(TensorBoardLogger):
+    """Events in ``tensorboard/`` of the run folder: ``tensorboard --logdir runs`` shows them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write into ``folder``.
+
+        Raises:
+            ConfigError: If TensorBoard is not installed.
+        """
+        if find_spec("tensorboard") is None:
+            raise ConfigError(
+                "--logger tensorboard needs a package that is missing: "
+                "pip install 'lit_crl[tensorboard]'"
+            )
+        super().__init__(folder, name="tensorboard", version="")
+
+    def resume(self, env_steps: int) -> None:
+        """Hide what was logged after the checkpoint at ``env_steps``."""
+        self._kwargs["purge_step"] = env_steps + 1
+
+    @rank_zero_only
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Show the configuration as text."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        self.experiment.add_text("config", f"```yaml\n{text}```")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers at ``step`` env steps."""
+        numbers = {name: number for name, number in metrics.items() if name != "env_steps"}
+        super().log_metrics(numbers, step)
+
+    @rank_zero_only
+    def show(self, sheet: "Sheet", env_steps: int) -> None:
+        """Add a picture of each source's levels, and how their p̂ is distributed."""
+        for source, gallery in sheet.galleries().items():
+            self.experiment.add_image(f"levels/{source}", gallery, env_steps, dataformats="HWC")
+        for source, p_hat in sheet.p_hat.items():
+            self.experiment.add_histogram(f"p_hat/{source}", p_hat, env_steps, bins=20)
+
+    @rank_zero_only
+    def conclude(self, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
+        """Add what the test found, and write everything."""
+        numbers = {
+            f"summary/{name}": number
+            for name, number in summary.items()
+            if isinstance(number, (int, float))
+        }
+        self.log_metrics(numbers, summary["env_steps"])
+        self.experiment.close()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is pending; the run's ``config.yaml`` has the hyperparameters."""
+        self.experiment.flush()
