@@ -81,8 +81,8 @@ def test_every_option_of_every_subcommand_is_explained(options: dict[str, dict[s
     for subcommand, help_of in options.items():
         assert len(help_of) > 100
         assert [option for option, words in help_of.items() if not words] == []
-        for option, words in OPTIONS.items():
-            assert help_of[option] == words, (subcommand, option)
+        for option in OPTIONS.keys() - ({"weights_only"} if subcommand == "play" else set()):
+            assert help_of[option] == OPTIONS[option], (subcommand, option)
 
 
 def test_what_is_counted_is_named(options: dict[str, dict[str, str]]) -> None:
