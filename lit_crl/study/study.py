@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -77,7 +76,6 @@ def report(
     for name, figure in pictures.items():
         if figure is not None:
             figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
-            plt.close(figure)
     console.print(f"Results, table and figures: {folder}")
 
 
