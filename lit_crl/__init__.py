@@ -3,15 +3,21 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["CreativeLearner", "ReplayDataModule"]
+__all__ = ["CreativeLearner", "Policy", "ReplayDataModule", "load"]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lit_crl.datamodule import ReplayDataModule
     from lit_crl.learner import CreativeLearner
+    from lit_crl.policy import Policy, load
 else:
     # Imported when they are first asked for: `--help` does without torch.
-    _MODULES = {"CreativeLearner": "lit_crl.learner", "ReplayDataModule": "lit_crl.datamodule"}
+    _MODULES = {
+        "CreativeLearner": "lit_crl.learner",
+        "Policy": "lit_crl.policy",
+        "ReplayDataModule": "lit_crl.datamodule",
+        "load": "lit_crl.policy",
+    }
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

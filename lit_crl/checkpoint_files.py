@@ -43,14 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"--ckpt_path {path} does not exist: give a .ckpt file, or 'last'")
-    try:
-        check_sums(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both raise many kinds here, all meaning the same to the user
-        raise ConfigError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
-            "damaged or from another program; give one that lit_crl wrote"
-        ) from error
+    loaded = read_plain(path)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("lit_crl"), dict):
         raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
     if loaded["lit_crl"].get("format") != FORMAT:
@@ -59,6 +52,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"format {FORMAT}: use the version of lit_crl that wrote it"
         )
     return loaded
+
+
+def read_plain(path: Path) -> Any:
+    """Tensors and plain values of a file that ``torch.save`` wrote.
+
+    Raises:
+        ConfigError: If it is damaged, or holds anything that could run code.
+    """
+    try:
+        check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many kinds here, all meaning the same to the user
+        raise ConfigError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
+            "damaged or from another program; give one that lit_crl wrote"
+        ) from error
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m lit_crl {fit,validate,test,predict}``."""
+"""The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
 import logging
 import os
@@ -33,6 +33,7 @@ from lit_crl.dashboard import wandb_logger
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
+from lit_crl.play import Player
 from lit_crl.usage import DESCRIPTION, PROG, SUBCOMMANDS, answer_help
 
 
@@ -40,6 +41,11 @@ class CreativeCLI(LightningCLI):
     """LightningCLI with run folders, and the command line above the checkpoint on resume."""
 
     run_folder: Path
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What there is, and what of it the command line does not ask for."""
+        return {**LightningCLI.subcommands(), "play": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what names a run and its loggers; the seed is given once."""
@@ -240,6 +246,7 @@ def _prepared(args: list[str]) -> CreativeCLI:
     return CreativeCLI(
         CreativeLearner,
         ReplayDataModule,
+        trainer_class=Player,
         args=args,
         save_config_callback=None,
         seed_everything_default=0,

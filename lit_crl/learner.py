@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 
 from lit_crl import checks, dqn, gan
 from lit_crl.batches import Batch, GanBatch
+from lit_crl.blueprint import Blueprint, Sizes
 from lit_crl.checkpoint_files import check_fit, contiguous
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
-from lit_crl.networks import ActionValues, make_q_network
+from lit_crl.networks import ActionValues
 from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
 from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
@@ -113,15 +114,14 @@ class CreativeLearner(LightningModule):
         super().__init__()
         checks.model_settings(locals())
         self.automatic_optimization = False
-        self.hidden, self.gan_hidden = tuple(hidden), tuple(gan_hidden)
-        self.dueling, self.layer_norm, self.scale_obs = dueling, layer_norm, scale_obs
-        self.planning_steps, self.compile_updates = planning_steps, compile
-        self.double_dqn, self.td_loss = double_dqn, td_loss
+        sizes = (planning_steps, tuple(gan_hidden), noise_dim, level_noise)
+        self.sizes = Sizes(tuple(hidden), dueling, layer_norm, scale_obs, *sizes)
+        self.double_dqn, self.td_loss, self.compile_updates = double_dqn, td_loss, compile
         self.target_rate, self.target_period = target_rate, target_period
         self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
         self.gan_loss, self.lambda_gan = gan_loss, lambda_gan
         self.r1, self.r2 = r1, r2
-        self.noise_dim, self.level_noise, self.ema_rate = noise_dim, level_noise, ema_rate
+        self.level_noise, self.ema_rate = level_noise, ema_rate
         self.q_optimizer = q_optimizer
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
@@ -134,16 +134,13 @@ class CreativeLearner(LightningModule):
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
-        space, self.num_actions = env.single_observation_space, int(env.single_action_space.n)
-        plain = (self.hidden, self.dueling, self.layer_norm, self.scale_obs)
-        self.q_network = make_q_network(space, self.num_actions, self.planning_steps, *plain)
+        self.blueprint = Blueprint.of(env, self.sizes)
+        self.num_actions, self.q_network = self.blueprint.num_actions, self.blueprint.q_network()
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.dqn_objective = DqnObjective(
             self.q_network, self.target_network, self.td_loss, self.double_dqn
         )
-        if env.level_space is not None:
-            shape = getattr(env, "level_shape", None)
-            level_gan = LevelGan(env.level_space, shape, self.noise_dim, self.gan_hidden)
+        if (level_gan := self.blueprint.level_gan()) is not None:
             self.discriminator_objective = DiscriminatorObjective(
                 level_gan, self.gan_loss, self.r1, self.r2
             )
@@ -288,8 +285,9 @@ class CreativeLearner(LightningModule):
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters, which all processes share; see also ``collected_state``."""
-        checkpoint["learner"] = {"updates": self.updates, "gan_updates": self.gan_updates}
+        """Add the counters, which all processes share (see also ``collected_state``), and sizes."""
+        counters = {"updates": self.updates, "gan_updates": self.gan_updates}
+        checkpoint["learner"] = {**counters, "blueprint": self.blueprint.state_dict()}
         for optimizer in checkpoint.get("optimizer_states", []):
             optimizer["state"] = contiguous(optimizer["state"])
 

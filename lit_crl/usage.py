@@ -18,7 +18,8 @@ SUBCOMMANDS = {
     "fit": "Train the DQN and the GAN, test the policy, and write a report.",
     "validate": "Play the validation episodes with the policy of a checkpoint.",
     "test": "Play the test episodes with the policy of a checkpoint.",
-    "predict": "Write levels that the GAN of a checkpoint generates.",
+    "predict": "Write levels that the GAN of a checkpoint generates, with pictures.",
+    "play": "Film episodes of the policy of a checkpoint, as GIF or MP4.",
 }
 
 

@@ -40,6 +40,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     depends on the saved run alone.
 
     Attributes:
+        first_action: The id's own number of action 0.
         has_success: Whether success is known at all.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
@@ -119,11 +120,10 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.success_return = success_return
         self.has_success = success_return is not None
         self._dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
-        self._first_action = int(first.action_space.start)
+        self.first_action = int(first.action_space.start)
         self._set_level, self._target_levels = set_level, target_levels
         self.rng = torch.Generator()
-        self._seed, self._resets = 0, 0
-        self._returns = np.zeros(num_envs)
+        self._seed, self._resets, self._returns = 0, 0, np.zeros(num_envs)
         self._observations: Array | None = None
         self._placed: dict[int, Any] = {}  # first observations of envs placed at a level
 
@@ -187,7 +187,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             Observations [N, ...], rewards [N] float32, terminated [N], truncated [N], and
             Gymnasium's infos with ``"success": bool [N]``, meaningful where an episode ended.
         """
-        chosen = actions.cpu().numpy() + self._first_action
+        chosen = actions.cpu().numpy() + self.first_action
         self._observations, rewards, terminated, truncated, infos = self.envs.step(chosen)
         self._placed.clear()
         self._returns += rewards

@@ -68,6 +68,7 @@ def run_episodes(
     seed: int,
     levels: Tensor | None = None,
     success: Callable[[Tensor, Tensor], Tensor] | None = None,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Episodes:
     """One episode of every environment, all at once.
 
@@ -78,13 +79,19 @@ def run_episodes(
         levels: Where the episodes start, ``[N, d]``; None: target levels.
         success: What counts as success, from terminated and truncated; None: the environment
             says it.
+        watch: Called when all have been reset, and after every step before those that ended are:
+            with the mask ``[N]`` of the episodes that it led on.
     """
     obs, _ = env.reset(seed=seed, options={} if levels is None else {"levels": levels})
     running = torch.ones(env.num_envs, dtype=torch.bool, device=obs.device)
     returns, lengths = running.float() * 0, running.float() * 0
     solved = ~running
+    if watch is not None:
+        watch(running)
     while running.any():
         obs, reward, terminated, truncated, info = env.step(act(obs))
+        if watch is not None:
+            watch(running)
         returns += reward * running
         lengths += running
         ended = terminated | truncated

@@ -1,0 +1,124 @@
+"""What a learner's networks are made of, in plain values, so that a checkpoint can say it.
+
+Whoever has a checkpoint can rebuild its networks from that alone: no configuration is read, no
+environment made, and nothing that a stranger wrote is imported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from gymnasium.spaces import Box
+
+from lit_crl import checks
+from lit_crl.checks import ConfigError
+from lit_crl.envs import LevelEnv
+from lit_crl.level_gan import LevelGan
+from lit_crl.networks import ActionValues, make_q_network
+
+
+class Sizes(NamedTuple):
+    """The settings of ``CreativeLearner`` that say how its networks look, and levels are drawn."""
+
+    hidden: tuple[int, ...]
+    dueling: bool
+    layer_norm: bool
+    scale_obs: bool
+    planning_steps: int
+    gan_hidden: tuple[int, ...]
+    noise_dim: int
+    level_noise: float
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Sizes and spaces: all that it takes to make the networks.
+
+    Attributes:
+        sizes: The learner's settings.
+        obs_space: Space of one observation; ``uint8`` or float32.
+        num_actions: How many actions there are.
+        first_action: The task's own number of the first one.
+        level_space: Bounds of levels; None where the task has none.
+        level_shape: (3, rows, columns) of levels that are maps; None for vectors.
+    """
+
+    sizes: Sizes
+    obs_space: Box
+    num_actions: int
+    first_action: int
+    level_space: Box | None
+    level_shape: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, env: LevelEnv, sizes: Sizes) -> Self:
+        """The networks that fit an environment."""
+        return cls(
+            sizes,
+            env.single_observation_space,
+            int(env.single_action_space.n),
+            getattr(env, "first_action", 0),
+            env.level_space,
+            getattr(env, "level_shape", None),
+        )
+
+    def q_network(self) -> ActionValues:
+        """A new Q-network."""
+        hidden, dueling, layer_norm, scale_obs, planning_steps, *_ = self.sizes
+        plain = (dueling, layer_norm, scale_obs)
+        return make_q_network(self.obs_space, self.num_actions, planning_steps, hidden, *plain)
+
+    def level_gan(self) -> LevelGan | None:
+        """A new GAN; None where there are no levels."""
+        if self.level_space is None:
+            return None
+        sizes = self.sizes
+        return LevelGan(self.level_space, self.level_shape, sizes.noise_dim, sizes.gan_hidden)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        return {
+            "sizes": self.sizes._asdict(),
+            "obs_bounds": _bounds(self.obs_space),
+            "num_actions": self.num_actions,
+            "first_action": self.first_action,
+            "level_bounds": None if self.level_space is None else _bounds(self.level_space),
+            "level_shape": self.level_shape,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
+        """What ``state_dict`` gave.
+
+        Raises:
+            ConfigError: If ``state`` is anything else.
+        """
+        try:
+            levels = state["level_bounds"]
+            blueprint = cls(
+                Sizes(**state["sizes"]),
+                _space(state["obs_bounds"]),
+                int(state["num_actions"]),
+                int(state["first_action"]),
+                None if levels is None else _space(levels),
+                state["level_shape"] and tuple(map(int, state["level_shape"])),
+            )
+            sizes = blueprint.sizes
+            checks.widths(hidden=sizes.hidden, gan_hidden=sizes.gan_hidden)
+            checks.non_negative(**{name: getattr(sizes, name) for name in _NUMBERS})
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise ConfigError(f"it does not say what its networks look like ({error})") from error
+        return blueprint
+
+
+_NUMBERS = ("planning_steps", "noise_dim", "level_noise")
+
+
+def _bounds(space: Box) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(space.low), torch.tensor(space.high)
+
+
+def _space(bounds: tuple[torch.Tensor, torch.Tensor]) -> Box:
+    low, high = (bound.numpy() for bound in bounds)
+    return Box(low, high, dtype=low.dtype.type)

@@ -1,0 +1,236 @@
+"""How each built-in environment looks: a picture of where an env is and of the way it came.
+
+A *scene* is a function ``draw(path, level)`` of states [t, s], the present one last, and of the
+level [d] in which they were visited, both as NumPy arrays. Its ground is drawn once.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
+from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
+from lit_crl.envs.mountain_car import GOAL_POSITION
+from lit_crl.envs.mountain_car import MAX_POSITION as RIGHT
+from lit_crl.envs.mountain_car import MIN_POSITION as LEFT
+from lit_crl.envs.spiral import RADIUS
+from lit_crl.pictures.canvas import FINE, Array, Canvas, Pen, Picture, on_axes, on_tiles, with_note
+from lit_crl.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
+
+Draw = Callable[[Array, Array], Picture]
+
+#: Width and height of most pictures, in pixels.
+SQUARE = (340, 340)
+
+
+def scene(env: BatchedEnv) -> Draw:
+    """The scene of an environment; without one of its own, its states in the level plane."""
+    match env:
+        case MountainCar():
+            return mountain_car(env)
+        case CartPole():
+            return cart_pole()
+        case Acrobot():
+            return acrobot(env)
+        case Maze():
+            return maze(env)
+        case PointMass():
+            return goal_plane(env, env.radius)
+        case Spiral():
+            return goal_plane(env, RADIUS)
+    return level_plane(env)
+
+
+def beside(left: Picture, right: Picture) -> Picture:
+    """Two pictures of the same height, one beside the other."""
+    return np.concatenate((left, right), axis=1)
+
+
+def hill(position: Array) -> Array:
+    """Points [..., 2] of the ground that a mountain car drives on."""
+    return np.stack((position, np.sin(3 * position)), axis=-1)
+
+
+def mountain_car(env: MountainCar) -> Draw:
+    """The car on its hill, and beside it the phase plane with the way so far."""
+
+    def draw_hill(axes: Axes) -> None:
+        across, height = hill(np.linspace(LEFT, RIGHT, 201)).T
+        axes.fill_between(across, height, -1.3, color=LIGHT)
+        axes.plot(across, height, color=DARK, linewidth=1.2)
+        axes.set(xlim=(LEFT, RIGHT), ylim=(-1.3, 1.6), xlabel="position")
+        axes.set_ylabel("height: sin(3 · position)")
+
+    landscape = on_axes(draw_hill, 250, 230)
+    plane = on_axes(env.draw_level_plane, 230, 230)
+
+    def draw(path: Array, level: Array) -> Picture:
+        pen = landscape.pen()
+        flag(pen, GOAL_POSITION)
+        car(pen, float(path[-1, 0]))
+        return beside(pen.picture(), trail(plane, path))
+
+    return draw
+
+
+def flag(pen: Pen, position: float) -> None:
+    """The goal of a mountain car."""
+    foot = hill(np.array(position))
+    pen.line(foot + np.array([(0, 0), (0, 0.5)]), DARK, 1.5)
+    pen.polygon(foot + np.array([(0, 0.5), (0, 0.3), (0.09, 0.4)]), GOAL)
+
+
+def car(pen: Pen, position: float) -> None:
+    """A car whose middle is above the ground at its position, tilted like the ground."""
+    along, up = directions(pen.canvas, np.array([1.0, 3 * np.cos(3 * position)]))
+    foot = hill(np.array(position))
+    body = [(-18, 6), (-18, 14), (-11, 14), (-7, 23), (7, 23), (11, 14), (18, 14), (18, 6)]
+    pen.polygon([foot + x * along + y * up for x, y in body], AGENT)
+    for wheel in (-11, 11):
+        pen.disc(foot + wheel * along + 6 * up, 6, DARK, DARK)
+
+
+def directions(canvas: Canvas, tangent: Array) -> tuple[Array, Array]:
+    """Steps of one pixel, in the task's units: along a tangent, and upwards at right angles."""
+    fine = tangent * canvas.unit
+    along = fine * FINE / np.linalg.norm(fine)
+    upwards = np.array([along[1], -along[0]])  # pixels are counted from the top
+    return along / canvas.unit, upwards / canvas.unit
+
+
+def cart_pole() -> Draw:
+    """Cart and pole on the track, as wide as the roots of their masses."""
+
+    def draw_track(axes: Axes) -> None:
+        axes.axhline(0, color=GREY, linewidth=1)
+        for end in (-MAX_POSITION, MAX_POSITION):
+            axes.axvline(end, color=GREY, linestyle="--", linewidth=1)
+        axes.set(xlim=(-2.6, 2.6), ylim=(-0.45, 2.45), xlabel="cart position (m)", yticks=[])
+        axes.set_aspect("equal")
+        axes.spines["left"].set_visible(False)
+
+    track = on_axes(draw_track, 400, 260)
+
+    def draw(path: Array, level: Array) -> Picture:
+        position, _, angle, _ = path[-1]
+        gravity, cart_mass, pole_mass, half_length, force = level[4:]
+        pen = track.pen()
+        top, half = 0.2, 0.25 * cart_mass**0.5
+        pivot = np.array([position, top])
+        for limit in (-MAX_ANGLE, MAX_ANGLE):
+            pen.line([pivot, pivot + 2 * half_length * heading(limit)], PALE, 1)
+        corners = np.array([(-half, -top), (-half, 0), (half, 0), (half, -top)])
+        pen.polygon(pivot + corners, DARK)
+        width = 7 * (pole_mass / 0.1) ** 0.5
+        pen.line([pivot, pivot + 2 * half_length * heading(angle)], AGENT, width)
+        pen.disc(pivot, 3, SKY, DARK)
+        return with_note(
+            pen.picture(),
+            f"gravity {gravity:.1f} m/s², push {force:.1f} N, cart {cart_mass:.2f} kg, "
+            f"pole {pole_mass:.2f} kg, {2 * half_length:.2f} m",
+        )
+
+    return draw
+
+
+def heading(angles: ArrayLike) -> Array:
+    """Directions [..., 2] at angles [...] (rad) from the upward vertical, clockwise."""
+    return np.stack((np.sin(angles), np.cos(angles)), axis=-1)
+
+
+def acrobot(env: Acrobot) -> Draw:
+    """Both links and the bar; links are drawn 1 m long, which is how the bar's height counts."""
+
+    def draw_bar(axes: Axes) -> None:
+        axes.axhline(1, color=GOAL, linestyle="--", linewidth=1.5, label="bar")
+        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="m", ylabel="m")
+        axes.set_aspect("equal")
+
+    ground = on_axes(draw_bar, *SQUARE)
+
+    def draw(path: Array, level: Array) -> Picture:
+        pen = ground.pen()
+        # Angles are from the downward vertical, and grow anticlockwise.
+        elbows = -heading(-path[-25:, 0])
+        tips = elbows - heading(-path[-25:, 0] - path[-25:, 1])
+        elbow, tip = elbows[-1], tips[-1]
+        pen.line(tips, TRAIL, 1.5)
+        pen.line([np.zeros(2), elbow], DARK, 7)
+        pen.line([elbow, tip], AGENT, 7)
+        for joint in (np.zeros(2), elbow):
+            pen.disc(joint, 5, SKY, DARK)
+        if env.physics_spread is None:
+            return pen.picture()
+        mass1, mass2, length1, length2, torque = level[4:]
+        links = f"links {mass1:.2f} kg, {length1:.2f} m and {mass2:.2f} kg, {length2:.2f} m"
+        noted = with_note(pen.picture(), f"{links} (not to scale)")
+        return with_note(noted, f"torque {torque:.2f} N m")
+
+    return draw
+
+
+def maze(env: Maze) -> Draw:
+    """The tiles, the way so far and the agent."""
+    side = max(SQUARE[0] // env.size // 2 * 2, 4)  # even, as films want their pictures
+
+    @lru_cache(8)
+    def tiles_of(level: bytes) -> Canvas:
+        levels = torch.from_numpy(np.frombuffer(level, np.float32).copy())[None]
+        return on_tiles(env.render_levels(levels)[0], side)
+
+    def draw(path: Array, level: Array) -> Picture:
+        pen = tiles_of(level.astype(np.float32).tobytes()).pen()
+        cells = path[:, ::-1]  # column, row
+        pen.line(cells, TRAIL, 4)
+        pen.disc(cells[-1], 0.28 * side, AGENT)
+        return pen.picture()
+
+    return draw
+
+
+def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
+    """The point, its way and its goal in the level plane, and how far that is in all dimensions."""
+    plane = on_axes(env.draw_level_plane, *SQUARE)
+    axes = list(env.level_plane)
+
+    def draw(path: Array, level: Array) -> Picture:
+        pen = plane.pen()
+        pen.ring(level[axes], radius, GOAL)
+        draw_trail(pen, path[:, axes])
+        if len(level) <= 2:
+            return pen.picture()
+        distance = np.linalg.norm(path[-1] - level)
+        where = f"the goal is {distance:.2f} away in {len(level)} dimensions"
+        return with_note(pen.picture(), f"{where}; within {radius:.2f} it is reached")
+
+    return draw
+
+
+def level_plane(env: BatchedEnv) -> Draw:
+    """The state as a level, in the plane of two of its coordinates."""
+    plane = on_axes(env.draw_level_plane, *SQUARE)
+
+    def draw(path: Array, level: Array) -> Picture:
+        states = torch.from_numpy(path).to(env.device)
+        levels = torch.from_numpy(level).to(env.device).expand(len(path), -1)
+        points = env.visited_level(states, levels).cpu().numpy()
+        return trail(plane, points[:, list(env.level_plane)])
+
+    return draw
+
+
+def trail(canvas: Canvas, points: Array) -> Picture:
+    """A way through points [t, 2], and a disc at the last."""
+    pen = canvas.pen()
+    draw_trail(pen, points)
+    return pen.picture()
+
+
+def draw_trail(pen: Pen, points: Array) -> None:
+    """Draw what ``trail`` shows."""
+    pen.line(points, TRAIL, 2)
+    pen.disc(points[-1], 5, AGENT)

@@ -1,0 +1,144 @@
+"""``python -m lit_crl play``: films of the greedy policy of a checkpoint."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lit_crl import checks
+from lit_crl.checkpoint_files import read_run
+from lit_crl.checks import ConfigError
+from lit_crl.datamodule import ReplayDataModule
+from lit_crl.distributed import say
+from lit_crl.learner import CreativeLearner
+from lit_crl.run_folder import run_of
+from lit_crl.seeding import random_stream, stream_seed
+
+if TYPE_CHECKING:
+    from lit_crl.pictures.recording import Recording
+
+Format = Literal["gif", "mp4", "both"]
+
+#: Levels that are generated for each that is played, because some may be illegal.
+CANDIDATES = 16
+
+
+class Player(Trainer):
+    """A Trainer that can also play."""
+
+    def play(
+        self,
+        model: CreativeLearner,
+        datamodule: ReplayDataModule,
+        ckpt_path: str | None = None,
+        episodes: int = 3,
+        levels: list[str] | None = None,
+        format: Format = "gif",
+        fps: int = 30,
+    ) -> None:
+        """Film episodes of a checkpoint's greedy policy, one env step a frame.
+
+        Args:
+            model: A learner like the checkpoint's.
+            datamodule: Says which environment.
+            ckpt_path: Checkpoint to play, or 'last'.
+            episodes: Episodes of each kind of levels.
+            levels: Kinds of levels, a film each: ``target``, ``generated``, ``reference``, or the
+                name of held-out ones. Default: target, and generated if the run trained a GAN.
+            format: Of the films: ``gif``, ``mp4`` (pip install 'lit_crl[video]') or ``both``.
+            fps: Frames a second, 1 to 50.
+
+        Raises:
+            ConfigError: If something of this cannot be.
+        """
+        from lit_crl.pictures.films import check_films, film, writers
+
+        checks.positive(episodes=episodes)
+        check_films(format, fps)
+        checkpoint = Path(str(ckpt_path))
+        restore(model, datamodule, checkpoint)
+        kinds = usual_kinds(model) if levels is None else levels
+        chosen = {kind: levels_of(kind, episodes, model, datamodule) for kind in kinds}
+        for kind, starts in chosen.items():
+            recordings = record(kind, starts, episodes, model, datamodule)
+            for ending, write in writers(format).items():
+                path = run_of(checkpoint) / "films" / f"{kind}.{ending}"
+                write(film(recordings, fps), path, fps)
+                solved = [recording.success for recording in recordings]
+                known = "" if None in solved else f", {sum(map(bool, solved))} solved"
+                say(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
+
+
+def record(
+    kind: str, levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
+) -> "list[Recording]":
+    """Play an episode in each level, or ``n`` if there are none, and keep what is to be seen."""
+    from lit_crl.pictures.recording import picture_env, record_episodes
+
+    count = n if levels is None else len(levels)
+    titles = [f"{kind} level {number + 1}" for number in range(count)]
+    if levels is not None and learner.gan_updates and levels.isfinite().all():
+        p_hat = learner.success_probability(levels).tolist()
+        titles = [f"{title}, p̂ {p:.2f}" for title, p in zip(titles, p_hat, strict=True)]
+    return record_episodes(
+        learner,
+        picture_env(data.make_env, count, data.env.device),
+        seed=stream_seed(data.seed, f"play {kind}") % 2**31,
+        levels=levels,
+        titles=titles,
+    )
+
+
+def restore(learner: CreativeLearner, data: ReplayDataModule, checkpoint: Path) -> None:
+    """Make environments and networks, and give these a checkpoint's weights."""
+    saved = read_run(checkpoint)
+    data.setup("predict")
+    learner.build(data.env)
+    learner.on_load_checkpoint(saved)
+    learner.load_state_dict(saved["state_dict"])
+    learner.to(data.env.device)
+
+
+def usual_kinds(learner: CreativeLearner) -> list[str]:
+    """Kinds of levels that are played when nothing is said."""
+    return ["target", "generated"] if learner.gan_updates else ["target"]
+
+
+def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor | None:
+    """At most ``n`` levels [m, d] of a kind; None: the task's own resets.
+
+    Raises:
+        ConfigError: If there are none of that kind.
+    """
+    env, rng = data.env, random_stream(data.seed, f"play {kind}", device=data.env.device)
+    if kind == "target":
+        return None if env.level_space is None else env.target_levels(n, rng)
+    if kind == "generated":
+        return generated(n, learner, data)
+    if kind == "reference" and env.level_space is not None:
+        return env.reference_levels(n, rng)
+    heldout = env.heldout()
+    if kind in heldout:
+        found = heldout[kind]
+        return found[torch.linspace(0, len(found) - 1, min(n, len(found))).long()]
+    names = ["target", "generated", "reference", *heldout] if env.level_space else ["target"]
+    raise ConfigError(f"levels has {kind!r}, which this task lacks: use {', '.join(names)}")
+
+
+def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor:
+    """At most ``n`` legal levels [m, d] that the generator makes, of ``data.difficulty``.
+
+    Raises:
+        ConfigError: If there is no generator that has learned, or it makes none.
+    """
+    if not learner.gan_updates:
+        raise ConfigError(
+            "levels has 'generated', but this run has trained no generator: use target"
+        )
+    candidates = learner.generate_levels(CANDIDATES * n, data.difficulty)
+    legal = candidates[data.env.valid(candidates)][:n]
+    if not len(legal):
+        raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")
+    return legal

@@ -1,0 +1,271 @@
+"""A trained policy by itself: acts, judges and makes levels, outside of any Trainer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lit_crl import checks
+from lit_crl.blueprint import Blueprint
+from lit_crl.checkpoint_files import NAMES, check_fit, read_plain
+from lit_crl.checks import ConfigError
+from lit_crl.level_gan import LevelGan
+from lit_crl.seeding import random_stream
+
+if TYPE_CHECKING:
+    from lit_crl.learner import CreativeLearner
+
+Array = npt.NDArray[Any]
+#: What comes in, and then goes out: NumPy arrays (or what NumPy makes one of) or tensors.
+Kind = TypeVar("Kind", Array, Tensor)
+
+
+class Policy:
+    """The greedy policy of the target network, which evaluations judge, and the generator.
+
+    Observations are those of the environment that it was trained on, one (``[*shape]``) or a batch
+    (``[N, *shape]``), NumPy or tensors, and answers are of the same kind. So wrap your environment
+    as training did: a stack of frames comes from ``gymnasium.wrappers.FrameStackObservation``, with
+    the ``stack_size`` of ``data.frame_stack``; discrete, ``Dict`` and ``Tuple`` observations from
+    ``FlattenObservation``. Networks calculate in float32. Training on does not change a policy.
+
+    Attributes:
+        blueprint: What the networks are made of, with the spaces of observations and levels.
+        q_network: Observations ``[N, *shape]`` to action values ``[N, A]``.
+        level_gan: Generator and success head; None where there are none that were trained.
+        rng: Random stream of ``generate_levels``; reseed it for other levels.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        weights: Mapping[str, Tensor],
+        *,
+        gan_updates: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Rebuild the networks; see ``load`` and ``Policy.of``.
+
+        Args:
+            blueprint: What they are made of.
+            weights: The learner's ``state_dict``; copied.
+            gan_updates: Updates of the GAN; after none of them it has nothing to say.
+            device: Where the networks live.
+
+        Raises:
+            ConfigError: If the weights are those of other networks.
+        """
+        self.blueprint, self.device = blueprint, checks.device("device", str(device))
+        with torch.random.fork_rng(devices=()):  # their first weights are drawn only to be replaced
+            self.q_network = blueprint.q_network()
+            level_gan = blueprint.level_gan() if gan_updates else None
+        self._gan_updates, self.level_gan = gan_updates, level_gan
+        for name, network in (("target_network", self.q_network), ("level_gan", level_gan)):
+            if network is not None:
+                _restore(network, name, weights)
+                network.to(self.device).eval().requires_grad_(False)
+        self.rng = random_stream(0, "policy", device=self.device)
+
+    @classmethod
+    def of(cls, learner: CreativeLearner) -> Self:
+        """The policy of a learner as it is now, on the CPU.
+
+        Raises:
+            ConfigError: If it has no networks yet.
+        """
+        if not hasattr(learner, "blueprint"):
+            raise ConfigError("the learner has no networks yet: train it, or build it, first")
+        return cls(learner.blueprint, learner.state_dict(), gan_updates=learner.gan_updates)
+
+    def __call__(self, obs: Kind) -> Kind:
+        """Greedy actions: one for one observation, ``[N]`` for a batch; the task's own numbers.
+
+        Raises:
+            ConfigError: If observations have another shape than in training.
+        """
+        values, is_single = self._values(obs)
+        actions = values.argmax(dim=1) + self.blueprint.first_action
+        return _like(obs, actions[0] if is_single else actions)
+
+    def action_values(self, obs: Kind) -> Kind:
+        """Q of every action, ``[A]`` for one observation, ``[N, A]`` for a batch.
+
+        Raises:
+            ConfigError: If observations have another shape than in training.
+        """
+        values, is_single = self._values(obs)
+        return _like(obs, values[0] if is_single else values)
+
+    def predict(
+        self,
+        obs: Kind,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[Kind, Any]:
+        """Actions and ``state``: the call that Stable-Baselines3's ``evaluate_policy`` makes.
+
+        Raises:
+            ConfigError: If actions are wanted that are not deterministic, or observations have
+                another shape than in training.
+        """
+        if not deterministic:
+            raise ConfigError("the policy is greedy: ask for deterministic=True")
+        return self(obs), state
+
+    def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
+        """``n`` generated levels in the environment's units, ``[n, d]``, as training plays them.
+
+        They lie in the level space, but the environment may find some not ``valid``.
+
+        Args:
+            n: How many.
+            difficulty: p̂ wanted, from 0 (hopeless) to 1 (easy): the n nearest of 16 n levels.
+
+        Raises:
+            ConfigError: If there is no trained generator, or a number makes no sense.
+        """
+        level_gan, noise = self._gan(), self.blueprint.sizes.level_noise
+        checks.positive(n=n)
+        if difficulty is None:
+            return level_gan.explore(n, noise, self.rng)
+        checks.difficulty(difficulty, n)
+        return level_gan.of_difficulty(n, difficulty, noise, self.rng)
+
+    def success_probability(self, levels: Kind) -> Kind:
+        """p̂ ``[n]``: how likely the policy solves ``levels [n, d]`` in the environment's units.
+
+        Raises:
+            ConfigError: If there is no trained success head, or levels have another shape.
+        """
+        level_gan = self._gan()
+        given = _tensor(levels, self.device).float()
+        if given.dim() != 2 or given.shape[1] != level_gan.box.dim:
+            raise ConfigError(
+                f"levels have shape {tuple(given.shape)}: give [n, {level_gan.box.dim}]"
+            )
+        return _like(levels, level_gan.success_probability(given))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what ``load`` reads: networks alone, without optimizers or experience."""
+        networks = {"target_network": self.q_network, "level_gan": self.level_gan}
+        weights = {
+            f"{name}.{key}": tensor.cpu()
+            for name, network in networks.items()
+            if network is not None
+            for key, tensor in network.state_dict().items()
+        }
+        about = {"gan_updates": self._gan_updates, "blueprint": self.blueprint.state_dict()}
+        torch.save({"state_dict": weights, "learner": about}, path)
+
+    def _gan(self) -> LevelGan:
+        if self.level_gan is None:
+            why = "no GAN was trained" if self.blueprint.level_space else "the task has no levels"
+            raise ConfigError(f"there is no generator: {why}")
+        return self.level_gan
+
+    @torch.no_grad()
+    def _values(self, obs: Kind) -> tuple[Tensor, bool]:
+        """Action values ``[N, A]``, and whether a single observation was given."""
+        given = _tensor(obs, self.device)
+        space = self.blueprint.obs_space
+        is_single = given.shape == space.shape
+        if not is_single and given.shape[1:] != space.shape:
+            raise ConfigError(
+                f"observations have shape {tuple(given.shape)}: give {space.shape}, or a batch of "
+                "these, as training saw them (wrap the environment in FrameStackObservation for "
+                "stacks of frames, in FlattenObservation for discrete or named observations)"
+            )
+        is_bytes = space.dtype == np.uint8
+        if is_bytes and given.is_floating_point():
+            raise ConfigError(f"observations are {given.dtype}: give bytes, as training saw them")
+        batch = given if is_bytes else given.float()
+        return cast(Tensor, self.q_network(batch[None] if is_single else batch)), is_single
+
+
+def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str = "cpu") -> Policy:
+    """The policy of a run, from its newest whole checkpoint, or of one checkpoint.
+
+    Nothing in the file is executed: tensors and plain values are read (``weights_only=True``), the
+    networks are rebuilt from saved sizes, and neither the run's configuration nor any class that
+    it names is looked at. So a stranger's checkpoint is safe to load.
+
+    Args:
+        run_or_checkpoint: A run folder (``runs/mountain_car/seed0``); or a file that a run,
+            ``Trainer.save_checkpoint`` or ``Policy.save`` wrote.
+        device: Where the networks live.
+
+    Raises:
+        ConfigError: If there is no such thing, or it is damaged or from another program.
+    """
+    path = Path(run_or_checkpoint)
+    if not path.is_dir():
+        return _load(path, device)
+    present = [path / "checkpoints" / name for name in NAMES]
+    present = [file for file in present if file.is_file()]
+    if not present:
+        raise ConfigError(
+            f"{path} holds no checkpoints/{NAMES[0]}: give the folder of a run, or a checkpoint"
+        )
+    for file in present[:-1]:
+        try:
+            return _load(file, device)
+        except ConfigError as error:
+            warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
+    return _load(present[-1], device)
+
+
+def _load(path: Path, device: torch.device | str) -> Policy:
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: give a run folder or a checkpoint")
+    saved = read_plain(path)
+    try:
+        about, weights = saved["learner"], saved["state_dict"]
+        blueprint, gan_updates = about["blueprint"], int(about["gan_updates"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ConfigError(
+            f"{path} is no checkpoint of a learner, or of one from before they said what their "
+            "networks look like: train it again"
+        ) from error
+    try:
+        made = Blueprint.from_state_dict(blueprint)
+        return Policy(made, weights, gan_updates=gan_updates, device=device)
+    except (ConfigError, RuntimeError, MemoryError) as error:  # torch refuses sizes beyond memory
+        raise ConfigError(f"{path} cannot be used: {error}") from error
+
+
+def _restore(network: nn.Module, name: str, weights: Mapping[str, Tensor]) -> None:
+    """Load the part of ``weights`` under ``name``."""
+    prefix = f"{name}."
+    part = {
+        key.removeprefix(prefix): tensor
+        for key, tensor in weights.items()
+        if key.startswith(prefix)
+    }
+    check_fit(dict(network.state_dict()), part)
+    network.load_state_dict(part)
+
+
+def _tensor(given: Array | Tensor, device: torch.device) -> Tensor:
+    """A tensor on ``device``; arrays are copied, for they may be read-only or strided backwards."""
+    if isinstance(given, Tensor):
+        return given.to(device)
+    array = np.array(given, order="C")
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{type(given).__name__} is no array: give numbers of one shape")
+    return torch.from_numpy(array).to(device)
+
+
+def _like(given: Kind, answer: Tensor) -> Kind:
+    """The answer as a tensor where a tensor was given, else as an array or NumPy number."""
+    if isinstance(given, Tensor):
+        return answer.to(given.device)
+    return answer.cpu().numpy()[()]
