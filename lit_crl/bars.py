@@ -1,0 +1,54 @@
+"""Lines and bars that a person watches, in terminals and in notebooks."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+
+def line_console() -> Console:
+    """Where lines and tables go: to standard output, in notebooks as plain text.
+
+    Rich would make a block of HTML of each line there, or, as kernels ask for colours, take it for
+    a terminal.
+    """
+    plain = {"force_jupyter": False, "force_terminal": False} if in_notebook() else {}
+    return Console(highlight=False, soft_wrap=True, **plain)
+
+
+def in_notebook() -> bool:
+    """Whether a notebook shows what this process displays."""
+    return Console().is_jupyter
+
+
+class Bar(Progress):
+    """A bar that is drawn anew on ``refresh`` alone; where nobody can see it there is none.
+
+    In a terminal it goes away at its end. In a notebook it stays, as it was last: a display that
+    is updated, where rich's own would need ipywidgets and be lost when the notebook is saved.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        """Prepare a bar of these columns."""
+        super().__init__(
+            *columns,
+            console=console,
+            transient=True,
+            auto_refresh=False,
+            disable=not console.is_terminal,
+        )
+        self._display: Any = None
+
+    def start(self) -> None:
+        """Begin to show it."""
+        super().start()
+        if in_notebook():
+            from IPython.display import display
+
+            self._display = display(self, display_id=True)
+
+    def refresh(self) -> None:
+        """Show how it is now."""
+        super().refresh()
+        if self._display is not None:
+            self._display.update(self)
