@@ -3,13 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["CreativeLearner", "Policy", "ReplayDataModule", "load"]
+__all__ = ["CreativeLearner", "Policy", "ReplayDataModule", "load", "train", "trainer"]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lit_crl.datamodule import ReplayDataModule
     from lit_crl.learner import CreativeLearner
     from lit_crl.policy import Policy, load
+    from lit_crl.training import train, trainer
 else:
     # Imported when they are first asked for: `--help` does without torch.
     _MODULES = {
@@ -17,6 +18,8 @@ else:
         "Policy": "lit_crl.policy",
         "ReplayDataModule": "lit_crl.datamodule",
         "load": "lit_crl.policy",
+        "train": "lit_crl.training",
+        "trainer": "lit_crl.training",
     }
 
     def __getattr__(name: str) -> object:

@@ -1,7 +1,10 @@
 """What a command line leaves unsaid: the configuration files that its arguments imply."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lit_crl import run_folder
 from lit_crl.checkpoint_files import read_checkpoint
@@ -33,6 +36,14 @@ def complete(args: Sequence[str]) -> list[str]:
         return [subcommand, "--config", str(saved), *rest]
     experiment = next(iter(_values(rest, "--experiment")), "mountain_car")
     return [subcommand, "--config", str(run_folder.experiment_config(experiment)), *rest]
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as arguments; values in YAML's flow style, in which the command line reads them."""
+    return [
+        f"--{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).split(chr(10))[0]}"
+        for key, value in settings.items()
+    ]
 
 
 def _values(args: Sequence[str], *flags: str) -> list[str]:

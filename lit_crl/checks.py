@@ -1,7 +1,9 @@
 """Checks of what users give: each raises one sentence that names the key, value and remedy."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,6 +69,13 @@ def device(key: str, name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"{key} is {name!r}: give auto, cpu or cuda") from error
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """The file can be written, as far as its folder exists."""
+    if not Path(path).parent.is_dir():
+        raise ConfigError(f"cannot write {path}: make the folder {Path(path).parent} first")
+    return Path(path)
 
 
 def callables(**functions: object) -> None:

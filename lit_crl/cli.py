@@ -219,7 +219,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     Raises:
         ConfigError: If the user asked for something that makes no sense.
     """
-    _quiet_libraries()
+    quiet_libraries()
     # `${data.batch_size}` means the key of the file, not of the parser that holds the subcommands.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
@@ -262,7 +262,7 @@ def _prepared(args: list[str]) -> CreativeCLI:
     )
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Silence what users can do nothing about, each by name."""
     # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

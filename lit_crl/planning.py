@@ -47,7 +47,7 @@ def shortest_ways(cost: Tensor, end: Tensor, cells: Tensor, sweeps: int) -> Tens
     vertical = torch.where(down == least, width, -width)
     step = torch.where(right == least, 1, torch.where(left == least, -1, vertical))
     step = F.pad(torch.where(cost + least < end, step, 0), (width, width))
-    onward = torch.arange(len(step), device=step.device) + step
+    onward = torch.arange(step.shape[0], device=step.device) + step
     ways = [(torch.arange(n, device=step.device)[:, None] * (rows * width) + cells).flatten()]
     for _ in range(sweeps):
         ways.append(onward[ways[-1]])
@@ -57,7 +57,7 @@ def shortest_ways(cost: Tensor, end: Tensor, cells: Tensor, sweeps: int) -> Tens
 def neighbours(distance: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Right, left, lower and upper neighbours of all cells of maps that lie one after another."""
     padded = F.pad(distance, (width, width), value=FAR)
-    end = len(padded)
+    end = padded.shape[0]  # exports to any batch size, as len() would not
     return (
         padded[width + 1 : end - width + 1],
         padded[width - 1 : end - width - 1],
@@ -137,4 +137,4 @@ class PlanningQNetwork(nn.Module):
         # Only now, along ways that are settled, is there something to differentiate.
         steps = ways[1:] != ways[:-1]
         paid = (cost.flatten()[ways[:-1]] * steps).sum(dim=0) + end.flatten()[ways[-1]]
-        return paid.view(len(seen), self.channels, 9)
+        return paid.view(seen.shape[0], self.channels, 9)

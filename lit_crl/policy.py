@@ -154,8 +154,26 @@ class Policy:
             )
         return _like(levels, level_gan.success_probability(given))
 
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that runs without lit_crl: batches of observations to actions and values.
+
+        ``.onnx`` (with ``pip install 'lit_crl[export]'``) has the input ``obs`` and the outputs
+        ``action`` and ``action_value``, and runs no foreign code where it is opened. ``.pt2`` is
+        for ``torch.export.load(path).module()``, which unpickles: open only what you wrote.
+
+        Raises:
+            ConfigError: If the name has another ending, or a package or the folder is missing.
+        """
+        from lit_crl.export import export  # imports the compiler
+
+        export(self.q_network, self.blueprint, Path(path))
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what ``load`` reads: networks alone, without optimizers or experience."""
+        """Write what ``load`` reads: networks alone, without optimizers or experience.
+
+        Raises:
+            ConfigError: If the folder is missing.
+        """
         networks = {"target_network": self.q_network, "level_gan": self.level_gan}
         weights = {
             f"{name}.{key}": tensor.cpu()
@@ -164,12 +182,16 @@ class Policy:
             for key, tensor in network.state_dict().items()
         }
         about = {"gan_updates": self._gan_updates, "blueprint": self.blueprint.state_dict()}
-        torch.save({"state_dict": weights, "learner": about}, path)
+        torch.save({"state_dict": weights, "learner": about}, checks.writable(path))
 
     def _gan(self) -> LevelGan:
         if self.level_gan is None:
-            why = "no GAN was trained" if self.blueprint.level_space else "the task has no levels"
-            raise ConfigError(f"there is no generator: {why}")
+            raise ConfigError(
+                "there is no generator: the task has no levels"
+                if self.blueprint.level_space is None
+                else "there is no generator: no GAN was trained, which takes data.gan_updates above "
+                "0 and a run long enough for data.min_outcomes outcomes"
+            )
         return self.level_gan
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ class RunStopped(Exception):
     def __init__(self, signum: int, env_steps: int, run: Path) -> None:
         """``signum`` is the signal that was received, ``run`` the run folder."""
         super().__init__(signum, env_steps, run)
-        self.signum, self.env_steps = signum, env_steps
+        self.signum, self.env_steps, self.run = signum, env_steps, run
         self.go_on = (
             f"python -m lit_crl fit --config {run / 'config.yaml'} --name {run.name} "
             "--ckpt_path last"

@@ -10,6 +10,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lit_crl.arguments import flags
 from lit_crl.checks import ConfigError, positive
 from lit_crl.run_folder import check_folder_name, conf_folder, experiments
 
@@ -182,18 +183,10 @@ def _job(study: Study, arm: str, seeds: range, folder: Path) -> Job:
         f"--seed_everything={seeds[0]}",
         f"--seeds={len(seeds)}",
         "--ckpt_path=last",
-        *_flags(study.settings),
-        *_flags(study.arms[arm]),
+        *flags(study.settings),
+        *flags(study.arms[arm]),
     ]
     return Job(arm, seeds, runs, tuple(arguments))
-
-
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as arguments; values in YAML's flow style, in which the command line reads them."""
-    return [
-        f"--{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).split(chr(10))[0]}"
-        for key, value in settings.items()
-    ]
 
 
 def env_step_budget(study: Study) -> int:

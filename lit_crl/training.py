@@ -1,0 +1,75 @@
+"""Training from Python: a whole run as one call, and a Trainer that fits the learner."""
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import Trainer
+
+from lit_crl import cli, run_folder
+from lit_crl.arguments import flags
+from lit_crl.callbacks import EnvStepProgress
+from lit_crl.callbacks.interruption import RunStopped
+from lit_crl.checks import ConfigError
+from lit_crl.console import one_sentence
+from lit_crl.distributed import say
+from lit_crl.policy import Policy, load
+
+
+def train(experiment: str | None = None, **settings: Any) -> Policy:
+    """Do what ``python -m lit_crl fit`` does, and return the policy that it trained.
+
+    The run leaves a folder of its own, as on the command line. An interrupt (Ctrl-C, or the stop
+    button of a notebook) finishes the running batch, saves, says how to go on, and returns the
+    policy as it is then.
+
+    Args:
+        experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
+        **settings: As in the YAML files: ``data={"env_steps": 60_000, "arm": "archive"}``,
+            ``model={"hidden": [64, 64]}``, ``seed_everything=3``, ``config="my.yaml"``.
+
+    Returns:
+        The policy of the newest checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: If a setting makes no sense.
+    """
+    if settings.get("seeds", 1) != 1:
+        raise ConfigError("train() gives one policy: call it once for each seed_everything")
+    given = {} if experiment is None else {"experiment": experiment}
+    try:
+        folder = cli.main(["fit", *flags(given | _dotted(settings))]).run_folder
+    except RunStopped as stopped:
+        if stopped.signum != signal.SIGINT:
+            raise
+        say(str(stopped))
+        folder = stopped.run
+    except ArgumentError as error:
+        raise ConfigError(one_sentence(str(error))) from error
+    return load(folder)
+
+
+def trainer(**settings: Any) -> Trainer:
+    """A Lightning Trainer with what ``conf/default.yaml`` sets, and no logger.
+
+    Args:
+        **settings: Arguments of ``Trainer``, which win; ``callbacks`` in a list.
+    """
+    cli.quiet_libraries()
+    file = run_folder.conf_folder() / "default.yaml"
+    defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["trainer"]
+    callbacks = [*settings.pop("callbacks", ())]
+    if settings.get("enable_progress_bar", True):
+        callbacks.append(EnvStepProgress())
+    return Trainer(**{**defaults, "logger": False, **settings}, callbacks=callbacks)
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted keys, ``{"data": {"gamma": 1}}`` to ``{"data.gamma": 1}``."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        found |= {f"{key}.{name}": setting for name, setting in inner} or {key: value}
+    return found
