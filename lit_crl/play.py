@@ -36,7 +36,7 @@ class Player(Trainer):
         episodes: int = 3,
         levels: list[str] | None = None,
         format: Format = "gif",
-        fps: int = 30,
+        fps: int = 20,
     ) -> None:
         """Film episodes of a checkpoint's greedy policy, one env step a frame.
 

@@ -18,6 +18,7 @@ import lit_crl
 from lit_crl import distributed
 from lit_crl.bars import line_console
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
+from lit_crl.checks import ConfigError
 from lit_crl.stopwatch import Stopwatch
 
 #: What the time of training goes into; the learner's and the data's stopwatch name these parts.
@@ -178,6 +179,19 @@ class RunReport(Callback):
             f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
             f"{p_hat.max():.2f}: {path}"
         )
+        self._draw_gallery(pl_module, data)
+
+    def _draw_gallery(self, learner: Any, data: Any) -> None:
+        from lit_crl.evaluation import figures
+        from lit_crl.pictures.gallery import generated_gallery
+
+        try:
+            figure = generated_gallery(learner, data.make_env, data.env.device)
+        except ConfigError as error:  # the table is there, and what is missing is said
+            self.console.print(f"No pictures of them: {error}")
+            return
+        path = figures.save(figure, self.folder / "figures" / "predicted_levels.png")
+        self.console.print(f"Pictures of generated levels, from hard to easy: {path}")
 
     def _print(self, title: str, numbers: dict[str, float]) -> None:
         table = Table(title=title, title_justify="left", show_header=False)

@@ -14,9 +14,7 @@ from matplotlib.ticker import EngFormatter
 
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.interface import draw_box
-
-#: Okabe & Ito's colours, which remain distinct under colour blindness.
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+from lit_crl.pictures.style import BLUE, GREY, ORANGE, P_HAT, styled
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,11 +25,12 @@ def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
+@styled
 def learning_curve(rows: Rows, title: str) -> Figure:
     """Return and success rates over env steps, from the rows of ``metrics.csv``."""
     figure = Figure(figsize=(7, 5.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    top.plot(*series(rows, "behaviour/return_mean"), color="0.6", label="training episodes")
+    top.plot(*series(rows, "behaviour/return_mean"), color=GREY, label="training episodes")
     top.plot(
         *series(rows, "evaluation/target_return_mean"),
         color=BLUE,
@@ -48,12 +47,12 @@ def learning_curve(rows: Rows, title: str) -> Figure:
             bottom.plot(*series(rows, name), color=colour, marker=marker, label=label)
     bottom.set(ylabel="success rate", xlabel="env steps", ylim=(-0.04, 1.04))
     for axes in (top, bottom):
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend()
     bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
     return figure
 
 
+@styled
 def generated_levels(
     snapshots: Sequence[Mapping[str, Any]], env: LevelEnv, panels: int = 6
 ) -> Figure:
@@ -81,7 +80,7 @@ def generated_levels(
             c=snapshot["p_hat"],
             vmin=0,
             vmax=1,
-            cmap="viridis",
+            cmap=P_HAT,
             s=9,
             linewidths=0,
             zorder=3,
@@ -95,12 +94,11 @@ def generated_levels(
     figure.suptitle("Levels that the GAN generates, over training")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=len(handles), frameon=False
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     return figure
 
 
+@styled
 def level_gallery(
     snapshots: Sequence[Mapping[str, Any]], env: Any, moments: int = 5, each: int = 8
 ) -> Figure:
@@ -122,7 +120,7 @@ def level_gallery(
         for axes, image, p in zip(
             row, env.render_levels(levels[ranked]), p_hat[ranked], strict=True
         ):
-            axes.imshow(image, interpolation="nearest")
+            axes.imshow(image)
             axes.set_title(f"p̂ = {float(p):.2f}", fontsize=8)
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{snapshots[index]['env_steps']:,}\nenv steps", fontsize=8)

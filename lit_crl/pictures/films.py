@@ -37,7 +37,7 @@ def film(recordings: Iterable[Recording], fps: int) -> Iterator[Picture]:
         yield from repeat(picture, round(PAUSE * fps))
 
 
-def write_gif(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
+def write_gif(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     """Write frames [H, W, 3] as a GIF that repeats; equal ones in a row become a longer one.
 
     Args:
@@ -75,7 +75,7 @@ def common_palette(images: list[Image.Image]) -> Image.Image:
     return palette
 
 
-def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 30) -> Path:
+def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     """Write frames [H, W, 3] as H.264, which every browser plays.
 
     Args:

@@ -48,7 +48,8 @@ class Recording:
     def outcome(self) -> str:
         """How it ended, in words."""
         ends = {True: "solved", False: "not solved", None: "ended"}
-        return f"{ends[self.success]} after {self.steps} steps, return {self.reward:.4g}"
+        plural = "" if self.steps == 1 else "s"
+        return f"{ends[self.success]} after {self.steps} step{plural}, return {self.reward:.4g}"
 
     def frames(self) -> Iterator[Picture]:
         """The T + 1 frames [H, W, 3], made one by one, with a line of words above."""

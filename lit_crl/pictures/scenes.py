@@ -62,7 +62,7 @@ def mountain_car(env: MountainCar) -> Draw:
         across, height = hill(np.linspace(LEFT, RIGHT, 201)).T
         axes.fill_between(across, height, -1.3, color=LIGHT)
         axes.plot(across, height, color=DARK, linewidth=1.2)
-        axes.set(xlim=(LEFT, RIGHT), ylim=(-1.3, 1.6), xlabel="position")
+        axes.set(xlim=(LEFT, RIGHT), ylim=(-1.3, 1.8), xlabel="position")
         axes.set_ylabel("height: sin(3 · position)")
 
     landscape = on_axes(draw_hill, 250, 230)
@@ -70,8 +70,8 @@ def mountain_car(env: MountainCar) -> Draw:
 
     def draw(path: Array, level: Array) -> Picture:
         pen = landscape.pen()
-        flag(pen, GOAL_POSITION)
         car(pen, float(path[-1, 0]))
+        flag(pen, GOAL_POSITION)
         return beside(pen.picture(), trail(plane, path))
 
     return draw
@@ -80,18 +80,18 @@ def mountain_car(env: MountainCar) -> Draw:
 def flag(pen: Pen, position: float) -> None:
     """The goal of a mountain car."""
     foot = hill(np.array(position))
-    pen.line(foot + np.array([(0, 0), (0, 0.5)]), DARK, 1.5)
-    pen.polygon(foot + np.array([(0, 0.5), (0, 0.3), (0.09, 0.4)]), GOAL)
+    pen.line(foot + np.array([(0, 0), (0, 0.7)]), DARK, 1.5)
+    pen.polygon(foot + np.array([(0, 0.7), (0, 0.5), (0.09, 0.6)]), GOAL)
 
 
 def car(pen: Pen, position: float) -> None:
     """A car whose middle is above the ground at its position, tilted like the ground."""
     along, up = directions(pen.canvas, np.array([1.0, 3 * np.cos(3 * position)]))
     foot = hill(np.array(position))
-    body = [(-18, 6), (-18, 14), (-11, 14), (-7, 23), (7, 23), (11, 14), (18, 14), (18, 6)]
+    body = [(-20, 5), (-20, 12), (-13, 13), (-8, 20), (6, 20), (11, 13), (20, 11), (20, 5)]
     pen.polygon([foot + x * along + y * up for x, y in body], AGENT)
-    for wheel in (-11, 11):
-        pen.disc(foot + wheel * along + 6 * up, 6, DARK, DARK)
+    for wheel in (-12, 12):
+        pen.disc(foot + wheel * along + 5 * up, 5, DARK, DARK)
 
 
 def directions(canvas: Canvas, tangent: Array) -> tuple[Array, Array]:
@@ -194,7 +194,13 @@ def maze(env: Maze) -> Draw:
 
 def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
     """The point, its way and its goal in the level plane, and how far that is in all dimensions."""
-    plane = on_axes(env.draw_level_plane, *SQUARE)
+
+    def draw_plane(axes: Axes) -> None:
+        env.draw_level_plane(axes)
+        ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": GOAL}
+        axes.plot([], [], linestyle="", markersize=7, label=f"goal, within {radius:.2g}", **ring)
+
+    plane = on_axes(draw_plane, *SQUARE)
     axes = list(env.level_plane)
 
     def draw(path: Array, level: Array) -> Picture:
@@ -204,8 +210,9 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
         if len(level) <= 2:
             return pen.picture()
         distance = np.linalg.norm(path[-1] - level)
-        where = f"the goal is {distance:.2f} away in {len(level)} dimensions"
-        return with_note(pen.picture(), f"{where}; within {radius:.2f} it is reached")
+        return with_note(
+            pen.picture(), f"the goal is {distance:.2f} away, in all {len(level)} dimensions"
+        )
 
     return draw
 

@@ -9,23 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
-
-#: Okabe & Ito's colours, which remain distinct under colour blindness, and then some of Paul Tol's;
-#: a line style each.
-STYLES = [
-    ("#0072B2", "-"),
-    ("#E69F00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#D55E00", "-"),
-    ("#56B4E9", "--"),
-    ("#000000", "-."),
-    ("#8C6D31", ":"),
-    ("#882255", "-"),
-    ("#44AA99", "--"),
-    ("#332288", "-."),
-    ("#999933", ":"),
-]
+from lit_crl.pictures.style import LINES, styled
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[Scores]]]
 
@@ -35,11 +19,12 @@ def label_of(metric: str) -> str:
     return metric.replace("heldout", "held-out").replace("_", " ")
 
 
+@styled
 def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     """IQM over the seeds and its 95 % interval, for each arm."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(STYLES), strict=False):
+    for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(LINES), strict=False):
         points = [interval(iqm, each[:, None], repetitions=500) for each in values]
         axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
         low, high = [p.low for p in points], [p.high for p in points]
@@ -52,6 +37,7 @@ def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     return figure
 
 
+@styled
 def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) -> Figure:
     """Share of an arm's seeds that score above each threshold."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -59,7 +45,7 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     everything = np.concatenate(list(scores.values()))
     span = max(float(np.ptp(everything)), 1e-3)
     thresholds = np.linspace(everything.min() - 0.05 * span, everything.max(), 201)
-    for (arm, each), (colour, line) in zip(scores.items(), cycle(STYLES), strict=False):
+    for (arm, each), (colour, line) in zip(scores.items(), cycle(LINES), strict=False):
         share = performance_profile(each, thresholds)
         axes.step(thresholds, share, where="post", color=colour, linestyle=line, label=arm)
     axes.set(
@@ -70,12 +56,13 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     return figure
 
 
+@styled
 def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
     """IQM over the seeds and its interval of each quality of generated levels, a panel each."""
     figure, grid = _row_of_panels(len(panels))
     for axes, (name, curves) in zip(grid, panels.items(), strict=True):
         for (arm, (steps, values)), (colour, line) in zip(
-            curves.items(), cycle(STYLES), strict=False
+            curves.items(), cycle(LINES), strict=False
         ):
             points = [interval(iqm, each[:, None], repetitions=500) for each in values]
             axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
@@ -90,6 +77,7 @@ def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
     return figure
 
 
+@styled
 def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], key: str) -> Figure:
     """IQM over the seeds and its interval against a setting; arms without it are level lines.
 
@@ -103,10 +91,10 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
         found = {arm: interval(iqm, each[:, None], repetitions=500) for arm, each in scores.items()}
         points = sorted((at[arm], *found[arm]) for arm in found if arm in at)
         where, value, low, high = np.array(points).T
-        axes.plot(where, value, color=STYLES[0][0], marker="o", label=f"by {key}")
-        axes.fill_between(where, low, high, color=STYLES[0][0], alpha=0.18, linewidth=0)
+        axes.plot(where, value, color=LINES[0][0], marker="o", label=f"by {key}")
+        axes.fill_between(where, low, high, color=LINES[0][0], alpha=0.18, linewidth=0)
         for arm, (colour, _) in zip(
-            (a for a in found if a not in at), cycle(STYLES[1:]), strict=False
+            (a for a in found if a not in at), cycle(LINES[1:]), strict=False
         ):
             axes.axhline(found[arm].value, color=colour, linestyle="--", label=arm)
             axes.axhspan(found[arm].low, found[arm].high, color=colour, alpha=0.12, linewidth=0)
@@ -130,8 +118,6 @@ def _row_of_panels(n: int) -> tuple[Figure, list[Axes]]:
 
 
 def _finish(figure: Figure, labelled: Axes | None = None) -> None:
-    """No frames, and one legend, with the lines of ``labelled`` if not of all axes."""
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
+    """One legend, with the lines of ``labelled`` if not of all axes."""
     lines = labelled.get_legend_handles_labels() if labelled else ()
-    figure.legend(*lines, loc="outside right upper", frameon=False)
+    figure.legend(*lines, loc="outside right upper")

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from lit_crl.evaluation.figures import draw_task, label_edges
 from lit_crl.evaluation.protocol import EnvFactory
+from lit_crl.pictures.style import P_HAT, styled
 
 #: Moments of training that are shown at most, and levels of each where they are pictures.
 MOMENTS, PICTURES = 5, 4
 
 
+@styled
 def level_galleries(runs: Mapping[str, Path], title: str) -> Figure | None:
     """A row for each arm's run, a column for each moment; None where no levels were generated.
 
@@ -45,7 +47,7 @@ def level_galleries(runs: Mapping[str, Path], title: str) -> Figure | None:
         for axes in row[len(moments) :]:
             axes.set_visible(False)
         row[0].set_ylabel(arm, fontsize=9)
-    points = ScalarMappable(Normalize(0, 1), "viridis")
+    points = ScalarMappable(Normalize(0, 1), P_HAT)
     if draw is _draw_points:
         figure.colorbar(points, ax=grid, label="p̂: predicted success", shrink=0.8)
     figure.suptitle(title)
@@ -65,7 +67,15 @@ def _draw_points(axes: Axes, env: Any, levels: NDArray[Any], p_hat: NDArray[Any]
     draw_task(axes, env)
     across, up = env.level_plane
     axes.scatter(
-        levels[:, across], levels[:, up], c=p_hat, vmin=0, vmax=1, s=6, linewidths=0, zorder=3
+        levels[:, across],
+        levels[:, up],
+        c=p_hat,
+        cmap=P_HAT,
+        vmin=0,
+        vmax=1,
+        s=6,
+        linewidths=0,
+        zorder=3,
     )
     axes.set(xlabel="", ylabel="", xticks=[], yticks=[])
     label_edges(axes)
@@ -77,5 +87,5 @@ def _draw_pictures(axes: Axes, env: Any, levels: NDArray[Any], p_hat: NDArray[An
     images = env.render_levels(torch.from_numpy(levels[p_hat.argsort()[spread]]))
     framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     upper, lower = (np.concatenate(list(pair), axis=1) for pair in (framed[:2], framed[2:]))
-    axes.imshow(np.concatenate([upper, lower]), interpolation="nearest")
+    axes.imshow(np.concatenate([upper, lower]))
     axes.set(xticks=[], yticks=[])
