@@ -22,10 +22,10 @@ def in_notebook() -> bool:
 
 
 class Bar(Progress):
-    """A bar that is drawn anew on ``refresh`` alone; where nobody can see it there is none.
+    """A bar that is drawn anew on ``refresh`` alone, and goes away at its end.
 
-    In a terminal it goes away at its end. In a notebook it stays, as it was last: a display that
-    is updated, where rich's own would need ipywidgets and be lost when the notebook is saved.
+    Where nobody can see it there is none. In a notebook it is a display that is updated: rich's own
+    would need ipywidgets, and leave a broken one where the notebook is saved.
     """
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
@@ -46,6 +46,13 @@ class Bar(Progress):
             from IPython.display import display
 
             self._display = display(self, display_id=True)
+
+    def stop(self) -> None:
+        """Take it away."""
+        super().stop()
+        if self._display is not None:
+            self._display.update({"text/plain": ""}, raw=True)
+            self._display = None
 
     def refresh(self) -> None:
         """Show how it is now."""
