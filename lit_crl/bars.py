@@ -5,6 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
+#: Characters of a line in a notebook, whose width nobody tells.
+WIDE = 110
+
 
 def line_console() -> Console:
     """Where lines and tables go: to standard output, in notebooks as plain text.
@@ -12,8 +15,11 @@ def line_console() -> Console:
     Rich would make a block of HTML of each line there, or, as kernels ask for colours, take it for
     a terminal.
     """
-    plain = {"force_jupyter": False, "force_terminal": False} if in_notebook() else {}
-    return Console(highlight=False, soft_wrap=True, **plain)
+    if in_notebook():
+        return Console(
+            highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False, width=WIDE
+        )
+    return Console(highlight=False, soft_wrap=True)
 
 
 def in_notebook() -> bool:
