@@ -46,12 +46,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     loaded = read_plain(path)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("lit_crl"), dict):
         raise ConfigError(f"{path} was not written by lit_crl: give one of its checkpoints")
-    if loaded["lit_crl"].get("format") != FORMAT:
-        raise ConfigError(
-            f"{path} has checkpoint format {loaded['lit_crl'].get('format')}, this version reads "
-            f"format {FORMAT}: use the version of lit_crl that wrote it"
-        )
+    check_format(path, loaded)
     return loaded
+
+
+def check_format(path: Path, loaded: dict[str, Any]) -> None:
+    """See that this version reads what lit_crl itself wrote.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if (found := loaded["lit_crl"].get("format")) != FORMAT:
+        raise ConfigError(
+            f"{path} has checkpoint format {found}, this version reads format {FORMAT}: use the "
+            "version of lit_crl that wrote it"
+        )
 
 
 def read_plain(path: Path) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_crl import checks
 from lit_crl.blueprint import Blueprint
-from lit_crl.checkpoint_files import NAMES, check_fit, read_plain
+from lit_crl.checkpoint_files import FORMAT, NAMES, check_fit, check_format, read_plain
 from lit_crl.checks import ConfigError
 from lit_crl.level_gan import LevelGan
 from lit_crl.seeding import random_stream
@@ -182,15 +182,17 @@ class Policy:
             for key, tensor in network.state_dict().items()
         }
         about = {"gan_updates": self._gan_updates, "blueprint": self.blueprint.state_dict()}
-        torch.save({"state_dict": weights, "learner": about}, checks.writable(path))
+        saved = {"lit_crl": {"format": FORMAT}, "state_dict": weights, "learner": about}
+        torch.save(saved, checks.writable(path))
 
     def _gan(self) -> LevelGan:
         if self.level_gan is None:
+            has_levels = self.blueprint.level_space is not None
             raise ConfigError(
-                "there is no generator: the task has no levels"
-                if self.blueprint.level_space is None
-                else "there is no generator: no GAN was trained, which takes data.gan_updates above "
-                "0 and a run long enough for data.min_outcomes outcomes"
+                "there is no generator: no GAN was trained, which takes data.gan_updates above 0 "
+                "and a run long enough for data.min_outcomes outcomes"
+                if has_levels
+                else "there is no generator: the task has no levels"
             )
         return self.level_gan
 
@@ -249,6 +251,8 @@ def _load(path: Path, device: torch.device | str) -> Policy:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: give a run folder or a checkpoint")
     saved = read_plain(path)
+    if isinstance(saved, dict) and isinstance(saved.get("lit_crl"), dict):
+        check_format(path, saved)
     try:
         about, weights = saved["learner"], saved["state_dict"]
         blueprint, gan_updates = about["blueprint"], int(about["gan_updates"])

@@ -334,6 +334,9 @@ def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(refused, match=r"list.ckpt is no checkpoint of a learner"):
         lit_crl.load(tmp_path / "list.ckpt")
+    torch.save({"lit_crl": {"format": 99}}, tmp_path / "newer.ckpt")
+    with pytest.raises(refused, match=r"newer.ckpt has checkpoint format 99"):
+        lit_crl.load(tmp_path / "newer.ckpt")
     for name in ("last.ckpt", "previous.ckpt"):
         (folder / "checkpoints" / name).write_bytes(b"nothing")
     with (
