@@ -2,14 +2,19 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentError
+from PIL import Image
 
+from lit_crl.checks import ConfigError
 from lit_crl.cli import CreativeCLI, complete, main
 from lit_crl.run_folder import conf_folder, experiments
 
@@ -202,11 +207,89 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     assert len(rows) == 4
     assert all(-1.2 <= float(row["position"]) <= 0.6 for row in rows)
     assert [float(r["p_hat"]) for r in rows] == sorted(float(r["p_hat"]) for r in rows)
-    capsys.readouterr()
+    with Image.open("runs/mountain_car/a/figures/predicted_levels.png") as gallery:
+        assert gallery.width > 1000 and np.asarray(gallery).std() > 10
+    assert "figures/predicted_levels.png" in capsys.readouterr().out
     run("predict", "--ckpt_path", checkpoint, "--data.difficulty", "0.5")
     assert "4 generated levels of difficulty 0.50, p̂ from " in capsys.readouterr().out
     rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
     assert [row["difficulty"] for row in rows] == ["0.5"] * 4
+
+
+def test_play_films_the_policy_of_a_checkpoint(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = run("fit", "--name", "a", "--data.gan_updates=2", *TINY)
+    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    before = Path(checkpoint).read_bytes()
+    capsys.readouterr()
+    played = run("play", "--ckpt_path", checkpoint, "--episodes=2", "--fps=25")
+    assert same(weights(fitted), weights(played))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    for line, kind in zip(printed, ("target", "generated"), strict=True):
+        path = Path(f"runs/mountain_car/a/films/{kind}.gif")
+        assert line.startswith(f"2 episodes in {kind} levels, ") and line.endswith(f": {path}")
+        with Image.open(path) as film:
+            assert film.n_frames >= 4  # type: ignore[attr-defined]
+            assert film.info["duration"] == 40
+    films = {path.name: path.read_bytes() for path in Path("runs/mountain_car/a/films").iterdir()}
+    held_out = "--levels=[grid,target]"
+    run("play", "--ckpt_path", checkpoint, held_out, "--episodes=2", "--fps=25", "--format=both")
+    names = [path.name for path in Path("runs/mountain_car/a/films").iterdir()]
+    assert set(names) == {"target.gif", "generated.gif", "grid.gif", "target.mp4", "grid.mp4"}
+    again = Path("runs/mountain_car/a/films/target.gif").read_bytes()
+    assert again == films["target.gif"]  # the same levels, played alike
+    assert Path(checkpoint).read_bytes() == before
+
+
+def test_play_says_what_cannot_be(run: Run) -> None:
+    run("fit", "--name", "a", "--data.gan_updates=0", *TINY)
+    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    mistakes = {
+        "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
+        "--levels=[mars]": "levels has 'mars', which this task lacks: use target, generated, ref",
+        "--episodes=0": "episodes is 0: give a number above 0",
+        "--fps=99": "fps is 99: give a number of frames a second from 1 to 50",
+    }
+    for argument, sentence in mistakes.items():
+        with pytest.raises(ConfigError, match=re.escape(sentence)):
+            run("play", "--ckpt_path", checkpoint, argument)
+    with pytest.raises(ArgumentError, match=r"(?s)format.*'gif', 'mp4', 'both'"):
+        run("play", "--ckpt_path", checkpoint, "--format=avi")
+    with pytest.raises(ConfigError, match="nothing was saved in"):
+        run("play", "--name", "b")
+    assert not Path("runs/mountain_car/a/films").exists()
+
+
+def test_predict_goes_without_pictures_where_there_are_none(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("levels_of_mine.py").write_text(
+        "import numpy as np\n"
+        "def set_level(env, level):\n"
+        "    env.state = tuple(level)\n"
+        "    return np.array(level, dtype=np.float32)\n"
+    )
+    Path("my.yaml").write_text(
+        "experiment: mine\n"
+        "data:\n"
+        "  env:\n"
+        "    class_path: lit_crl.envs.GymnasiumEnv\n"
+        "    init_args:\n"
+        "      id: MountainCar-v0\n"
+        "      set_level: levels_of_mine.set_level\n"
+        "      level_space: {position: [-1.2, 0.5], velocity: [-0.07, 0.07]}\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    modes = {"render_modes": ["human"]}
+    monkeypatch.setattr("gymnasium.envs.classic_control.MountainCarEnv.metadata", modes)
+    run("fit", "--config", "my.yaml", "--name", "a", "--data.gan_updates=2", *TINY)
+    capsys.readouterr()
+    run("predict", "--ckpt_path", "runs/mine/a/checkpoints/last.ckpt")
+    said = capsys.readouterr().out
+    assert "No pictures of them: MountainCar-v0 cannot be drawn" in said
+    assert len(table(Path("runs/mine/a/predicted_levels.csv"))) == 4
 
 
 def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:

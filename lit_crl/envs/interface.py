@@ -19,8 +19,9 @@ class LevelEnv(Protocol):
     """What the rest of the package relies on; write your own environment against this.
 
     It may also have ``level_shape``, (3, rows, columns) of levels that are maps of walls, start and
-    goal; ``render_levels``, which turns levels into images [n, rows, columns, 3]; and
-    ``draw_level_plane``, which draws the task's picture on the ``level_plane`` axes.
+    goal; ``render_levels``, which turns levels into images [n, rows, columns, 3], and a
+    ``BatchedEnv``'s states as well; and ``draw_level_plane``, which draws the task's picture on the
+    ``level_plane`` axes. ``lit_crl.pictures`` draws all others in that plane.
 
     The environment must not reset by itself (``AutoresetMode.DISABLED``): the caller resets
     finished environments with ``reset(options={"levels": ..., "reset_mask": ...})``.

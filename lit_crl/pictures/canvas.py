@@ -27,6 +27,8 @@ Picture = NDArray[np.uint8]
 FINE = 3
 #: Pixels of an inch, as shown: sets the size of matplotlib's letters.
 DPI = 100
+#: Pixels beside a line of words, and the least width of a picture with one.
+MARGIN, LEAST_WIDTH = 8, 240
 
 
 class Canvas:
@@ -121,11 +123,18 @@ def on_tiles(tiles: Picture, side: int) -> Canvas:
 
 @lru_cache(64)
 def strip(words: str, width: int, height: int, colour: str = DARK, size: int = 11) -> Picture:
-    """A line of words on white, to go above or below a picture."""
+    """A line of words on white, to go above or below a picture; small enough to fit in."""
     image = Image.new("RGB", (width, height), WHITE)
+    fitting = size * min(1.0, (width - 2 * MARGIN) / max(font(size).getlength(words), 1))
     pen = ImageDraw.Draw(image)
-    pen.text((8, height / 2), words, colour, font(size), anchor="lm")
+    pen.text((MARGIN, height / 2), words, colour, font(fitting), anchor="lm")
     return np.asarray(image)
+
+
+def enlarged(picture: Picture) -> Picture:
+    """A small picture, each pixel several wide, so that words fit beside it."""
+    times = -(-LEAST_WIDTH // picture.shape[1])
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def with_note(picture: Picture, words: str) -> Picture:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_crl.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.evaluation.protocol import EnvFactory, run_episodes
-from lit_crl.pictures.canvas import Array, Picture, strip
+from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.pictures.scenes import Draw, scene
 from lit_crl.pictures.style import DARK, GREEN, VERMILLION
 
@@ -130,7 +130,7 @@ def sight(env: LevelEnv) -> tuple[Callable[[], Array], Draw]:
     """What is to be seen of every env now [N, ...], and how a stretch of it is drawn."""
     if isinstance(env, BatchedEnv):
         return lambda: _numpy(env.state), scene(env)
-    return lambda: _images(env), lambda seen, level: cast(Picture, seen[-1])
+    return lambda: _images(env), lambda seen, level: enlarged(seen[-1])
 
 
 def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
@@ -150,11 +150,21 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
             f"{', '.join(map(repr, modes)) or 'none at all'}; choose another environment"
         )
     kwargs = {**(spec.kwargs if spec else {}), "render_mode": "rgb_array"}
-    return cast(LevelEnv, make_env(n, device, env_kwargs=kwargs))  # type: ignore[call-arg]
+    try:
+        return cast(LevelEnv, make_env(n, device, env_kwargs=kwargs))  # type: ignore[call-arg]
+    except TypeError as error:  # a function that makes environments in a way of its own
+        raise ConfigError(
+            f"{env.gymnasium_id} cannot be drawn, because data.env takes no env_kwargs, in which "
+            f"its render mode would be: {error}"
+        ) from error
 
 
 def _images(env: Any) -> Array:
     """Gymnasium's own pictures [N, H, W, 3]."""
+    if not isinstance(env, GymnasiumEnv):
+        raise ConfigError(
+            f"{type(env).__name__} cannot be drawn: make it a BatchedEnv or a GymnasiumEnv"
+        )
     try:
         return np.stack(env.envs.render())
     except DependencyNotInstalled as error:

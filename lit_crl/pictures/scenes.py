@@ -6,11 +6,13 @@ level [d] in which they were visited, both as NumPy arrays. Its ground is drawn 
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
@@ -18,7 +20,17 @@ from lit_crl.envs.mountain_car import GOAL_POSITION
 from lit_crl.envs.mountain_car import MAX_POSITION as RIGHT
 from lit_crl.envs.mountain_car import MIN_POSITION as LEFT
 from lit_crl.envs.spiral import RADIUS
-from lit_crl.pictures.canvas import FINE, Array, Canvas, Pen, Picture, on_axes, on_tiles, with_note
+from lit_crl.pictures.canvas import (
+    FINE,
+    Array,
+    Canvas,
+    Pen,
+    Picture,
+    enlarged,
+    on_axes,
+    on_tiles,
+    with_note,
+)
 from lit_crl.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
 
 Draw = Callable[[Array, Array], Picture]
@@ -42,7 +54,18 @@ def scene(env: BatchedEnv) -> Draw:
             return goal_plane(env, env.radius)
         case Spiral():
             return goal_plane(env, RADIUS)
-    return level_plane(env)
+    return own_pictures(env) if hasattr(env, "render_levels") else level_plane(env)
+
+
+def own_pictures(env: Any) -> Draw:
+    """What an environment's own ``render_levels`` makes of the state."""
+    return lambda path, level: enlarged(env.render_levels(as_levels(env, path[-1:], level))[0])
+
+
+def as_levels(env: BatchedEnv, states: Array, level: Array) -> Tensor:
+    """The levels [n, d] that stand for states [n, s] of an episode."""
+    given = torch.from_numpy(level).to(env.device).expand(len(states), -1)
+    return env.visited_level(torch.from_numpy(states).to(env.device), given)
 
 
 def beside(left: Picture, right: Picture) -> Picture:
@@ -147,7 +170,7 @@ def acrobot(env: Acrobot) -> Draw:
 
     def draw_bar(axes: Axes) -> None:
         axes.axhline(1, color=GOAL, linestyle="--", linewidth=1.5, label="bar")
-        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="m", ylabel="m")
+        axes.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xlabel="across (m)", ylabel="height (m)")
         axes.set_aspect("equal")
 
     ground = on_axes(draw_bar, *SQUARE)
@@ -197,8 +220,8 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
 
     def draw_plane(axes: Axes) -> None:
         env.draw_level_plane(axes)
-        ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": GOAL}
-        axes.plot([], [], linestyle="", markersize=7, label=f"goal, within {radius:.2g}", **ring)
+        label = f"goal, within {radius:.2g}"
+        axes.plot([], [], "o", mfc="none", mec=GOAL, markersize=7, label=label)
 
     plane = on_axes(draw_plane, *SQUARE)
     axes = list(env.level_plane)
@@ -222,9 +245,7 @@ def level_plane(env: BatchedEnv) -> Draw:
     plane = on_axes(env.draw_level_plane, *SQUARE)
 
     def draw(path: Array, level: Array) -> Picture:
-        states = torch.from_numpy(path).to(env.device)
-        levels = torch.from_numpy(level).to(env.device).expand(len(path), -1)
-        points = env.visited_level(states, levels).cpu().numpy()
+        points = as_levels(env, path, level).cpu().numpy()
         return trail(plane, points[:, list(env.level_plane)])
 
     return draw
