@@ -1,5 +1,6 @@
 """Lines and bars that a person watches, in terminals and in notebooks."""
 
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -49,8 +50,7 @@ class Bar(Progress):
         """Begin to show it."""
         super().start()
         if in_notebook():
-            from IPython.display import display
-
+            display = import_module("IPython.display").display
             self._display = display(self, display_id=True)
 
     def stop(self) -> None:
