@@ -1,9 +1,6 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +30,7 @@ from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
 from lit_crl.play import Player
+from lit_crl.quiet import quiet_libraries
 from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
 
 
@@ -282,22 +280,3 @@ def _prepared(args: list[str]) -> CreativeCLI:
             "parser_mode": parser["parser_mode"],
         },
     )
-
-
-def quiet_libraries() -> None:
-    """Silence what users can do nothing about, each by name."""
-    # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    # torch 2.13 deprecates what Lightning 2.6 asks of its trees of batches.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # main() may be called from a notebook or a test, whose own arguments are not ours.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    # Updates are made in float32 on purpose: values of neighbouring actions differ by little.
-    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available")
-    # torch captures an empty graph itself, to set its memory pool up.
-    warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
-    for name in ("utilities.rank_zero", "accelerators.cuda"):
-        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    # torch 2.11 says for every matrix product on a GPU that it leaves it to cuBLAS.
-    logging.getLogger("torch._inductor.select_algorithm").setLevel(logging.ERROR)

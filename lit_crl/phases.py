@@ -47,6 +47,9 @@ class Player:
     def __post_init__(self) -> None:
         """List the parameters once: asking the network takes longer than using them."""
         self.parameters = list(self.network.parameters())
+        # An earlier fit may have been interrupted in the middle of an update.
+        self.network.requires_grad_(True)
+        self.network.zero_grad()
 
     def clip(self, scaler: Any) -> None:
         """Scale the gradient down, if there is a scaler once that has unscaled it."""

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lit_crl.bars import line_console
 from lit_crl.callbacks.interruption import RunStopped, StopOnSignal
 from lit_crl.checks import ConfigError
 from lit_crl.compiled import CompiledPhase
@@ -204,6 +204,6 @@ def report(runs: Sequence[Any]) -> None:
     for run, summary in zip(runs, found, strict=True):
         cells = [form.format(summary[key]) for key, (_, form) in shown.items()]
         table.add_row(str(summary["seed"]), *cells, str(run.run_folder))
-    console = Console(highlight=False, soft_wrap=True)
+    console = line_console()
     console.print(table)
     console.print(f"{found[0]['wall_seconds']:.0f} seconds of training for all of them.")

@@ -16,6 +16,7 @@ from lit_crl.checks import ConfigError
 from lit_crl.console import one_sentence
 from lit_crl.distributed import say
 from lit_crl.policy import Policy, load
+from lit_crl.quiet import quiet_libraries
 
 
 def train(experiment: str | None = None, **settings: Any) -> Policy:
@@ -57,7 +58,7 @@ def trainer(**settings: Any) -> Trainer:
     Args:
         **settings: Arguments of ``Trainer``, which win; ``callbacks`` in a list.
     """
-    cli.quiet_libraries()
+    quiet_libraries()
     file = run_folder.conf_folder() / "default.yaml"
     defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["trainer"]
     callbacks = [*settings.pop("callbacks", ())]

@@ -5,8 +5,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+from lit_crl.bars import Bar, line_console
 
 
 def where_it_runs(trainer: Trainer) -> str:
@@ -16,7 +17,7 @@ def where_it_runs(trainer: Trainer) -> str:
 
 
 class EnvStepProgress(ProgressBar):
-    """A bar over env steps with return, success, ε and steps/s; plain lines without a terminal."""
+    """A bar over env steps with return, success, ε and steps/s, where one can be; plain lines."""
 
     #: Seconds between two updates of the bar.
     REFRESH = 0.5
@@ -24,8 +25,8 @@ class EnvStepProgress(ProgressBar):
     def __init__(self) -> None:
         """Write to standard output."""
         super().__init__()
-        self.console = Console(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
+        self.console = line_console()
+        self._bar: Bar | None = None
         self._enabled = True
         self._shown = 0.0
         self._mark = (0.0, 0)
@@ -61,15 +62,12 @@ class EnvStepProgress(ProgressBar):
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."
             )
         self._mark = (time.monotonic(), data.env_steps)
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} env steps"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=self.console,
-            transient=True,
-            auto_refresh=False,
-            disable=not self.console.is_terminal,
         )
         self._bar.add_task("fit", total=data.schedule.budget, completed=data.env_steps, status="")
         self._bar.start()

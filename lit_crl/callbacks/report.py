@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 
 import lit_crl
 from lit_crl import distributed
+from lit_crl.bars import line_console
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
 from lit_crl.checks import ConfigError
 from lit_crl.stopwatch import Stopwatch
@@ -89,7 +89,7 @@ class RunReport(Callback):
         self.folder = folder
         self.config = config
         self.experiment = experiment
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = line_console()
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0

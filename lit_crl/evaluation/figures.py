@@ -1,16 +1,16 @@
-"""The figures of a run: learning curve, and generated levels over training."""
+"""The figures of a run: learning curve, and generated levels over training.
+
+They are made without pyplot, which would choose a backend, and in notebooks show each figure twice.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.interface import draw_box
@@ -28,9 +28,8 @@ def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
 @styled
 def learning_curve(rows: Rows, title: str) -> Figure:
     """Return and success rates over env steps, from the rows of ``metrics.csv``."""
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(7, 5.4), sharex=True, layout="constrained", height_ratios=[3, 2]
-    )
+    figure = Figure(figsize=(7, 5.4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     top.plot(*series(rows, "behaviour/return_mean"), color=GREY, label="training episodes")
     top.plot(
         *series(rows, "evaluation/target_return_mean"),
@@ -49,7 +48,7 @@ def learning_curve(rows: Rows, title: str) -> Figure:
     bottom.set(ylabel="success rate", xlabel="env steps", ylim=(-0.04, 1.04))
     for axes in (top, bottom):
         axes.legend()
-    bottom.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
     return figure
 
 
@@ -67,15 +66,9 @@ def generated_levels(
     chosen = np.unique(np.linspace(0, len(snapshots) - 1, panels).round().astype(int))
     columns = min(3, len(chosen))
     lines = -(-len(chosen) // columns)
-    figure, grid = plt.subplots(
-        lines,
-        columns,
-        figsize=(3.6 * columns + 0.9, 3.0 * lines + 0.5),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (3.6 * columns + 0.9, 3.0 * lines + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     across, up = env.level_plane
     points = None
     for axes, index in zip(grid.flat, chosen, strict=False):
@@ -118,10 +111,9 @@ def level_gallery(
         each: How many levels of each, evenly spread over the ranking by p̂.
     """
     chosen = np.unique(np.linspace(0, len(snapshots) - 1, moments).round().astype(int))
-    figure, grid = plt.subplots(
-        len(chosen), each, figsize=(1.15 * each + 0.6, 1.45 * len(chosen) + 0.5),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (1.15 * each + 0.6, 1.45 * len(chosen) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(chosen), each, squeeze=False)
     for row, index in zip(grid, chosen, strict=True):
         levels, p_hat = snapshots[index]["levels"], snapshots[index]["p_hat"]
         ranked = p_hat.argsort()[np.linspace(0, len(p_hat) - 1, each).round().astype(int)]
@@ -153,8 +145,7 @@ def label_edges(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as PNG and forget it."""
+    """Write the figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
     return path

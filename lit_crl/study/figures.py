@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
 from lit_crl.pictures.style import LINES, styled
@@ -25,7 +22,8 @@ def label_of(metric: str) -> str:
 @styled
 def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     """IQM over the seeds and its 95 % interval, for each arm."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(LINES), strict=False):
         points = [interval(iqm, each[:, None], repetitions=500) for each in values]
         axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
@@ -34,7 +32,7 @@ def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     axes.set(xlabel="env steps", ylabel=f"{label_of(metric)} (IQM, 95 % interval)", title=title)
     if metric.endswith("_rate"):
         axes.set_ylim(-0.04, 1.04)
-    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _finish(figure)
     return figure
 
@@ -42,7 +40,8 @@ def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
 @styled
 def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) -> Figure:
     """Share of an arm's seeds that score above each threshold."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     everything = np.concatenate(list(scores.values()))
     span = max(float(np.ptp(everything)), 1e-3)
     thresholds = np.linspace(everything.min() - 0.05 * span, everything.max(), 201)
@@ -72,7 +71,7 @@ def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("env steps")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle(title)
     _finish(figure, grid[0])
     return figure
@@ -114,10 +113,8 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
 
 
 def _row_of_panels(n: int) -> tuple[Figure, list[Axes]]:
-    figure, grid = plt.subplots(
-        1, n, figsize=(2.9 * n + 1.6, 3.2), squeeze=False, layout="constrained"
-    )
-    return figure, list(grid[0])
+    figure = Figure(figsize=(2.9 * n + 1.6, 3.2), layout="constrained")
+    return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
 def _finish(figure: Figure, labelled: Axes | None = None) -> None:

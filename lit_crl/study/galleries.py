@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import yaml
@@ -37,9 +36,8 @@ def level_galleries(runs: Mapping[str, Path], title: str) -> Figure | None:
     env = env_of(next(iter(found.values())))
     draw = _draw_pictures if hasattr(env, "render_levels") else _draw_points
     size = (2.2 * MOMENTS + 1, 2.0 * len(found) + 0.6)
-    figure, grid = plt.subplots(
-        len(found), MOMENTS, figsize=size, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(found), MOMENTS, squeeze=False)
     for row, (arm, run) in zip(grid, found.items(), strict=True):
         with np.load(run / "levels.npz") as levels:
             moments = np.unique(np.linspace(0, len(levels["env_steps"]) - 1, MOMENTS).round())

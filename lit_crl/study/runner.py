@@ -5,15 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from lit_crl.bars import Bar
 from lit_crl.checks import RunError
 from lit_crl.study.backends import Backend, Running
 from lit_crl.study.plan import Job
@@ -54,7 +48,7 @@ def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) ->
     running: dict[Job, Running] = {}
     failed: list[Job] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Bar(*columns, TimeRemainingColumn(), console=console) as progress:
         runs = sum(len(job.seeds) for job in jobs)
         bar = progress.add_task("", total=runs * budget)
         try:
@@ -92,7 +86,7 @@ def stop(running: Iterable[Running]) -> None:
         process.wait()
 
 
-def _show(progress: Progress, bar: TaskID, jobs: Sequence[Job], budget: int) -> None:
+def _show(progress: Bar, bar: TaskID, jobs: Sequence[Job], budget: int) -> None:
     steps = done = 0
     for job in jobs:
         done += len(job.seeds) * job.is_done
@@ -102,3 +96,4 @@ def _show(progress: Progress, bar: TaskID, jobs: Sequence[Job], budget: int) -> 
         )
     runs = sum(len(job.seeds) for job in jobs)
     progress.update(bar, completed=steps, description=f"{done} of {runs} runs")
+    progress.refresh()

@@ -4,30 +4,36 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from lit_crl import run_folder
+from lit_crl.bars import line_console
 from lit_crl.study import figures, galleries, results, runner
-from lit_crl.study.backends import Backend
+from lit_crl.study.backends import Backend, local
 from lit_crl.study.plan import Study, check_same, env_step_budget, find_study, jobs_of, read_study
 
 
-def run_study(given: str, root: Path, connect: Callable[[], Backend]) -> None:
+def run_study(
+    given: str | Path, root: Path, connect: Callable[[], Backend] = local.connect
+) -> list[results.Row]:
     """Run a study in ``root/<name>``; what is there already is not run again.
 
     Args:
         given: The study's file.
         root: Where studies live.
-        connect: Gives the backend that the runs go to, once it is known that there are any.
+        connect: Gives the backend that the runs go to, once it is known that there are any;
+            default: this machine, a run for each core at a time.
+
+    Returns:
+        The evaluations of all runs.
 
     Raises:
         ConfigError: If the file is no study, or its folder holds another one.
         RunError: If runs failed; the others are compared all the same.
     """
-    path = find_study(given)
+    path = find_study(str(given))
     study = read_study(path)
     folder = root / study.name
     run_folder.check_writable(folder)
@@ -38,7 +44,7 @@ def run_study(given: str, root: Path, connect: Callable[[], Backend]) -> None:
     if not (copy.exists() and copy.samefile(path)):
         shutil.copyfile(path, copy)
     jobs = jobs_of(study, folder)
-    console = Console(highlight=False, soft_wrap=True)
+    console = line_console()
     try:
         if not all(job.is_done for job in jobs):
             runner.run(jobs, connect(), env_step_budget(study), console)
@@ -49,6 +55,7 @@ def run_study(given: str, root: Path, connect: Callable[[], Backend]) -> None:
             done = {job.arm: job.run_folder(job.seeds[0]) for job in reversed(jobs) if job.is_done}
             examples = {arm: done[arm] for arm in study.arms if arm in done}
             report(study, rows, examples, folder, console)
+    return rows
 
 
 def report(
@@ -77,7 +84,6 @@ def report(
     for name, figure in pictures.items():
         if figure is not None:
             figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
-            plt.close(figure)
     console.print(f"Results, table and figures: {folder}")
 
 

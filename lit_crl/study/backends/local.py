@@ -25,12 +25,13 @@ class Local:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for the study, which passes it on.
                 start_new_session=True,
-                # One core each: more threads would get in each other's way.
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                # One core each: more threads would be in each other's way. A notebook's kernel asks
+                # for colours, which are not for files.
+                env=os.environ | {"OMP_NUM_THREADS": "1", "FORCE_COLOR": ""},
             )
 
 
-def connect(processes: int | None, address: str | None) -> Local:
+def connect(processes: int | None = None, address: str | None = None) -> Local:
     """This machine: by default as many jobs at a time as it has cores.
 
     Raises:
