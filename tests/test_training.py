@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
 def examples() -> list[str]:
     """The Python blocks of the README's section."""
     text = README.read_text(encoding="utf-8")
-    section = re.search(r"\n### From Python\n(.*?)\n### ", text, re.DOTALL)
+    section = re.search(r"\n## From Python\n(.*?)\n## ", text, re.DOTALL)
     assert section is not None
     return re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
 
