@@ -72,8 +72,8 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
     steps = 6000 if is_long else 3000
     budget = [f"--data.env_steps={steps}"]
-    if experiment == "maze":  # plans in hundreds of held-out mazes: once, at the end
-        budget.append("--data.validate_every=3000")
+    if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
+        budget += ["--data.validate_every=3000", "--data.env.init_args.size=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
 
     folder = Path("runs") / experiment / "x"
@@ -95,6 +95,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "acrobot",
         "acrobot_physics",
         "cartpole",
+        "facing_maze",
         "gymnasium",
         "literal",
         "maze",
