@@ -76,7 +76,7 @@ time.sleep(60)
 
 
 def jobs(folder: Path, *codes: str) -> list[Job]:
-    return [Script("arm", range(i, i + 1), folder, (code,)) for i, code in enumerate(codes)]
+    return [Script("arm", range(i, i + 1), folder, (code,), 10) for i, code in enumerate(codes)]
 
 
 def test_jobs_run_on_both_nodes_at_once_and_in_the_studys_folder(
@@ -84,10 +84,10 @@ def test_jobs_run_on_both_nodes_at_once_and_in_the_studys_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = jobs(Path("relative"), LEAVES_SUMMARY, LEAVES_SUMMARY)
-    runner.run(given, backend, 10, Console(quiet=True))
+    runner.run(given, backend, Console(quiet=True))
     began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in given]
     assert all(job.is_done for job in given) and abs(began[0] - began[1]) < 2
-    runner.run(given, backend, 10, Console(quiet=True))
+    runner.run(given, backend, Console(quiet=True))
     again = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in given]
     assert again == began  # nothing is run a second time
 
@@ -95,7 +95,7 @@ def test_jobs_run_on_both_nodes_at_once_and_in_the_studys_folder(
 def test_a_failure_leaves_the_others_alone_and_is_explained(backend: Any, tmp_path: Path) -> None:
     bad, good = jobs(tmp_path, HEAD + "print('some reason'); sys.exit(3)", LEAVES_SUMMARY)
     with pytest.raises(RunError, match=r"1 of 2 processes failed \(arm, seed 0\)"):
-        runner.run([bad, good], backend, 10, Console(quiet=True))
+        runner.run([bad, good], backend, Console(quiet=True))
     assert good.is_done and "some reason" in bad.log.read_text()
 
 
@@ -105,7 +105,7 @@ def test_what_goes_wrong_with_a_task_is_in_the_jobs_log(
     (job,) = jobs(tmp_path, LEAVES_SUMMARY)
     monkeypatch.setattr(Path, "cwd", lambda: Path("/nowhere/to/be/found"))
     with pytest.raises(RunError, match="1 of 1 processes failed"):
-        runner.run([job], backend, 10, Console(quiet=True))
+        runner.run([job], backend, Console(quiet=True))
     assert "a file system that all machines share" in job.log.read_text()
 
 
@@ -124,7 +124,7 @@ def test_a_study_that_is_stopped_waits_until_all_has_been_saved(
     sleep = time.sleep
     monkeypatch.setattr(runner.time, "sleep", interrupt_when_ready)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(given, backend, 10, Console(quiet=True))
+        runner.run(given, backend, Console(quiet=True))
     ran = [folder for folder in folders if (folder / "ready").exists()]
     assert len(ran) == 2  # the third one was waiting for a CPU
     for folder in ran:

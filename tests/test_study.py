@@ -121,7 +121,8 @@ def shipped_arms() -> list[Any]:
         settings = shipped.settings | SMALL["settings"]
         del settings["data.env.init_args.dim"]
         once = replace(shipped, seeds=1, seeds_at_once=1, settings=settings)
-        for arm, own in shipped.arms.items():
+        for arm, whole in shipped.arms.items():
+            own = {key: value for key, value in whole.items() if key != "data.env_steps"}
             setting = yaml.safe_dump([shipped.experiment, settings, own])
             kind = re.sub(r"\d+(\.\d+)?", "N", yaml.safe_dump([shipped.experiment == "maze", own]))
             if setting not in known:
@@ -144,7 +145,9 @@ def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path)
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda shipped: shipped.name)
 def test_the_budget_of_a_shipped_study_is_that_of_its_file(shipped: Study) -> None:
     budget = shipped.settings.get("data.env_steps")
-    assert budget is None or plan.env_step_budget(shipped) == budget
+    for arm, settings in shipped.arms.items():
+        own = settings.get("data.env_steps", budget)
+        assert own is None or plan.env_step_budget(shipped, arm) == own
 
 
 def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ class Pretended(Job):
 
 
 def pretended(folder: Path, seed: int, code: str) -> Job:
-    return Pretended("arm", range(seed, seed + 1), folder, (code,))
+    return Pretended("arm", range(seed, seed + 1), folder, (code,), 10)
 
 
 def leaves_summary(folder: Path, seed: int) -> str:
@@ -183,11 +186,11 @@ def leaves_summary(folder: Path, seed: int) -> str:
 
 def test_jobs_run_side_by_side_and_only_once(tmp_path: Path) -> None:
     jobs = [pretended(tmp_path, seed, leaves_summary(tmp_path, seed)) for seed in range(3)]
-    runner.run(jobs, Local(3), 10, Console(quiet=True))
+    runner.run(jobs, Local(3), Console(quiet=True))
     began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in jobs]
     ended = [float((job.run_folder(job.seeds[0]) / "ended").read_text()) for job in jobs]
     assert max(began) < min(ended)
-    runner.run(jobs, Local(3), 10, Console(quiet=True))  # a second mkdir would fail
+    runner.run(jobs, Local(3), Console(quiet=True))  # a second mkdir would fail
 
 
 def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=r"1 of 2 processes failed \(arm, seed 0\): see .*seed0\.log"
     ):
-        runner.run([bad, good], Local(1), 10, Console(quiet=True))
+        runner.run([bad, good], Local(1), Console(quiet=True))
     assert good.is_done
     assert "some reason" in bad.log.read_text()
 

@@ -69,12 +69,16 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """One process of a study: an arm with one seed, or with several at once."""
+    """One process of a study: an arm with one seed, or with several at once.
+
+    ``env_steps`` is the budget of each, for the progress bar.
+    """
 
     arm: str
     seeds: range
     folder: Path
     arguments: tuple[str, ...]
+    env_steps: int
 
     @property
     def name(self) -> str:
@@ -188,11 +192,11 @@ def _job(study: Study, arm: str, seeds: range, folder: Path) -> Job:
         *flags(study.settings),
         *flags(study.arms[arm]),
     ]
-    return Job(arm, seeds, runs, tuple(arguments))
+    return Job(arm, seeds, runs, tuple(arguments), env_step_budget(study, arm))
 
 
-def env_step_budget(study: Study) -> int:
-    """Env steps of one run: the study's, or else the experiment's."""
+def env_step_budget(study: Study, arm: str) -> int:
+    """Env steps of one run: the arm's, the study's, or else the experiment's."""
     file = OmegaConf.load(conf_folder() / "experiment" / f"{study.experiment}.yaml")
     of_experiment = OmegaConf.select(file, "data.env_steps", default=100_000)
-    return int(study.settings.get("data.env_steps", of_experiment))
+    return int({**study.settings, **study.arms[arm]}.get("data.env_steps", of_experiment))

@@ -29,7 +29,7 @@ def env_steps_of(run_folder: Path) -> int:
     return int(first) if first.isdigit() else 0
 
 
-def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) -> None:
+def run(jobs: Sequence[Job], backend: Backend, console: Console) -> None:
     """Run what is not done yet.
 
     A job that fails leaves the others alone.
@@ -37,7 +37,6 @@ def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) ->
     Args:
         jobs: All jobs of the study.
         backend: Where they run.
-        budget: Env steps of one run, for the progress bar.
         console: Where the bar goes.
 
     Raises:
@@ -49,8 +48,8 @@ def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) ->
     failed: list[Job] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console) as progress:
-        runs = sum(len(job.seeds) for job in jobs)
-        bar = progress.add_task("", total=runs * budget)
+        budget = sum(len(job.seeds) * job.env_steps for job in jobs)
+        bar = progress.add_task("", total=budget)
         try:
             while waiting or running:
                 while waiting and len(running) < backend.at_once:
@@ -67,7 +66,7 @@ def run(jobs: Sequence[Job], backend: Backend, budget: int, console: Console) ->
                     if status != 0:
                         failed.append(job)
                         progress.print(f"{job.name} failed: see {job.log}")
-                _show(progress, bar, jobs, budget)
+                _show(progress, bar, jobs)
         except KeyboardInterrupt:
             stop(running.values())
             raise
@@ -86,12 +85,14 @@ def stop(running: Iterable[Running]) -> None:
         process.wait()
 
 
-def _show(progress: Bar, bar: TaskID, jobs: Sequence[Job], budget: int) -> None:
+def _show(progress: Bar, bar: TaskID, jobs: Sequence[Job]) -> None:
     steps = done = 0
     for job in jobs:
         done += len(job.seeds) * job.is_done
         steps += sum(
-            budget if job.is_done else min(env_steps_of(job.run_folder(seed)), budget)
+            min(env_steps_of(job.run_folder(seed)), job.env_steps)
+            if not job.is_done
+            else job.env_steps
             for seed in job.seeds
         )
     runs = sum(len(job.seeds) for job in jobs)

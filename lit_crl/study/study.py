@@ -12,7 +12,7 @@ from lit_crl import run_folder
 from lit_crl.bars import line_console
 from lit_crl.study import figures, galleries, results, runner
 from lit_crl.study.backends import Backend, local
-from lit_crl.study.plan import Study, check_same, env_step_budget, find_study, jobs_of, read_study
+from lit_crl.study.plan import Study, check_same, find_study, jobs_of, read_study
 
 
 def run_study(
@@ -47,7 +47,7 @@ def run_study(
     console = line_console()
     try:
         if not all(job.is_done for job in jobs):
-            runner.run(jobs, connect(), env_step_budget(study), console)
+            runner.run(jobs, connect(), console)
     finally:
         rows = results.collect(jobs, results.kept(study))
         if rows:
