@@ -208,7 +208,9 @@ def saved(run: str) -> dict[str, Any]:
 
 
 def test_three_seeds_at_once_equal_each_seed_alone(
-    traced: None, capsys: pytest.CaptureFixture[str]
+    traced: None,
+    capsys: pytest.CaptureFixture[str],
+    difference: Callable[[Any, Any], str | None],
 ) -> None:
     # Short: rounding turns an action sooner or later, and then the runs part.
     run = cli.main(["fit", *SMALL, "--data.env_steps=416", "--seed_everything=5", "--seeds=3"])
@@ -219,7 +221,7 @@ def test_three_seeds_at_once_equal_each_seed_alone(
         config = f"runs/mountain_car/seed{seed}/config.yaml"
         cli.main(["fit", "--config", config, "--name", f"alone{seed}"])
         alone, together = saved(f"alone{seed}"), saved(f"seed{seed}")
-        assert together["learner"] == alone["learner"]
+        assert difference(together["learner"], alone["learner"]) is None
         assert alone["learner"]["gan_updates"] > 0
         for name, tensor in alone["state_dict"].items():
             torch.testing.assert_close(
