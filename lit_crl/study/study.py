@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from lit_crl import run_folder
@@ -75,7 +75,9 @@ def report(
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
         is_arm = name == "arm"
-        shown.add_column(name, justify="left" if is_arm else "right", no_wrap=is_arm)
+        # In a narrow terminal numbers are broken rather than cut.
+        justify: JustifyMethod = "left" if is_arm else "right"
+        shown.add_column(name, justify=justify, no_wrap=is_arm, overflow="fold")
     for line in cells:
         shown.add_row(*line)
     console.print(shown)
