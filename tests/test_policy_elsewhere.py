@@ -1,6 +1,5 @@
 """A policy in other libraries: Stable-Baselines3's evaluation, ONNX and torch.export files."""
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -125,12 +124,8 @@ def test_exports_that_cannot_be_are_refused(
     for write in (policy.export, policy.save):
         with pytest.raises(ConfigError, match=r"make the folder .*nowhere first"):
             write(tmp_path / "nowhere" / "policy.pt2")
-    found = importlib.util.find_spec
-
-    def missing(name: str, *args: Any) -> Any:
-        return None if name == "onnxscript" else found(name, *args)
-
-    monkeypatch.setattr("lit_crl.export.find_spec", missing)
+    has = {"onnx": True, "onnxscript": False}  # whatever is installed here
+    monkeypatch.setattr("lit_crl.export.find_spec", lambda name: has[name] or None)
     with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'lit_crl\[export\]'"):
         policy.export(tmp_path / "policy.onnx")
     assert not list(tmp_path.iterdir())
