@@ -3,10 +3,22 @@
 import pytest
 import torch
 from gymnasium.spaces import Box
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 from lit_crl import CreativeLearner
 from lit_crl.envs import Maze
-from lit_crl.grid_networks import GridDiscriminator, GridGenerator, edited, tiles
+from lit_crl.envs.maze_layouts import perfect_layouts
+from lit_crl.envs.shortest_paths import distances
+from lit_crl.gan import success_loss
+from lit_crl.grid_networks import (
+    GridDiscriminator,
+    GridGenerator,
+    MazeSuccessHead,
+    edited,
+    tiles,
+    way_lengths,
+)
 from lit_crl.networks import QNetwork
 
 
@@ -67,10 +79,60 @@ def test_a_judgement_can_depend_on_every_tile() -> None:
     torch.manual_seed(0)
     judge = GridDiscriminator((3, 7, 7), (16,))
     level = torch.randn(5, 147, generator=rng(), requires_grad=True)
-    for logit in (judge(level), judge.success_logit(level)):
+    for logit, blind in ((judge(level), 0), (judge.success_logit(level), 1)):
         assert logit.shape == (5,)
         (gradient,) = torch.autograd.grad(logit.sum(), level)
-        assert (gradient.abs().sum(dim=0) > 0).all()
+        # p̂ counts the goal's rows and columns from its first cell.
+        assert (gradient.abs().sum(dim=0) == 0).sum() == blind
+
+
+@pytest.mark.parametrize("size", [3, 6, 7])
+def test_ways_are_as_long_as_a_search_finds_them(size: int) -> None:
+    env = Maze(1, size=size)
+    maps = env.maps(torch.cat([env.reference_levels(200, rng()), env.target_levels(200, rng(1))]))
+    walls, _, goal = (maps > 0.5).unbind(1)
+    most = size * size // 2
+    expected = distances(walls, goal).clamp(max=most)
+    assert torch.equal(way_lengths(*maps[:, [0, 2]].unbind(1)), expected)
+    assert (expected == most).any() and (expected == 1).any()
+
+
+def test_p_hat_of_mazes_learns_how_long_a_way_the_policy_goes() -> None:
+    torch.manual_seed(0)
+    env, judge = Maze(1, size=7), MazeSuccessHead((3, 7, 7), 32)
+
+    def outcomes(seed: int) -> tuple[Tensor, Tensor]:
+        """As of a policy that finds goals less than six moves off."""
+        levels = env.reference_levels(200, rng(seed))
+        return 2 * levels - 1, (env.optimal_steps(levels) < 6).float()
+
+    optimizer = torch.optim.Adam(judge.parameters(), lr=5e-4, betas=(0.0, 0.99))
+    levels, success = outcomes(0)
+    for _ in range(600):
+        loss = success_loss(judge(levels)[:, 0], success)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    unseen, theirs = outcomes(1)
+    assert binary_auroc(judge(unseen)[:, 0], theirs.long()) > 0.95
+    # Elsewhere, too: these ways are twice as long.
+    perfect = 2 * env.levels_of(perfect_layouts(200, 7, rng(2)), rng()) - 1
+    far = env.optimal_steps((perfect + 1) / 2) >= 6
+    assert (torch.sigmoid(judge(perfect))[far] < 0.5).float().mean() > 0.9
+
+
+def test_the_challenge_moves_the_start_along_the_way() -> None:
+    # A corridor of five cells with the goal at its left end.
+    maps = torch.zeros(1, 3, 1, 5)
+    maps[0, 2, 0, 0] = maps[0, 1, 0, 2] = 1
+    judge = MazeSuccessHead((3, 1, 5), 4)
+    torch.nn.init.ones_(judge.judge[0].weight)
+    torch.nn.init.ones_(judge.judge[2].weight)
+    level = (2 * maps - 1).flatten(1).requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(level).sum(), level)
+    # Lengths 0, 1, 2, 2, 2 (half the cells at most), in tens; apart weighs nothing off the way.
+    along = gradient.view(3, 5)[1]
+    assert along[0] < along[1] < along[2]
 
 
 def test_bytes_are_scaled_by_their_brightest_value() -> None:
