@@ -26,15 +26,46 @@ def tiles(logits: Tensor) -> Tensor:
     """Maps of walls, start and goal in {0, 1} from logits ``[B, C, H, W]``, straight through.
 
     There are exactly one start and one goal, on two different cells without a wall. The start is in
-    one of the C − 2 maps in between, one for each way to face.
+    one of the C − 2 maps in between, one for each way to face, and in a cell from which the goal
+    can be reached, unless the goal is walled in.
     """
-    wall, *starts, goal = logits.flatten(2).unbind(1)
-    at_start = one_cell(torch.cat(starts, dim=1)).view(len(wall), len(starts), -1)
-    taken = at_start.detach().sum(dim=1)
-    at_goal = one_cell(goal - 1e9 * taken)
+    wall, *starts, goal = logits.unbind(1)
+    at_goal = one_cell(goal.flatten(1)).view_as(goal)
     walls = straight_through((wall > 0).to(wall.dtype), torch.sigmoid(wall))
-    walls = walls * (1 - taken) * (1 - at_goal.detach())
-    return torch.cat([walls[:, None], at_start, at_goal[:, None]], dim=1).view_as(logits)
+    walls = walls * (1 - at_goal.detach())
+    cut_off = way_lengths(walls, at_goal) == most_moves(goal)
+    hindered = torch.stack(starts, dim=1) - (1e4 * cut_off + 1e9 * at_goal.detach())[:, None]
+    at_start = one_cell(hindered.flatten(1)).view_as(hindered)
+    walls = walls * (1 - at_start.detach().sum(dim=1))
+    return torch.cat([walls[:, None], at_start, at_goal[:, None]], dim=1)
+
+
+def most_moves(maps: Tensor) -> int:
+    """Longest way that is looked for in maps ``[B, H, W]``: through half of the cells."""
+    return maps[0].numel() // 2
+
+
+@torch.no_grad()
+def way_lengths(walls: Tensor, goal: Tensor) -> Tensor:
+    """Moves from every cell to the goal, ``[B, H, W]``, at most half the number of cells.
+
+    Walls, and what is further off or cut off, have that most. As ``shortest_paths.distances``, but
+    by the same operations for all mazes, so that they can be compiled and mapped.
+
+    Args:
+        walls: Maps ``[B, H, W]``, above 0.5 where walls are.
+        goal: Likewise where the goal is.
+    """
+    most = most_moves(goal)
+    far = torch.full_like(goal, most)
+    least = torch.where(walls > 0.5, far, 0)
+    length = torch.where(goal > 0.5, 0, far)
+    for _ in range(most):
+        padded = F.pad(length, (1,) * 4, value=most)
+        rows = torch.minimum(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1])
+        columns = torch.minimum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+        length = torch.minimum(length, torch.minimum(rows, columns) + 1).maximum(least)
+    return length
 
 
 def edited(maps: Tensor, share: float, rng: torch.Generator) -> Tensor:
@@ -71,29 +102,6 @@ class GridGenerator(nn.Module):
         """``z [B, noise_dim]`` to levels ``[B, C·H·W]``, −1 or 1."""
         cells = F.leaky_relu(self.spread(z)).view(-1, WIDTH, *self.shape[1:])
         return 2 * tiles(self.head(cells + self.body(cells))).flatten(1) - 1
-
-
-@torch.no_grad()
-def way_lengths(walls: Tensor, goal: Tensor) -> Tensor:
-    """Moves from every cell to the goal, ``[B, H, W]``, at most half the number of cells.
-
-    Walls, and what is further off or cut off, have that most. As ``shortest_paths.distances``, but
-    by the same operations for all mazes, so that they can be compiled and mapped.
-
-    Args:
-        walls: Maps ``[B, H, W]``, above 0.5 where walls are.
-        goal: Likewise where the goal is.
-    """
-    most = goal[0].numel() // 2
-    far = torch.full_like(goal, most)
-    least = torch.where(walls > 0.5, far, 0)
-    length = torch.where(goal > 0.5, 0, far)
-    for _ in range(most):
-        padded = F.pad(length, (1,) * 4, value=most)
-        rows = torch.minimum(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1])
-        columns = torch.minimum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
-        length = torch.minimum(length, torch.minimum(rows, columns) + 1).maximum(least)
-    return length
 
 
 class MazeSuccessHead(nn.Module):

@@ -45,12 +45,33 @@ def test_generated_maps_have_one_start_and_one_goal_on_free_cells() -> None:
     assert 0 < walls.mean() < 1
 
 
-def test_all_valid_but_for_the_path() -> None:
+def test_all_generated_mazes_can_be_solved() -> None:
     learner, env = maze_learner()
-    levels = learner.generate_levels(300)
-    valid = env.valid(levels)
-    assert torch.equal(valid, env.optimal_steps(levels).isfinite())
-    assert valid.any()
+    z = learner.draw_noise(300, rng())
+    assert env.valid(learner.generate_levels(z)).all()
+
+
+def test_a_start_is_where_the_goal_can_be_reached() -> None:
+    logits = torch.randn(2_000, 3, 5, 5, generator=rng())
+    logits[:, 0] += 0.5  # many walls
+    maps = tiles(logits)
+    env = Maze(1, size=5)
+    solvable = env.optimal_steps(maps.flatten(1)).isfinite()
+    walls, start, goal = (maps > 0.5).unbind(1)
+    beside = torch.nn.functional.max_pool2d(goal.float(), (3, 1), 1, (1, 0))
+    beside = beside.maximum(torch.nn.functional.max_pool2d(goal.float(), (1, 3), 1, (0, 1))) > 0
+    # Where the start stands, a wall may have been before: beside a goal that was walled in.
+    walled_in = (walls | ~beside | goal | start).flatten(1).all(dim=1)
+    assert solvable[~walled_in].all()
+    assert 0.5 < solvable.float().mean() < 1
+    # Among those cells it is the likeliest one.
+    here = distances(walls, goal).isfinite() & ~goal
+    likeliest = logits[:, 1].masked_fill(~here, -torch.inf).flatten(1).argmax(dim=1)
+    near = distances(walls, goal).masked_fill(~here, 0).flatten(1).amax(dim=1) < 12
+    chosen = start.flatten(1).float().argmax(dim=1)
+    assert torch.equal(
+        chosen[solvable & ~walled_in & near], likeliest[solvable & ~walled_in & near]
+    )
 
 
 def test_a_gradient_reaches_every_kind_of_tile() -> None:

@@ -103,6 +103,7 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
         if 0 < 100 * least <= most:
             axes.set_xscale("symlog", linthresh=least)  # 0 may be among the values
             axes.set_xlim(min(where.min(), least) - 0.3 * least, 2 * most)
+            axes.tick_params(axis="x", rotation=45)
         axes.set_xticks(where, [f"{x:g}" for x in where])
         axes.minorticks_off()
         axes.set_ylim(bottom=min(0.0, low.min()), top=1.1 * max(high.max(), 0.01))
