@@ -13,6 +13,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_crl.envs import maze_layouts
 from lit_crl.envs.maze import Maze
 from lit_crl.envs.maze_layouts import GOAL, MOVES, START, WALL
 from lit_crl.envs.shortest_paths import facing_distances
@@ -52,6 +53,10 @@ class FacingMaze(Maze):
     def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:
         """Levels [n, d] of layouts [n, 3, size, size], facing any way."""
         heading = torch.randint(len(MOVES), (len(layouts),), generator=rng, device=rng.device)
+        return self.facing(layouts, heading)
+
+    def facing(self, layouts: Tensor, heading: Tensor) -> Tensor:
+        """Levels [n, d] of layouts [n, 3, size, size] with headings [n], indices of ``MOVES``."""
         faced = F.one_hot(heading, len(MOVES)).to(layouts)[:, :, None, None]
         starts = faced * layouts[:, START, None]
         maps = torch.cat([layouts[:, :START], starts, layouts[:, GOAL:]], dim=1)
@@ -98,6 +103,16 @@ class FacingMaze(Maze):
         each = torch.arange(len(state), device=state.device)
         maps[each, START + heading, row, column] = 1
         return maps.flatten(1)
+
+    def heldout(self) -> dict[str, Tensor]:
+        """Return mazes [m, d] by kind; the public ones start facing as published."""
+        found = super().heldout()
+        headings = {name: at for name, (_, at) in maze_layouts.named_mazes(self.size).items()}
+        for name, heading in {"corridors": 0, **headings}.items():
+            if name in found:
+                layouts = self.layouts(found[name])
+                found[name] = self.facing(layouts, torch.full((len(layouts),), heading))
+        return found
 
     def valid(self, levels: Tensor) -> Tensor:
         """Mask [n] of levels with one start and one goal, on free cells that a path joins."""

@@ -202,7 +202,8 @@ class Maze(BatchedEnv):
         }
         if self.size % 2 and self.size > 3:  # there is no room for dead ends
             found["corridors"] = maze_layouts.corridor_layouts(self.size)
-        found |= maze_layouts.named_layouts(self.size)
+        named = maze_layouts.named_mazes(self.size)
+        found |= {name: layout for name, (layout, _) in named.items()}
         return {name: self.levels_of(layouts, rng) for name, layouts in found.items()}
 
     def render_levels(self, levels: Tensor) -> Any:

@@ -16,6 +16,8 @@ WALL, START, GOAL = range(3)
 #: Share of the cells that random mazes draw as walls, with replacement: 60 draws at 13×13.
 WALL_DRAWS = 60 / 169
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
+#: How files mark the start by the way one faces there, as in ``MOVES``.
+HEADINGS = ">v<^"
 
 
 def one_hot(cell: Tensor, size: int) -> Tensor:
@@ -127,21 +129,21 @@ def room_layouts(n: int, size: int, rng: torch.Generator) -> Tensor:
 
 def spiral_layout(size: int) -> Tensor:
     """A spiral from a corner to the middle, ``[1, 3, size, size]``: among the longest ways."""
-    is_open = torch.zeros(size + 4, size + 4, dtype=torch.bool)  # two cells of margin
-    inside = torch.zeros_like(is_open)
-    inside[2:-2, 2:-2] = True
-    row, column, turns, turned = 2, 2, 0, 0
+    is_open = torch.zeros(size + 2, size + 2, dtype=torch.bool)  # a cell of margin
+    row, column, turns, turned = 1, 1, 0, 0
     is_open[row, column] = True
     while turned < 2:
         down, right = MOVES[turns % 4]
-        ahead, beyond = (row + down, column + right), (row + 2 * down, column + 2 * right)
-        if inside[ahead] and not is_open[beyond]:
-            (row, column), turned = ahead, 0
-            is_open[ahead] = True
+        r, c = row + down, column + right
+        inside = 1 <= r <= size and 1 <= c <= size
+        # The way must not touch itself: of the next cell's neighbours only this one is open.
+        if inside and sum(bool(is_open[r + dr, c + dc]) for dr, dc in MOVES) == 1:
+            row, column, turned = r, c, 0
+            is_open[row, column] = True
         else:
             turns, turned = turns + 1, turned + 1
-    ends = torch.tensor([0, (row - 2) * size + column - 2])
-    walls = (~is_open[2:-2, 2:-2]).float()
+    ends = torch.tensor([0, (row - 1) * size + column - 1])
+    walls = (~is_open[1:-1, 1:-1]).float()
     return torch.cat([walls[None], one_hot(ends, size)])[None]
 
 
@@ -164,13 +166,18 @@ def corridor_layouts(size: int) -> Tensor:
     )
 
 
-def named_layouts(size: int) -> dict[str, Tensor]:
-    """The public held-out mazes of that size by name, each ``[1, 3, size, size]``."""
-    found: dict[str, Tensor] = {}
+def named_mazes(size: int) -> dict[str, tuple[Tensor, int]]:
+    """The public held-out mazes of that size by name: layout ``[1, 3, size, size]`` and heading.
+
+    The heading is an index of ``MOVES``: which way one faces at the start.
+    """
+    found: dict[str, tuple[Tensor, int]] = {}
     text = files("lit_crl.envs").joinpath("heldout_mazes.txt").read_text()
     for block in text.split("\n\n"):
         name, *rows = [line for line in block.splitlines() if not line.startswith(";")] or [""]
         if rows and len(rows) == len(rows[0]) == size:
-            maps = [[[float(tile == kind) for tile in row] for row in rows] for kind in "#SG"]
-            found[name] = torch.tensor(maps)[None]
+            kinds = ("#", HEADINGS, "G")
+            maps = [[[float(tile in kind) for tile in row] for row in rows] for kind in kinds]
+            heading = next(HEADINGS.index(tile) for row in rows for tile in row if tile in HEADINGS)
+            found[name] = torch.tensor(maps)[None], heading
     return found

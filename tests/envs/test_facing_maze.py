@@ -15,6 +15,17 @@ from lit_crl.learner import CreativeLearner
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
+#: Fewest actions, least and most, from the published start and heading to the goal.
+PUBLISHED = {
+    "SixteenRooms": (26, 26), "SixteenRooms2": (28, 28), "Labyrinth": (113, 113),
+    "LabyrinthFlipped": (113, 113), "Labyrinth2": (113, 113), "StandardMaze": (54, 54),
+    "StandardMaze2": (73, 73), "StandardMaze3": (54, 54), "NineRooms": (24, 24),
+    "NineRoomsFewerDoors": (42, 42), "MediumMaze": (25, 25), "MiniMaze": (15, 15),
+    "TrivialMaze": (9, 9), "TrivialMaze2": (13, 13), "TrivialMaze3": (17, 17),
+    "corridors": (16, 24),
+}  # fmt: skip
+
+
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -136,6 +147,16 @@ def test_held_out_mazes_are_those_of_the_full_view() -> None:
             assert torch.equal(layouts.flatten(1), theirs[name])
         assert (own.optimal_steps(levels) >= full.optimal_steps(layouts.flatten(1))).all()
     assert "Labyrinth" in own.heldout()
+
+
+def test_public_mazes_take_as_many_actions_as_published() -> None:
+    found = {}
+    for size in (3, 4, 5, 7, 8, 13):
+        env = FacingMaze(1, size=size)
+        for name, levels in env.heldout().items():
+            steps = env.optimal_steps(levels)
+            found[name] = (int(steps.min()), int(steps.max()))
+    assert {name: found[name] for name in PUBLISHED} == PUBLISHED
 
 
 def test_generated_maps_have_one_start_that_faces_one_way() -> None:

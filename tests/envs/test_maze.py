@@ -198,6 +198,15 @@ def test_held_out_mazes_are_what_their_names_say() -> None:
     assert "TrivialMaze3" in Maze(1, size=7).heldout()
 
 
+@pytest.mark.parametrize("size", range(3, 20))
+def test_a_spiral_of_any_size_is_one_way_through_all_free_cells(size: int) -> None:
+    layout = layouts.spiral_layout(size)
+    walls = layout[0, 0].numpy() == 1
+    assert layouts.path_length(layout).item() == (~walls).sum() - 1
+    assert (~walls).sum() > size * size / 2 - 1
+    assert search(walls, [cell(layout[0, 2].numpy())])[cell(layout[0, 1].numpy())] > size
+
+
 @pytest.mark.parametrize("target", ["random", "long", "perfect"])
 def test_target_levels_are_of_the_kind_asked_for(target: str) -> None:
     env = Maze(4, size=9, target=target)
