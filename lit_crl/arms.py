@@ -3,8 +3,8 @@
 The arms ``target`` < ``reference`` < ``archive`` < ``gan`` each add a source to those before: an
 arm uses the mix's shares of the sources before its own, and gives the rest to its own. So one mix
 serves all: with 25 % each, ``archive`` is 25 % target, 25 % reference and 50 % archive. Every other
-arm has the mix's target and reference levels, and a source ``own`` for the rest: one of ``plr``,
-``accel``, ``sfl`` and ``oracle``, or a function or class of the user's.
+arm has the mix's target and reference levels, and a source ``own`` for the rest: one of those in
+``OWN``, or a function or class of the user's.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_crl.checks import ConfigError
 from lit_crl.level_replay import EditedLevelReplay, PrioritizedLevelReplay
-from lit_crl.screening import LearnabilityScreen
+from lit_crl.screening import LearnabilityScreen, valid_reference
 
 Source = Literal["target", "reference", "archive", "gan", "own"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -27,8 +27,11 @@ EQUAL_MIX: Mapping[str, float] = dict.fromkeys(MIXED, 0.25)
 #: A user's arm ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units: how many,
 #: the curriculum with all that it knows, and who has p̂, generated levels and action values.
 OwnSource = Callable[..., Any]
-Arm = Literal["target", "reference", "archive", "gan", "plr", "accel", "sfl", "oracle"]
+Arm = Literal[
+    "target", "reference", "archive", "gan", "valid_reference", "plr", "accel", "sfl", "oracle"
+]
 OWN: Mapping[str, Callable[[], OwnSource]] = {
+    "valid_reference": lambda: valid_reference,
     "plr": PrioritizedLevelReplay,
     "accel": EditedLevelReplay,
     "sfl": LearnabilityScreen,

@@ -1,10 +1,11 @@
-"""Sampling for learnability: random levels are tried out, and those solved sometimes are played."""
+"""Random levels that are screened: for being legal, or, tried out, for being solved sometimes."""
 
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from lit_crl.checks import ConfigError
 from lit_crl.gan import learnability
 
 if TYPE_CHECKING:
@@ -12,6 +13,30 @@ if TYPE_CHECKING:
 
 #: How much the policy explores while levels are screened.
 EPSILON = 0.05
+#: Reference levels that are drawn at once, and in all, to find legal ones among them.
+BLOCK, MOST = 2**16, 2**26
+
+
+def valid_reference(n: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
+    """The arm ``valid_reference``: reference levels without those that are not valid, ``[n, d]``.
+
+    Domain randomization by rejection: drawing costs time, but no env steps.
+
+    Raises:
+        ConfigError: If hardly any reference level is valid.
+    """
+    env, rng, block, drawn = curriculum.env, curriculum.rng, n, 0
+    found = env.reference_levels(0, rng)
+    while len(found) < n:
+        if drawn >= MOST:
+            raise ConfigError(
+                f"data.arm is 'valid_reference', but of {drawn:,} reference levels only "
+                f"{len(found)} are valid: use archive or gan"
+            )
+        levels = env.reference_levels(block, rng)
+        found, drawn = torch.cat([found, levels[env.valid(levels)]]), drawn + block
+        block = min(2 * block, BLOCK)
+    return found[:n]
 
 
 class LearnabilityScreen:

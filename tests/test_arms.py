@@ -25,7 +25,7 @@ from lit_crl.level_replay import (
     staleness_priorities,
 )
 from lit_crl.proposals import proposal_weight, realistic
-from lit_crl.screening import LearnabilityScreen
+from lit_crl.screening import LearnabilityScreen, valid_reference
 from lit_crl.value_trace import ValueTrace
 
 Make = Callable[..., Any]
@@ -54,7 +54,7 @@ def finished(levels: Tensor, returns: list[float], value: list[float]) -> Finish
     return Finished(levels, torch.tensor(returns) > 0, torch.tensor(returns), numbers, numbers / 2)
 
 
-@pytest.mark.parametrize("arm", ["plr", "accel", "sfl", "oracle"])
+@pytest.mark.parametrize("arm", ["valid_reference", "plr", "accel", "sfl", "oracle"])
 def test_an_own_source_gets_what_target_and_reference_leave(arm: Any) -> None:
     shares = arm_shares(arm, {"target": 0.1, "reference": 0.3, "archive": 0.6})
     assert shares == {"target": 0.1, "reference": 0.3, "own": pytest.approx(0.6)}
@@ -65,6 +65,25 @@ def test_an_own_source_gets_what_target_and_reference_leave(arm: Any) -> None:
 def test_an_unknown_arm_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'ued': use one of target, .*, plr, .* or a function"):
         own_source(cast(Any, "ued"))
+
+
+def test_valid_reference_levels_are_the_reference_without_what_is_not_valid() -> None:
+    env = ThinManifold(1, dim=3)
+    assert 0 < env.valid(env.reference_levels(1000, rng())).float().mean() < 0.2
+    levels = valid_reference(2000, cast(Any, SimpleNamespace(env=env, rng=rng(1))), None)
+    assert levels.shape == (2000, 3)
+    assert env.valid(levels).all()
+    naive = env.reference_levels(50_000, rng(2))
+    naive = naive[env.valid(naive)]
+    torch.testing.assert_close(levels.mean(dim=0), naive.mean(dim=0), atol=0.06, rtol=0)
+    torch.testing.assert_close(levels.std(dim=0), naive.std(dim=0), atol=0.04, rtol=0)
+
+
+def test_a_task_without_valid_reference_levels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_crl.screening.MOST", 10_000)
+    here = SimpleNamespace(env=ThinManifold(1, dim=12), rng=rng())
+    with pytest.raises(ConfigError, match=r"'valid_reference', but of 1\d,\d+ .* only 0 are valid"):
+        valid_reference(64, cast(Any, here), None)
 
 
 def test_priorities_equal_their_definitions() -> None:

@@ -11,11 +11,13 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from omegaconf import OmegaConf
 from PIL import Image
 
 from lit_crl.checks import ConfigError
 from lit_crl.cli import CreativeCLI, complete, main
 from lit_crl.run_folder import conf_folder, experiments
+from lit_crl.study.plan import read_study
 
 #: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
 TINY = [
@@ -88,6 +90,20 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     assert [int(row["env_steps"]) for row in rows] == sorted(int(row["env_steps"]) for row in rows)
     assert int(rows[-1]["env_steps"]) == steps
     assert rows[-1]["evaluation/target_return_mean"]
+
+
+@pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
+def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
+    files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car", f"arm/{arm}")]
+    cli = run("fit", *files, "--name=x", *TINY, "--data.gan_updates=2")
+    summary = json.loads((cli.run_folder / "summary.json").read_text())
+    assert summary["gan_updates"] > 0
+    assert summary["levels_played"] > 0
+    # What a study says of an arm of that name is the same.
+    study = read_study(conf_folder() / "study" / "point_mass_arms.yaml")
+    given = OmegaConf.load(conf_folder() / "arm" / f"{arm}.yaml")
+    for key, value in study.arms[arm].items():
+        assert OmegaConf.select(given, key) == value, key
 
 
 def test_conf_experiments_are_the_documented_ones() -> None:
