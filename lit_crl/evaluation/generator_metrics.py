@@ -2,7 +2,18 @@
 
 They gather over batches and, as every torchmetrics metric, over processes. Validity and success
 rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s ranking is
-``torchmetrics.classification.BinaryAUROC``.
+``torchmetrics.classification.BinaryAUROC``. Levels from anywhere can be judged:
+
+>>> from torchmetrics import MeanMetric
+>>> from lit_crl.envs import Maze
+>>> env, rng = Maze(1, size=5), torch.Generator().manual_seed(0)
+>>> levels = env.reference_levels(200, rng)
+>>> valid, length, alike = MeanMetric(), PathLengthQuantiles(), LevelManifold()
+>>> valid.update(env.valid(levels).float())
+>>> length.update(env.optimal_steps(levels))
+>>> alike.update(levels, env.reference_levels(200, rng))
+>>> valid.compute(), length.compute()["p50"], 0.9 < alike.compute()["diversity"] < 1.1
+(tensor(1.), tensor(3.), tensor(True))
 """
 
 from typing import Any, ClassVar
