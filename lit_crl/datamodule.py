@@ -82,10 +82,9 @@ class ReplayDataModule(LightningDataModule):
             env: Class of the environment and its arguments.
             arm: Curriculum: where levels come from. ``target``: the task's own resets;
                 ``reference``: also random levels; ``archive``: also visited states and tried
-                levels near the frontier; ``gan``: also generated levels. In place of the last
-                two ``valid_reference``: legal random levels; ``plr``: replays by MaxMC; ``accel``:
-                those and edits; ``sfl``: levels screened for p (1 − p), ``oracle``: at no cost; or
-                a function or class of yours.
+                levels near the frontier; ``gan``: also generated levels. In place of these
+                two ``valid_reference``: legal random ones; ``plr``: replays by MaxMC; ``accel``: those
+                and edits; ``sfl``: screened for p (1 − p), ``oracle``: at no cost; or your function.
             env_steps: Budget, in steps of single environments, warm-up included, of all processes.
             num_envs: Environments that step together, in each process.
             capacity: Rows of the replay buffer (one a step, one more an episode).
