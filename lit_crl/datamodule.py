@@ -83,8 +83,8 @@ class ReplayDataModule(LightningDataModule):
             arm: Curriculum: where levels come from. ``target``: the task's own resets;
                 ``reference``: also random levels; ``archive``: also visited states and tried
                 levels near the frontier; ``gan``: also generated levels. In place of these
-                two ``valid_reference``: legal random; ``plr``: replays by MaxMC; ``accel``: and
-                edits; ``sfl``: screened for p (1 − p), ``oracle``: at no cost; or your function.
+                two ``valid_reference``: legal random; ``plr``: replays by MaxMC, ``accel``: with
+                edits; ``sfl``: screened for p (1 − p), ``oracle``: free; or your function or class.
             env_steps: Budget, in steps of single environments, warm-up included, of all processes.
             num_envs: Environments that step together, in each process.
             capacity: Rows of the replay buffer (one a step, one more an episode).
