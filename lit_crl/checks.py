@@ -100,7 +100,7 @@ def model_settings(given: Mapping[str, Any]) -> None:
     non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
     if given["compile"] and given["planning_steps"]:
         raise ConfigError(
-            f"model.compile is on (as with --seeds), but the sweeps of model.planning_steps "
+            f"model.compile is on, but the sweeps of model.planning_steps "
             f"{given['planning_steps']} make a graph that takes many minutes to compile: turn one "
             "of them off"
         )

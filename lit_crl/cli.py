@@ -82,8 +82,7 @@ class CreativeCLI(LightningCLI):
             "--seeds",
             type=int,
             default=1,
-            help="Runs of fit at once: seed_everything and those after it, in a folder each. "
-            "They share compiled updates (model.compile is on) and batched environments.",
+            help="Runs of fit: seed_everything and those after it, a process and a folder each.",
         )
         parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
@@ -108,19 +107,6 @@ class CreativeCLI(LightningCLI):
             raise ConfigError(f"seed_everything is {seed}: give a whole number from 0 to 2³² − 1")
         super()._set_seed()
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: ``run`` does it, once it is known whether other seeds run beside this one."""
-
-    def run(self) -> None:
-        """Run the subcommand."""
-        super()._run_subcommand(str(self.subcommand))
-
-    def fit_alone(self) -> None:
-        """Seed and train, without the test and report that follow."""
-        super()._set_seed()
-        self.before_fit()
-        self.trainer.fit(**self._prepare_subcommand_kwargs("fit"))
-
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
@@ -128,10 +114,8 @@ class CreativeCLI(LightningCLI):
         run_folder.check_folder_name("experiment", config.experiment)
         if config.name is not None:
             run_folder.check_folder_name("name", config.name)
-        if self.subcommand == "fit" and config.seeds > 1:
-            from lit_crl import seeds  # imports the compiler
-
-            seeds.share(config)
+        if config.seeds > 1:
+            raise ConfigError("seeds: start one process for each seed, with --seed_everything")
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -244,20 +228,6 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
     answer_help(given)
-    run = _prepared(given)
-    config = run.config[run.subcommand]
-    if run.subcommand == "fit" and config.seeds > 1:
-        from lit_crl import seeds
-
-        first = config.seed_everything
-        others = range(first + 1, first + config.seeds)
-        seeds.fit([run, *(_prepared([*given, f"--seed_everything={seed}"]) for seed in others)])
-    else:
-        run.run()
-    return run
-
-
-def _prepared(args: list[str]) -> CreativeCLI:
     parser = {
         "parser_mode": "omegaconf+",
         "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
@@ -267,7 +237,7 @@ def _prepared(args: list[str]) -> CreativeCLI:
         CreativeLearner,
         ReplayDataModule,
         trainer_class=Player,
-        args=args,
+        args=given,
         save_config_callback=None,
         seed_everything_default=0,
         auto_configure_optimizers=False,

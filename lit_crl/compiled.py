@@ -5,9 +5,9 @@ of it. Parameters and the optimizer's own state are changed in place: a checkpoi
 with and without compilation, and so are the numbers, up to rounding.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.func import functional_call, grad
 
 from lit_crl.checks import ConfigError
 from lit_crl.flat_adam import FlatAdam
-from lit_crl.flat_networks import FlatNetworks
+from lit_crl.flat_network import FlatNetwork
 from lit_crl.gradients import clip_to_norm
 from lit_crl.objectives import LossAndReport
 from lit_crl.phases import Player, Turns
@@ -26,7 +26,6 @@ from lit_crl.stopwatch import Stopwatch
 #: Updates in one graph, at most, of one player and of two, whose update is several times as long:
 #: more take long to compile and gain little.
 UNROLL = {1: 10, 2: 2}
-Kind = TypeVar("Kind")
 
 
 class _AtParameters(nn.Module):
@@ -42,43 +41,35 @@ class _AtParameters(nn.Module):
 
 
 class _Foresight:
-    """What a phase's slow network adds to K minibatches, or to those of each seed."""
+    """What a phase's slow network adds to K minibatches."""
 
-    def __init__(self, turns: Turns, flats: dict[str, FlatNetworks]) -> None:
+    def __init__(self, turns: Turns, flats: dict[str, FlatNetwork]) -> None:
         networks = {name: flat.network for name, flat in flats.items()}
         self.function = _AtParameters(networks, cast(Callable[..., Any], turns.foresee))
         self.slow = next(flat for flat in flats.values() if flat.network is turns.slow)
 
     def __call__(self, fields: list[Tensor | None]) -> Tensor:
         given = {index: field for index, field in enumerate(fields) if field is not None}
-        foresee = torch.vmap(self._at, (0, 1), 1) if self.slow.are_many else self._at
-        return foresee(self.slow.vector, given)
-
-    def _at(self, vector: Tensor, given: dict[int, Tensor]) -> Tensor:
-        fields = tuple(given.get(index) for index in range(max(given) + 1))
-        return cast(Tensor, functional_call(self.function, self.slow.views(vector), fields))
+        given_fields = tuple(given.get(index) for index in range(max(given) + 1))
+        views = self.slow.views(self.slow.vector)
+        return cast(Tensor, functional_call(self.function, views, given_fields))
 
 
 class _Descent:
-    """One step of Adam down a player's objective, all of which a compiler can trace.
+    """One step of Adam down a player's objective, all of which a compiler can trace."""
 
-    The alike players of several seeds, one each, take it at once.
-    """
-
-    def __init__(self, players: Sequence[Player], flats: dict[str, FlatNetworks]) -> None:
-        player = players[0]
+    def __init__(self, player: Player, flats: dict[str, FlatNetwork]) -> None:
         networks = {name: flat.network for name, flat in flats.items()}
         self.objective = _AtParameters(networks, player.objective)
         self.flat = next(flat for flat in flats.values() if flat.network is player.network)
         self.others = [flat for flat in flats.values() if flat is not self.flat]
         self.norm_name, self.max_norm = player.norm_name, player.max_norm
-        self.adam = FlatAdam([one.optimizer.optimizer for one in players], self.flat)
+        self.adam = FlatAdam(player.optimizer.optimizer, self.flat)
 
     def __call__(self, minibatch: list[Tensor | None]) -> dict[str, Tensor]:
         vectors = [flat.vector for flat in (self.flat, *self.others)]
         given = {index: field for index, field in enumerate(minibatch) if field is not None}
-        gradient_of = self._gradient if vectors[0].ndim == 1 else torch.vmap(self._gradient)
-        gradient, report = gradient_of(vectors, given)
+        gradient, report = self._gradient(vectors, given)
         self.adam.step(self.flat.vector, gradient)
         return report
 
@@ -135,11 +126,6 @@ def compiling(clock: Stopwatch) -> Iterator[None]:
         ) from error
 
 
-def _alike(kinds: Iterable[Sequence[Kind]]) -> Iterator[tuple[Kind, ...]]:
-    """From what each learner has, what all have of each kind."""
-    return zip(*kinds, strict=True)
-
-
 class CompiledPhase:
     """A phase as a few calls of one compiled graph.
 
@@ -147,10 +133,8 @@ class CompiledPhase:
     torch keeps on disk (``TORCHINDUCTOR_CACHE_DIR``).
     """
 
-    def __init__(self, learner: Any, *turns: Turns) -> None:
-        """Train the players of a ``CreativeLearner``, or of several with equal settings at once.
-
-        With several, what is given and reported has a dimension of its own for them, after K.
+    def __init__(self, learner: Any, turns: Turns) -> None:
+        """Train the players of a ``CreativeLearner``.
 
         Raises:
             ConfigError: If an optimizer is not Adam or AdamW, or if the Trainer does between
@@ -166,23 +150,22 @@ class CompiledPhase:
                 "model.compile is on, but 16-mixed skips steps that overflow: use "
                 "--trainer.precision bf16-mixed or 32-true, or set model.compile to false"
             )
-        kinds = ([one.slow, *(player.network for player in one.players)] for one in turns)
-        flats = {str(i): FlatNetworks(str(i), alike) for i, alike in enumerate(_alike(kinds))}
-        players = _alike(one.players for one in turns)
-        self._descents = [_Descent(alike, flats) for alike in players]
-        self._foresee = _Foresight(turns[0], flats) if turns[0].foresee is not None else None
+        networks = [turns.slow, *(player.network for player in turns.players)]
+        flats = {str(i): FlatNetwork(str(i), network) for i, network in enumerate(networks)}
+        self._descents = [_Descent(player, flats) for player in turns.players]
+        self._foresee = _Foresight(turns, flats) if turns.foresee is not None else None
         self._slow, self._fast = (
             next(flat.vector for flat in flats.values() if flat.network is network)
-            for network in (turns[0].slow, turns[0].fast)
+            for network in (turns.slow, turns.fast)
         )
-        self._state = [flat.vector for flat in flats.values()]
-        self._state += [t for descent in self._descents for t in descent.adam.state()]
+        state = [flat.vector for flat in flats.values()]
+        state += [t for descent in self._descents for t in descent.adam.state()]
         #: Parameters of the first player's networks.
         self.flat = self._descents[0].flat
         self._clock: Stopwatch = learner.clock
         self._compiled: set[bool] = set()  # with rates and without are two graphs
         rates = (descent.adam.rate for descent in self._descents)
-        self._graph = compiled(self._updates, learner.device, [*self._state, *rates])
+        self._graph = compiled(self._updates, learner.device, [*state, *rates])
 
     @torch.no_grad()
     def _updates(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:
@@ -228,14 +211,6 @@ class CompiledPhase:
                 self._slow.lerp_(self._fast, last)
             reports.append(report)
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
-
-    @contextmanager
-    def without(self, rows: Sequence[int]) -> Iterator[None]:
-        """Leave some of several learners as they are."""
-        before = [tensor[rows].clone() for tensor in self._state]
-        yield
-        for tensor, kept in zip(self._state, before, strict=True):
-            tensor[rows] = kept
 
     def _call(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:
         first = (rates is None) not in self._compiled

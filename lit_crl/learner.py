@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -25,9 +25,6 @@ from lit_crl.optimizers import gan_adam, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
-
-if TYPE_CHECKING:
-    from lit_crl.seeds import Seat
 
 
 class CreativeLearner(LightningModule):
@@ -126,8 +123,6 @@ class CreativeLearner(LightningModule):
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.level_gan = None
-        #: Where seeds that are trained together meet; None for one that is trained alone.
-        self.seat: Seat | None = None
         self.clock, self.losses = Stopwatch(), LossSums()
         self.updates = self.gan_updates = 0
         self.streams = RandomStreams(seed)
@@ -222,9 +217,7 @@ class CreativeLearner(LightningModule):
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
         kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase
-        if self.seat is not None:
-            kind = self.seat.phase
-        elif self.compile_updates:
+        if self.compile_updates:
             with self.clock("compile"):  # importing the compiler takes seconds
                 from lit_crl.compiled import CompiledPhase as kind
         self._players = players_of(self)
@@ -242,8 +235,6 @@ class CreativeLearner(LightningModule):
             # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
             with self.clock("gan"), torch.autocast(self.device.type, enabled=False):
                 self._gan_phase(batch.gan)
-        elif self.seat is not None and self.level_gan is not None:
-            self._train_gan((), ())  # other seeds may have something for their GANs
         self.losses.check_finite()
 
     def _dqn_phase(self, batch: Batch) -> None:

@@ -109,7 +109,7 @@ class Rollout:
         self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
         self._action_values: Callable[[Tensor], Tensor] | None = None
         self.log = EpisodeLog()
-        #: How a step is played; seeds that are trained together play theirs together.
+        #: How a step is played: one operation at a time, or as one graph.
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
@@ -135,15 +135,13 @@ class Rollout:
             self._visit()
 
     def play_with(self, learner: Any, clock: Stopwatch) -> None:
-        """Act and step in one batch with other seeds, or as one graph, if the learner can."""
+        """Act and step as one graph, if the learner and the environment can."""
         self._action_values = learner.action_values
-        if learner.seat is not None:
-            self.play = learner.seat.play_in(self.env, clock)
-        elif learner.compile_updates and has_pure_step(self.env):
+        if learner.compile_updates and has_pure_step(self.env):
             from lit_crl.compiled_play import CompiledPlay  # imports the compiler
 
-            play = CompiledPlay([learner], [self.env], learner.train_dqn.flat, clock)
-            self.play = lambda act, obs, epsilon: play([obs], [epsilon])[0]
+            play = CompiledPlay(learner, self.env, learner.train_dqn.flat, clock)
+            self.play = lambda act, obs, epsilon: play(obs, epsilon)
         else:
             self.play = self._play
 

@@ -73,9 +73,6 @@ class StopOnSignal(Callback):
             self._stop(trainer)
 
     def _told(self, trainer: Trainer) -> bool:
-        learner: Any = trainer.lightning_module
-        if learner.seat is not None:
-            return bool(learner.seat.told)
         told = self.received is not None
         if trainer.world_size > 1:
             told = trainer.strategy.reduce_boolean_decision(told, all=False)

@@ -54,9 +54,6 @@ class EnvStepProgress(ProgressBar):
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
             f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
-        if pl_module.seat is not None:
-            others = len(pl_module.seat.seats) - 1  # type: ignore[arg-type, union-attr]
-            self.console.print(f"Together with it {others} other seeds; what follows is its own.")
         if pl_module.compile_updates:
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."

@@ -95,7 +95,6 @@ class RunReport(Callback):
         self.best_frontier = 0.0
         self.summary: dict[str, Any] = {}
         self.played = 0
-        self.seeds_at_once = 1
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
         self._started: float | None = None
@@ -111,8 +110,6 @@ class RunReport(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(self.config)
         self._fitted = True
-        learner: Any = pl_module
-        self.seeds_at_once = 1 if learner.seat is None else len(learner.seat.seats)
         self._started = time.monotonic()
         self._clocks = [pl_module.clock, trainer.datamodule.clock]  # type: ignore[attr-defined, list-item]
         for clock in self._clocks:
@@ -225,7 +222,6 @@ class RunReport(Callback):
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
-            "seeds_at_once": self.seeds_at_once,
             "wall_seconds": round(self.wall_seconds, 2),
             **self._where_time_went(),
             "levels_frontier_rate_best": self.best_frontier if has_gan else None,

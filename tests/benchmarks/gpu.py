@@ -1,4 +1,4 @@
-"""Training on a GPU: env steps and updates a second, how long the GPU waits, and seeds at once.
+"""Training on a GPU: env steps and updates a second, and how long the GPU waits.
 
 ``python tests/benchmarks/gpu.py`` on a machine with a CUDA device; writes gpu.json beside it.
 Environments, replay and networks live on the device. For each vector step there are 16 updates of
@@ -44,8 +44,8 @@ class Busy(threading.Thread):
             self.samples.append((time.time(), float(found.stdout.split()[0]) / 100))
 
 
-def train(*options: str) -> tuple[list[dict[str, Any]], float]:
-    """Summaries of the runs of one command, and the GPU's busy share over the last half of it."""
+def train(*options: str) -> tuple[dict[str, Any], float]:
+    """The summary of a run, and the GPU's busy share over the last third of it."""
     with TemporaryDirectory() as root:
         command = [sys.executable, "-m", "lit_crl", "fit", f"--config={EXPERIMENT}", *options]
         command += ["--trainer.accelerator=gpu", "--trainer.devices=1", "--data.test_episodes=2"]
@@ -59,29 +59,29 @@ def train(*options: str) -> tuple[list[dict[str, Any]], float]:
         busy.done.set()
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-        found = [json.loads(path.read_text()) for path in sorted(Path(root).rglob("summary.json"))]
+        (path,) = Path(root).rglob("summary.json")
+        found = json.loads(path.read_text())
     # Start-up and compilation come first, two test episodes last.
     first, last = ended - 2 - (ended - started) / 3, ended - 4
     shares = [share for when, share in busy.samples if first <= when <= last]
     return found, mean(shares) if shares else float("nan")
 
 
-def rates(found: list[dict[str, Any]], busy: float) -> dict[str, float]:
-    """Of all seeds together."""
-    first = found[0]
-    compiling, evaluating = (first[f"seconds_{part}"] or 0.0 for part in ("compile", "evaluation"))
-    seconds = first["wall_seconds"] - compiling - evaluating
+def rates(found: dict[str, Any], busy: float) -> dict[str, float]:
+    """Speed of a run without compiling and evaluating."""
+    compiling, evaluating = (found[f"seconds_{part}"] or 0.0 for part in ("compile", "evaluation"))
+    seconds = found["wall_seconds"] - compiling - evaluating
     return {
-        "env_steps_per_second": round(sum(run["env_steps"] for run in found) / seconds, 1),
-        "updates_per_second": round(sum(run["updates"] for run in found) / seconds, 1),
+        "env_steps_per_second": round(found["env_steps"] / seconds, 1),
+        "updates_per_second": round(found["updates"] / seconds, 1),
         "seconds": round(seconds, 2),
         "compile_seconds": round(compiling, 2),
         "gpu_idle_share": round(1 - busy, 3),
     }
 
 
-def measured(num_envs: int, mode: str, seeds: int, batches: int) -> dict[str, float]:
-    """One run, or several seeds at once."""
+def measured(num_envs: int, mode: str, batches: int) -> dict[str, float]:
+    """One run."""
     warmup = 2 * STEPS * num_envs
     options = [
         f"--data.num_envs={num_envs}",
@@ -91,7 +91,6 @@ def measured(num_envs: int, mode: str, seeds: int, batches: int) -> dict[str, fl
         f"--data.updates_per_batch={UPDATES}",
         f"--data.capacity={max(100_000, 64 * num_envs)}",
         f"--model.compile={str(mode == 'compiled').lower()}",
-        f"--seeds={seeds}",
     ]
     return rates(*train(*options))
 
@@ -103,7 +102,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=400, help="of a run; 16 to a GAN phase")
     parser.add_argument("--num-envs", type=int, nargs="*", default=(64, 1_024, 16_384))
     parser.add_argument("--modes", nargs="*", default=("eager", "compiled"))
-    parser.add_argument("--seeds", type=int, nargs="*", default=(1, 10), help="trained at once")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device.")
@@ -117,14 +115,12 @@ def main() -> None:
     }
     if args.results.exists():
         results["runs"] = json.loads(args.results.read_text())["runs"]
-    for setting in itertools.product(args.num_envs, args.modes, args.seeds):
-        num_envs, mode, seeds = setting
-        if seeds > 1 and mode == "eager":
-            continue
-        found = {"num_envs": num_envs, "mode": mode, "seeds": seeds, "batches": args.batches}
-        found |= measured(num_envs, mode, seeds, args.batches)
+    for setting in itertools.product(args.num_envs, args.modes):
+        num_envs, mode = setting
+        found = {"num_envs": num_envs, "mode": mode, "batches": args.batches}
+        found |= measured(num_envs, mode, args.batches)
         print(json.dumps(found), flush=True)
-        names = ("num_envs", "mode", "seeds")
+        names = ("num_envs", "mode")
         others = [run for run in results["runs"] if tuple(run[n] for n in names) != setting]
         results["runs"] = [*others, found]
         args.results.write_text(json.dumps(results, indent=2) + "\n")
