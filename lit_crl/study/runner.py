@@ -84,7 +84,9 @@ def run(
                     del running[job]
                     if status != 0:
                         failed.append(job)
-                        progress.print(f"{job.name} failed: see {job.log}")
+                    end = "done" if status == 0 else f"failed: see {job.log}"
+                    left = len(waiting) + len(running)
+                    progress.print(f"{job.name} {end} ({left} left)")
                 _show(progress, bar, jobs)
         finally:
             stop(running.values())

@@ -40,11 +40,15 @@ def work(job: Job, folder: str) -> int:
     handler = signal.signal(signal.SIGINT, lambda *_: cancelled.set())
     try:
         process = Local(1).start(job)
-        while (status := process.poll()) is None:
-            if cancelled.wait(POLL):
-                process.terminate()
-                return process.wait()
-        return status
+        try:
+            while (status := process.poll()) is None:
+                if cancelled.wait(POLL):
+                    process.terminate()
+                    return process.wait()
+            return status
+        except BaseException:
+            process.kill()
+            raise
     finally:
         signal.signal(signal.SIGINT, handler)
 
