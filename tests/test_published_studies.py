@@ -2,14 +2,17 @@
 
 import csv
 import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from lit_crl.evaluation.statistics import Estimate, Scores, difference, iqm, verdict
 from lit_crl.study.plan import read_study
 from lit_crl.study.results import (
     compare,
     compare_pairs,
+    curves,
     final_scores,
     markdown,
     read_csv,
@@ -55,6 +58,40 @@ def test_the_short_table_says_what_the_long_ones_say(task: str) -> None:
     cells = [str(pairs.get(("gan", arm), "")) for arm in ("target", "reference", "archive")]
     (line,) = re.findall(rf"^\| {task} \|.*", text, re.MULTILINE)
     assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
+
+
+def final(study: str) -> dict[str, Scores]:
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{study}.csv")
+    return {arm: s[:, None] for arm, s in final_scores(rows, "heldout_success_rate").items()}
+
+
+def shown(found: Estimate, digits: int) -> str:
+    value, low, high = (f"{number:+.{digits}f}" for number in found)
+    return f"{value} [{low}, {high}]"
+
+
+def test_what_the_text_says_of_other_gans_follows_from_their_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    scores = final("point_mass_arms") | final("point_mass")
+    pairs = list(combinations(["gan", "gan_fit_all", "goal_gan", "goal_gan_fit_all"], 2))
+    for one, other in pairs:
+        found = difference(iqm, scores[one], scores[other], len(pairs))
+        if {one, other} in ({"gan", "gan_fit_all"}, {"goal_gan", "goal_gan_fit_all"}):
+            assert verdict(found) == "undecided"
+            assert f"`{one}` minus `{other}` is {shown(found, 3)}" in text
+        else:
+            assert verdict(found) == "ahead"
+
+
+def test_what_the_text_says_of_twenty_dimensions_halfway_follows_from_the_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "point_mass_20d.csv")
+    halfway = {}
+    for arm, (steps, values) in curves(rows, "heldout_success_rate").items():
+        assert round(steps[4], -4) == 500_000 and len(steps) == 10
+        halfway[arm] = values[4][:, None]
+    found = difference(iqm, halfway["gan"], halfway["archive"])
+    assert f"a difference of {shown(found, 2)} if it is taken alone" in text
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
