@@ -4,6 +4,8 @@ The lines and points are read back from matplotlib's own objects, the size from 
 """
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +184,37 @@ def test_saved_figures_are_whole_pngs_of_the_figures_size(tmp_path: Path) -> Non
         assert size_of_png(path) == pytest.approx((width, height), abs=1)
         assert plt.imread(path)[..., :3].std() > 0.02  # not blank
     assert not plt.get_fignums()  # saved figures are forgotten
+
+
+DRAWS_ALL = """
+import os
+os.environ["MPLBACKEND"] = "svg"
+import matplotlib, numpy, torch
+assert matplotlib.get_backend() == "svg"
+import lit_crl, lit_crl.study.study
+from lit_crl.envs import MountainCar
+from lit_crl.evaluation import figures
+from lit_crl.pictures.gallery import Row, gallery
+image = numpy.zeros((4, 20, 30, 3), numpy.uint8)
+row = Row(image, numpy.linspace(0, 1, 4), numpy.ones(4, bool))
+made = [gallery({0.3: row}) for _ in range(3)]
+made.append(figures.learning_curve([{"env_steps": 1, "behaviour/return_mean": 0.0}], ""))
+snapshot = {"env_steps": 1, "levels": torch.rand(5, 2), "p_hat": torch.rand(5)}
+made.append(figures.generated_levels([snapshot], MountainCar(1)))
+for number, figure in enumerate(made):
+    figures.save(figure, __import__("pathlib").Path(f"{number}.png"))
+import matplotlib.pyplot as plt
+assert plt.get_fignums() == [] and matplotlib.get_backend() == "svg"
+"""
+
+
+def test_drawing_leaves_the_users_backend_alone_and_no_figure_open(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", DRAWS_ALL], cwd=tmp_path, check=True)
+
+
+def test_pictures_are_there_once_the_package_is_imported() -> None:
+    code = "import lit_crl; assert lit_crl.pictures.record_episodes and lit_crl.envs.MountainCar"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    unknown = "import lit_crl; lit_crl.nothing"
+    told = subprocess.run([sys.executable, "-c", unknown], capture_output=True, text=True)
+    assert "module 'lit_crl' has no attribute 'nothing'" in told.stderr

@@ -444,7 +444,6 @@ def test_a_gallery_says_what_was_asked_for_and_what_came() -> None:
     assert titles[4] == "p̂ = 0.30"
     assert [axes.get_ylabel() for axes in shown.axes[::4]] == ["0.3", "0.5"]
     assert np.asarray(shown.axes[4].images[0].get_array()).max() == 9
-    matplotlib.pyplot.close(shown)
 
 
 #: Machado, Oliveira & Fernandes (2009): linear RGB as seen without one kind of cones.

@@ -1,11 +1,23 @@
 """What the README says of studies is what their kept results say."""
 
+import csv
+import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from lit_crl.evaluation.statistics import Estimate, Scores, difference, iqm, verdict
 from lit_crl.study.plan import read_study
-from lit_crl.study.results import compare, markdown, read_csv, table
+from lit_crl.study.results import (
+    compare,
+    compare_pairs,
+    curves,
+    final_scores,
+    markdown,
+    read_csv,
+    table,
+)
 
 ROOT = Path(__file__).parents[1]
 KEPT = sorted((ROOT / "tests" / "benchmarks" / "studies").glob("*.csv"))
@@ -22,3 +34,70 @@ def test_the_readme_has_the_table_that_follows_from_the_results(path: Path) -> N
     assert {len(found) for found in seeds.values()} <= {0, study.seeds}
     header, cells = table(study, compare(study, rows))
     assert markdown(header, cells) in (ROOT / "README.md").read_text()
+
+
+#: The rows of the README's short table, and the studies that they are from.
+SHORT = {
+    "point mass, 6-D": "point_mass",
+    "point mass, 10-D": "point_mass_10d",
+    "point mass, 20-D": "point_mass_20d",
+    "spiral": "target_directed_spiral",
+    "weak engine": "target_directed_weak_engine",
+    "thin manifold": "thin_manifold",
+    "mazes": "maze",
+}
+
+
+@pytest.mark.parametrize("task", SHORT)
+def test_the_short_table_says_what_the_long_ones_say(task: str) -> None:
+    text = (ROOT / "README.md").read_text()
+    study = read_study(ROOT / "conf" / "study" / f"{SHORT[task]}.yaml")
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{SHORT[task]}.csv")
+    scores = {arm: each[:, None] for arm, each in final_scores(rows, study.metric).items()}
+    pairs = compare_pairs(study, scores)
+    cells = [str(pairs.get(("gan", arm), "")) for arm in ("target", "reference", "archive")]
+    (line,) = re.findall(rf"^\| {task} \|.*", text, re.MULTILINE)
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
+
+
+def final(study: str) -> dict[str, Scores]:
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{study}.csv")
+    return {arm: s[:, None] for arm, s in final_scores(rows, "heldout_success_rate").items()}
+
+
+def shown(found: Estimate, digits: int) -> str:
+    value, low, high = (f"{number:+.{digits}f}" for number in found)
+    return f"{value} [{low}, {high}]"
+
+
+def test_what_the_text_says_of_other_gans_follows_from_their_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    scores = final("point_mass_arms") | final("point_mass")
+    pairs = list(combinations(["gan", "gan_fit_all", "goal_gan", "goal_gan_fit_all"], 2))
+    for one, other in pairs:
+        found = difference(iqm, scores[one], scores[other], len(pairs))
+        if {one, other} in ({"gan", "gan_fit_all"}, {"goal_gan", "goal_gan_fit_all"}):
+            assert verdict(found) == "undecided"
+            assert f"`{one}` minus `{other}` is {shown(found, 3)}" in text
+        else:
+            assert verdict(found) == "ahead"
+
+
+def test_what_the_text_says_of_twenty_dimensions_halfway_follows_from_the_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "point_mass_20d.csv")
+    halfway = {}
+    for arm, (steps, values) in curves(rows, "heldout_success_rate").items():
+        assert round(steps[4], -4) == 500_000 and len(steps) == 10
+        halfway[arm] = values[4][:, None]
+    found = difference(iqm, halfway["gan"], halfway["archive"])
+    assert f"a difference of {shown(found, 2)} if it is taken alone" in text
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_no_number_is_kept_whose_name_says_what_it_is_not(path: Path) -> None:
+    """Of earlier code: a tail that follows from the mean, and a uniqueness blind to collapse."""
+    with path.open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    assert not columns & {"heldout_cvar10", "levels_unique_rate"}
+    assert path.stem != "maze" or "heldout_success_rate" not in columns

@@ -50,8 +50,7 @@ class Script(Job):
 
     @property
     def command(self) -> list[str]:
-        folder = self.run_folder(self.seeds[0])
-        return [sys.executable, "-c", *self.arguments, str(folder)]
+        return [sys.executable, "-c", *self.arguments, str(self.run_folder)]
 
 
 HEAD = """
@@ -76,7 +75,7 @@ time.sleep(60)
 
 
 def jobs(folder: Path, *codes: str) -> list[Job]:
-    return [Script("arm", range(i, i + 1), folder, (code,), 10) for i, code in enumerate(codes)]
+    return [Script("arm", i, folder / f"arm-seed{i}", (code,), 10) for i, code in enumerate(codes)]
 
 
 def test_jobs_run_on_both_nodes_at_once_and_in_the_studys_folder(
@@ -85,10 +84,10 @@ def test_jobs_run_on_both_nodes_at_once_and_in_the_studys_folder(
     monkeypatch.chdir(tmp_path)
     given = jobs(Path("relative"), LEAVES_SUMMARY, LEAVES_SUMMARY)
     runner.run(given, backend, Console(quiet=True))
-    began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in given]
+    began = [float((job.run_folder / "began").read_text()) for job in given]
     assert all(job.is_done for job in given) and abs(began[0] - began[1]) < 2
     runner.run(given, backend, Console(quiet=True))
-    again = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in given]
+    again = [float((job.run_folder / "began").read_text()) for job in given]
     assert again == began  # nothing is run a second time
 
 
@@ -114,7 +113,7 @@ def test_a_study_that_is_stopped_waits_until_all_has_been_saved(
     backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = jobs(tmp_path, SAVES_AT_SIGTERM, SAVES_AT_SIGTERM, SAVES_AT_SIGTERM)
-    folders = [job.run_folder(job.seeds[0]) for job in given]
+    folders = [job.run_folder for job in given]
 
     def interrupt_when_ready(seconds: float) -> None:
         if sum((folder / "ready").exists() for folder in folders) == 2:

@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +21,18 @@ import torch
 import yaml
 from rich.console import Console
 
+from lit_crl.arguments import flags
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.cli import main as fit
-from lit_crl.evaluation.statistics import iqm
+from lit_crl.evaluation.statistics import Estimate, difference, iqm
 from lit_crl.run_folder import conf_folder
-from lit_crl.study import figures, galleries, plan, results, runner
+from lit_crl.study import code_version, figures, galleries, plan, results, runner
 from lit_crl.study.__main__ import main
+from lit_crl.study.backends import connect, local
 from lit_crl.study.backends.local import Local
 from lit_crl.study.plan import Job, Study
 from lit_crl.study.results import Row
+from lit_crl.study.study import draw, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -63,16 +69,13 @@ def study(folder: Path, **changes: Any) -> Study:
 
 def test_every_arm_has_every_seed(tmp_path: Path) -> None:
     jobs = plan.jobs_of(study(tmp_path, seeds=3, first_seed=5), tmp_path)
-    expected = [(arm, range(s, s + 1)) for s in (5, 6, 7) for arm in ("reference", "gan")]
-    assert [(job.arm, job.seeds) for job in jobs] == expected
+    expected = [(arm, seed) for seed in (5, 6, 7) for arm in ("reference", "gan")]
+    assert [(job.label, job.seed) for job in jobs] == expected
     assert "--seed_everything=6" in jobs[2].command
-    assert len({job.run_folder(seed) for job in jobs for seed in job.seeds}) == 6
-
-
-def test_seeds_at_once_share_a_process(tmp_path: Path) -> None:
-    jobs = plan.jobs_of(study(tmp_path, seeds=5, seeds_at_once=3), tmp_path)
-    assert [list(job.seeds) for job in jobs if job.arm == "gan"] == [[0, 1, 2], [3, 4]]
-    assert {"--seeds=3", "--name=gan"} <= set(jobs[0 if jobs[0].arm == "gan" else 1].command)
+    assert len({job.run_folder for job in jobs}) == 6
+    for job in jobs:
+        assert f"--name={job.run_folder.name}" in job.command
+        assert job.log.parent == job.run_folder.parent and job.log.suffix == ".log"
 
 
 def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
@@ -92,6 +95,9 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds is 0: give a number above 0"),
         ({"seeds": "many"}, "is no study: .*many"),
         ({"sedes": 3}, "is no study: .*sedes"),
+        ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a process of its own"),
+        ({"against": ["gan", "referense"]}, r"against is \['referense'\], which no arm is called"),
+        ({"equivalence_margin": -0.1}, "equivalence_margin is -0.1: give a number above 0"),
     ],
 )
 def test_a_wrong_study_is_told_in_a_sentence(
@@ -104,6 +110,18 @@ def test_a_wrong_study_is_told_in_a_sentence(
 def test_a_study_that_is_missing_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yaml does not exist.*point_mass\.yaml"):
         plan.find_study("nothing.yaml")
+
+
+def test_only_what_is_asked_for_by_its_name_is_the_packages_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plan.find_study("conf/study/maze.yaml") == conf_folder() / "study/maze.yaml"
+    for given in ("no/such/folder/maze.yaml", "maze.yaml", "/conf/study/maze.yaml"):
+        with pytest.raises(ConfigError, match=f"the study {given} does not exist"):
+            plan.find_study(given)
+    (tmp_path / "maze.yaml").touch()
+    assert plan.find_study("maze.yaml") == Path("maze.yaml")
 
 
 SHIPPED = [plan.read_study(path) for path in sorted((conf_folder() / "study").glob("*.yaml"))]
@@ -120,7 +138,7 @@ def shipped_arms() -> list[Any]:
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
         del settings["data.env.init_args.dim"]
-        once = replace(shipped, seeds=1, seeds_at_once=1, settings=settings)
+        once = replace(shipped, seeds=1, settings=settings)
         for arm, whole in shipped.arms.items():
             own = {key: value for key, value in whole.items() if key != "data.env_steps"}
             setting = yaml.safe_dump([shipped.experiment, settings, own])
@@ -138,7 +156,7 @@ def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path)
     (job,) = plan.jobs_of(shipped, tmp_path)
     fit([*job.arguments, "--trainer.log_every_n_steps=1"])
     assert job.is_done
-    rows = results.rows_of(job.arm, 0, job.run_folder(0))
+    rows = results.rows_of(job.label, 0, job.run_folder)
     assert shipped.metric in {row.metric for row in rows}
 
 
@@ -172,7 +190,7 @@ class Pretended(Job):
 
 
 def pretended(folder: Path, seed: int, code: str) -> Job:
-    return Pretended("arm", range(seed, seed + 1), folder, (code,), 10)
+    return Pretended("arm", seed, folder / f"arm-seed{seed}", (code,), 10)
 
 
 def leaves_summary(folder: Path, seed: int) -> str:
@@ -187,8 +205,8 @@ def leaves_summary(folder: Path, seed: int) -> str:
 def test_jobs_run_side_by_side_and_only_once(tmp_path: Path) -> None:
     jobs = [pretended(tmp_path, seed, leaves_summary(tmp_path, seed)) for seed in range(3)]
     runner.run(jobs, Local(3), Console(quiet=True))
-    began = [float((job.run_folder(job.seeds[0]) / "began").read_text()) for job in jobs]
-    ended = [float((job.run_folder(job.seeds[0]) / "ended").read_text()) for job in jobs]
+    began = [float((job.run_folder / "began").read_text()) for job in jobs]
+    ended = [float((job.run_folder / "ended").read_text()) for job in jobs]
     assert max(began) < min(ended)
     runner.run(jobs, Local(3), Console(quiet=True))  # a second mkdir would fail
 
@@ -202,6 +220,297 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
         runner.run([bad, good], Local(1), Console(quiet=True))
     assert good.is_done
     assert "some reason" in bad.log.read_text()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    status = Path(f"/proc/{pid}/status")
+    return status.is_file() and "State:\tZ" not in status.read_text()
+
+
+def pids(files: Iterable[Path]) -> list[int]:
+    return [int(file.read_text()) for file in files]
+
+
+#: Starts a process of its own, leaves the ids of both, and ignores that it should end.
+STUBBORN = """
+import os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+for name, pid in (("child", child.pid), ("own", os.getpid())):
+    path = pathlib.Path(sys.argv[1] + "." + name)
+    path.with_suffix(".partial").write_text(str(pid))
+    path.with_suffix(".partial").rename(path)
+time.sleep(60)
+"""
+
+
+class Stubborn(Job):
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", STUBBORN, str(self.run_folder)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
+def test_whatever_goes_wrong_no_process_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    jobs = [Stubborn("arm", seed, tmp_path / f"arm-seed{seed}", (), 10) for seed in range(2)]
+
+    def fail_when_both_run(progress: Any, bar: Any, given: Any) -> None:
+        if len(list(tmp_path.glob("*.own"))) == 2:
+            raise error("something")
+
+    monkeypatch.setattr(runner, "_show", fail_when_both_run)
+    monkeypatch.setattr(local, "GRACE", 0.2)
+    with pytest.raises(error):
+        runner.run(jobs, Local(2), Console(quiet=True))
+    left = pids(tmp_path.glob("arm-seed?.own")) + pids(tmp_path.glob("arm-seed?.child"))
+    deadline = time.monotonic() + 5
+    while any(map(is_running, left)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(left) == 4 and not any(map(is_running, left))
+
+
+def test_a_job_that_cannot_start_ends_those_that_run(tmp_path: Path) -> None:
+    class Missing(Job):
+        @property
+        def command(self) -> list[str]:
+            return ["/no/such/program"]
+
+    first = Stubborn("arm", 0, tmp_path / "arm-seed0", (), 10)
+    second = Missing("arm", 1, tmp_path / "arm-seed1", (), 10)
+    started = []
+
+    class Watched(Local):
+        def start(self, job: Job) -> Any:
+            started.append(super().start(job))
+            return started[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "GRACE", 0.2)
+        with pytest.raises(FileNotFoundError, match="/no/such/program"):
+            runner.run([first, second], Watched(2), Console(quiet=True))
+    assert len(started) == 1 and started[0].poll() is not None
+
+
+def test_a_second_interruption_kills(tmp_path: Path) -> None:
+    class Process:
+        killed = False
+
+        def terminate(self) -> None:
+            pass
+
+        def wait(self) -> int:
+            raise KeyboardInterrupt
+
+        def kill(self) -> None:
+            self.killed = True
+
+    processes = [Process(), Process()]
+    with pytest.raises(KeyboardInterrupt):
+        runner.stop(processes)  # type: ignore[arg-type]
+    assert all(process.killed for process in processes)
+
+
+def test_as_many_run_as_there_are_cores_for_this_process() -> None:
+    """On a machine where a process may only use some cores, the others do not count."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert local.connect().at_once == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert local.connect().at_once == len(before) and local.connect(7).at_once == 7
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path: Path, signum: int) -> None:
+    """The study's process gets the signal while a run trains; the run saves itself and ends."""
+    settings = SMALL["settings"] | {"data.env_steps": 10_000_000}
+    path = write(tmp_path, seeds=1, settings=settings, arms={"gan": {"data.arm": "gan"}})
+    command = [sys.executable, "-m", "lit_crl.study", str(path), "--root", str(tmp_path)]
+    study = subprocess.Popen(command, stderr=subprocess.PIPE)
+    run = tmp_path / "small/point_mass/gan-seed0"
+    while study.poll() is None and not (run / "metrics.csv").is_file():
+        time.sleep(0.1)
+    (pid,) = pids_of(str(run.parent.parent))
+    study.send_signal(signum)
+    _, said = study.communicate(timeout=60)
+    assert study.returncode == 130 and b"the same command goes on from here" in said
+    assert not is_running(pid) and list((run / "checkpoints").glob("*.ckpt"))
+
+
+def pids_of(argument: str) -> list[int]:
+    """The processes of ``lit_crl fit`` whose command line has this text."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if "lit_crl fit" in line and argument in line:
+                found.append(int(folder.name))
+    return found
+
+
+# Several seeds of one fit
+
+
+def fit_of(*more: str) -> list[str]:
+    return ["fit", "--experiment=point_mass", *more]
+
+
+class Written(Local):
+    """Pretends that runs end at once: what each is told is kept, and its summary written."""
+
+    def __init__(self, **summary: Any) -> None:
+        super().__init__(2)
+        object.__setattr__(self, "told", [])
+        object.__setattr__(self, "summary", summary)
+
+    def start(self, job: Job) -> Any:
+        self.told.append(job.arguments)  # type: ignore[attr-defined]
+        text = json.dumps(self.summary | {"seed": job.seed})  # type: ignore[attr-defined]
+        code = f"import pathlib; p = pathlib.Path({str(job.run_folder)!r}); p.mkdir(); "
+        code += f"(p / 'summary.json').write_text({text!r})"
+        return super().start(Pretended(job.label, job.seed, job.run_folder, (code,), 10))
+
+
+def test_each_of_several_seeds_is_a_run_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = Written(target_return_mean=-101.5, target_success_rate=None, env_steps=12_345)
+    runs = tmp_path / "point_mass"
+    folders = runner.run_seeds(fit_of("--data.arm=gan"), range(3, 6), runs, "mine", 10, backend)
+    assert folders == [runs / f"mine-seed{seed}" for seed in (3, 4, 5)]
+    told = [
+        (*fit_of("--data.arm=gan"), f"--seed_everything={seed}", f"--name=mine-seed{seed}")
+        for seed in (3, 4, 5)
+    ]
+    assert backend.told == told  # type: ignore[attr-defined]
+    shown = capsys.readouterr().out
+    assert shown.count("-101.50") == 3 and shown.count("12,345") == 3
+    assert "%" not in shown  # a success that is unknown is not shown as 0
+    assert [json.loads((f / "summary.json").read_text())["seed"] for f in folders] == [3, 4, 5]
+
+
+def test_seeds_that_fail_leave_the_others_alone_and_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(Written):
+        def start(self, job: Job) -> Any:
+            if job.seed == 1:
+                return Local.start(
+                    self, Pretended("x", 1, job.run_folder, ("raise SystemExit(3)",), 1)
+                )
+            return super().start(job)
+
+    with pytest.raises(RunError, match=r"1 of 3 processes failed \(point_mass, seed 1\).*last"):
+        runner.run_seeds(fit_of(), range(3), tmp_path / "point_mass", None, 10, Failing())
+    assert "not done" in capsys.readouterr().out
+    assert (tmp_path / "point_mass/seed2/summary.json").is_file()
+
+
+def test_seeds_never_overwrite_runs_and_go_on_where_asked(tmp_path: Path) -> None:
+    seeds = range(2)
+
+    def names(name: str | None, goes_on: bool) -> list[str]:
+        return [f.name for f in runner.folders_of(seeds, tmp_path, name, goes_on)]
+
+    assert names(None, False) == names(None, True) == ["seed0", "seed1"]
+    for folder in ("seed1", "mine-seed0"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").touch()
+    assert names(None, False) == ["seed0-2", "seed1-2"]
+    assert names(None, True) == ["seed0", "seed1"]
+    assert names("mine", True) == ["mine-seed0", "mine-seed1"]
+    with pytest.raises(ConfigError, match=r"mine-seed0 already holds a run: choose another --name"):
+        names("mine", False)
+    backend = Written()
+    runner.run_seeds(fit_of("--ckpt_path", "last"), seeds, tmp_path, "other", 1, backend)
+    runner.run_seeds(fit_of("--ckpt_path", "last"), seeds, tmp_path, "other", 1, backend)
+    assert len(backend.told) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_seeds_of_the_command_line_train(tmp_path: Path) -> None:
+    settings = SMALL["settings"]
+    given = ["fit", "--experiment=point_mass", f"--trainer.default_root_dir={tmp_path}"]
+    given += flags(settings)
+    folders = runner.run_seeds(given, range(2), tmp_path / "point_mass", None, 2_300)
+    seeds = [json.loads((folder / "summary.json").read_text())["seed"] for folder in folders]
+    assert seeds == [0, 1]
+
+
+# Ray, without its package
+
+
+class FakeRay(types.ModuleType):
+    """As much of Ray as joins and leaves a cluster."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.joined: list[str | None] = []
+        self.exceptions = types.ModuleType("ray.exceptions")
+        self.exceptions.RayError = type("RayError", (Exception,), {})  # type: ignore[attr-defined]
+        self.exceptions.TaskCancelledError = type(  # type: ignore[attr-defined]
+            "TaskCancelledError", (self.exceptions.RayError,), {}
+        )
+
+    def is_initialized(self) -> bool:
+        return bool(self.joined)
+
+    def init(self, address: str | None, **_: Any) -> None:
+        if self.joined:
+            raise RuntimeError("Maybe you called ray.init twice by accident?")
+        self.joined.append(address)
+
+    def shutdown(self) -> None:
+        self.joined.clear()
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+    fake, backend = FakeRay(), "lit_crl.study.backends.ray"
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", fake.exceptions)
+    monkeypatch.delitem(sys.modules, backend, raising=False)
+    yield fake
+    sys.modules.pop(backend, None)
+
+
+def test_who_joined_ray_leaves_it(fake_ray: FakeRay) -> None:
+    for _ in range(2):
+        ours = connect("ray", None, None)
+        assert fake_ray.joined == [None]
+        ours.close()
+        assert fake_ray.joined == []
+    fake_ray.init("theirs")
+    borrowed = connect("ray", 3, None)
+    assert borrowed.at_once == 3
+    borrowed.close()
+    assert fake_ray.joined == ["theirs"]
+    with pytest.raises(ConfigError, match="this process has joined a Ray cluster already: leave"):
+        connect("ray", None, "10.0.0.1:6379")
+
+
+def test_a_study_leaves_its_backend_even_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Backend(Local):
+        def close(self) -> None:
+            closed.append(self)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("something")
+
+    monkeypatch.setattr(runner, "run", fail)
+    with pytest.raises(RuntimeError, match="something"):
+        run_study(write(tmp_path), tmp_path, lambda: Backend(1))
+    assert len(closed) == 1
 
 
 def test_progress_is_read_from_the_last_whole_line(tmp_path: Path) -> None:
@@ -242,13 +551,81 @@ def test_arms_are_compared_with_those_of_the_study(tmp_path: Path) -> None:
             ]
     reference, gan = results.compare(study(tmp_path), rows)
     assert (reference.arm, gan.arm) == ("reference", "gan")
-    assert gan.against == {"reference": "ahead (1.00)"}
+    standing = gan.against["reference"]
+    assert standing.verdict == "ahead" and standing.difference == difference(
+        iqm, *(results.final_scores(rows, study(tmp_path).metric)[arm][:, None]
+               for arm in ("reference", "gan"))
+    ).negated()  # fmt: skip
     assert reference.against == {}
     assert gan.minutes == 4.5
     assert gan.minimum == min(r.value for r in rows if r.arm == "gan" and "held" in r.metric)
     header, cells = results.table(study(tmp_path), [reference, gan])
     text = results.markdown(header, cells).splitlines()
     assert len(text) == 4 and len({line.count("|") for line in text}) == 1
+
+
+def test_every_pair_of_a_table_counts_once(tmp_path: Path) -> None:
+    """Four arms against two of them: five pairs, and each standing is the other's opposite."""
+    rng = np.random.default_rng(0)
+    arms = {arm: {} for arm in "abcd"}
+    scores = {arm: rng.random((6, 1)) for arm in arms}
+    given = study(tmp_path, arms=arms, against=["b", "a"])
+    found = results.compare_pairs(given, scores)
+    assert len(found) == 10 and ("c", "d") not in found
+    assert found["a", "c"].difference == difference(iqm, scores["a"], scores["c"], pairs=5)
+    for (one, other), standing in found.items():
+        assert standing.difference.negated() == found[other, one].difference
+    assert str(found["c", "a"]).endswith("undecided")
+
+
+def test_arms_of_few_seeds_get_no_verdict(tmp_path: Path) -> None:
+    scores = {"reference": np.zeros((9, 1)), "gan": np.ones((4, 1))}
+    found = results.compare_pairs(study(tmp_path), scores)
+    assert str(found["gan", "reference"]) == "+1.000 too few seeds"
+
+
+def test_arms_are_equivalent_only_by_a_margin_that_the_file_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = {arm: 0.9 + 0.01 * rng.random((10, 1)) for arm in ("reference", "gan")}
+    for margin, expected in ((None, "undecided"), (0.05, "equivalent"), (1e-4, "undecided")):
+        given = study(tmp_path, equivalence_margin=margin)
+        assert results.compare_pairs(given, scores)["gan", "reference"].verdict == expected
+
+
+def test_the_cell_of_a_difference_has_its_interval() -> None:
+    standing = results.Standing(Estimate(0.0331, 0.017, 0.29), "ahead")
+    assert str(standing) == "+0.033 [+0.017, +0.290] ahead"
+
+
+def test_what_a_run_does_not_know_is_left_out(tmp_path: Path) -> None:
+    """An unknown success is null in summary.json and empty in metrics.csv."""
+    given = study(tmp_path, metric="target_success_rate")
+    summaries: dict[str, dict[str, Any]] = {
+        "reference": {"env_steps": 10, "target_success_rate": None, "wall_seconds": 60},
+        "gan": {"target_success_rate": 0.5, "heldout_cvar10": None, "levels_valid_rate": "NaN"},
+    }
+    rows = []
+    for arm, summary in summaries.items():
+        folder = tmp_path / arm
+        folder.mkdir()
+        cells = "5,,nan\n" if arm == "reference" else "5,0.25,nan\n"
+        header = "env_steps,evaluation/target_success_rate,evaluation/p_hat_auc\n"
+        (folder / "metrics.csv").write_text(header + cells)
+        text = json.dumps(summary).replace('"NaN"', "NaN")
+        (folder / "summary.json").write_text(text)
+        rows += results.rows_of(arm, 0, folder)
+    assert {(r.arm, r.phase, r.metric, r.value) for r in rows} == {
+        ("reference", "test", "wall_seconds", 60.0),
+        ("gan", "test", "target_success_rate", 0.5),
+        ("gan", "validation", "target_success_rate", 0.25),
+    }
+    (gan,) = results.compare(given, rows)
+    assert gan.arm == "gan" and gan.minutes is None and gan.against == {}
+    header_cells, (cells_of_gan,) = results.table(given, [gan])
+    assert cells_of_gan[-1] == "" and "CVaR 10 % [95 %]" not in header_cells
+    assert "performance_profiles" in draw(given, rows)
+    nobody = [row for row in rows if row.metric == "wall_seconds"]
+    assert results.compare(given, nobody) == [] and draw(given, nobody) == {}
 
 
 def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
@@ -416,6 +793,36 @@ def test_a_study_from_file_to_figures(tmp_path: Path, capsys: pytest.CaptureFixt
     main([str(write(tmp_path, seeds=1)), "--root", str(root)])
     assert [path.stat().st_mtime_ns for path in summaries] == written  # nothing is trained again
     assert (folder / "results.csv").read_bytes() == before
+
+
+def test_a_study_is_not_continued_by_other_code(tmp_path: Path) -> None:
+    for job in plan.jobs_of(study(tmp_path, seeds=1), tmp_path / "small"):
+        job.run_folder.mkdir(parents=True)
+        commit = "a" * 40 if job.label == "gan" else None
+        summary = {"git_commit": commit, "versions": {"lit_crl": "0.0.1"}, "env_steps": 1}
+        (job.run_folder / "summary.json").write_text(json.dumps(summary))
+        (job.run_folder / "metrics.csv").write_text("env_steps\n")
+        (job.run_folder / "config.yaml").touch()
+    with pytest.raises(ConfigError) as told:
+        run_study(write(tmp_path, seeds=2), tmp_path, lambda: pytest.fail("nothing may run"))
+    assert re.search(
+        rf"small holds runs of commit {'a' * 12}, lit_crl 0\.0\.1, but this is "
+        rf"{code_version.present()}.*another --root",
+        str(told.value),
+    )
+    run_study(write(tmp_path, seeds=1), tmp_path)  # nothing is missing: results are shown again
+
+
+def test_a_study_whose_first_runs_never_ended_knows_their_code_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code_version.check_same_code([], tmp_path)
+    code_version.check_same_code([], tmp_path)
+    monkeypatch.setattr(code_version, "git_commit", lambda: "b" * 40)
+    with pytest.raises(ConfigError, match=f"but this is commit {'b' * 12}"):
+        code_version.check_same_code([], tmp_path)
+    assert code_version.described(None, "0.1.0") == "lit_crl 0.1.0"
+    assert code_version.described(None, None) == "an unknown version"
 
 
 @pytest.mark.slow

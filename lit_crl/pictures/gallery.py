@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -53,7 +49,8 @@ def gallery(rows: Mapping[float, Row]) -> Figure:
     width = 2.6 if wide > 1.3 * tall else 1.9
     size = (COLUMNS * width + 0.6, len(rows) * (width * tall / wide + 0.25) + 0.4)
     close = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure, grid = plt.subplots(len(rows), COLUMNS, figsize=size, squeeze=False, layout=close)
+    figure = Figure(figsize=size, layout=close)
+    grid = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for line, (wanted, row) in zip(grid, rows.items(), strict=True):
         for axes, image, p, legal in zip(line, *row, strict=True):
             axes.imshow(image, interpolation="antialiased")

@@ -1,7 +1,6 @@
 """``python -m lit_crl.study``."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +17,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--processes",
         type=int,
-        help="processes at a time, a core each (default: one for every core)",
+        help="processes at a time, a core each (default: one for every core there is for it)",
     )
     parser.add_argument(
         "--backend",
@@ -37,14 +36,15 @@ def main(args: Sequence[str] | None = None) -> None:
     from lit_crl.checks import ConfigError, RunError, positive
     from lit_crl.console import refuse
     from lit_crl.study.backends import connect
+    from lit_crl.study.runner import interruptible
     from lit_crl.study.study import run_study
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the runs, too
     try:
         if given.processes is not None:
             positive(processes=given.processes)
         backend = partial(connect, given.backend, given.processes, given.address)
-        run_study(given.study, given.root, backend)
+        with interruptible():
+            run_study(given.study, given.root, backend)
     except ConfigError as error:
         refuse(error)
     except RunError as error:

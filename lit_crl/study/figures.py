@@ -11,6 +11,9 @@ from matplotlib.ticker import EngFormatter
 from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
 from lit_crl.pictures.style import LINES, styled
 
+#: Bootstrap samples of each point of a curve.
+REPETITIONS = 2_000
+
 Curves = Mapping[str, tuple[Sequence[int], Sequence[Scores]]]
 
 
@@ -25,7 +28,7 @@ def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(LINES), strict=False):
-        points = [interval(iqm, each[:, None], repetitions=500) for each in values]
+        points = [interval(iqm, each[:, None], repetitions=REPETITIONS) for each in values]
         axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
         low, high = [p.low for p in points], [p.high for p in points]
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -64,7 +67,7 @@ def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
         for (arm, (steps, values)), (colour, line) in zip(
             curves.items(), cycle(LINES), strict=False
         ):
-            points = [interval(iqm, each[:, None], repetitions=500) for each in values]
+            points = [interval(iqm, each[:, None], repetitions=REPETITIONS) for each in values]
             axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
             low, high = [p.low for p in points], [p.high for p in points]
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -88,7 +91,10 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
     """
     figure, grid = _row_of_panels(len(panels))
     for axes, (name, scores) in zip(grid, panels.items(), strict=True):
-        found = {arm: interval(iqm, each[:, None], repetitions=500) for arm, each in scores.items()}
+        found = {
+            arm: interval(iqm, each[:, None], repetitions=REPETITIONS)
+            for arm, each in scores.items()
+        }
         points = sorted((at[arm], *found[arm]) for arm in found if arm in at)
         where, value, low, high = np.array(points).T
         axes.plot(where, value, color=LINES[0][0], marker="o", label=f"by {key}")

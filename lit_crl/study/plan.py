@@ -15,7 +15,7 @@ from lit_crl.checks import ConfigError, positive
 from lit_crl.run_folder import check_folder_name, conf_folder, experiments
 
 #: What runs of a study may not differ in from those that are there already.
-SETTLED = ("experiment", "settings", "seeds_at_once")
+SETTLED = ("experiment", "settings")
 
 
 @dataclass
@@ -28,11 +28,12 @@ class Study:
         arms: Settings of each arm beyond those of all, by their dotted keys.
         seeds: Runs of each arm.
         first_seed: Their first seed.
-        seeds_at_once: Seeds of an arm that one process trains, see ``--seeds``.
         settings: Settings of all arms, by their dotted keys.
         metric: What arms are compared by, a number of ``summary.json``.
         curves: Further numbers of evaluations to draw over env steps.
-        against: The arms that an arm must be apart from to be ahead.
+        against: The arms that every arm is compared with.
+        equivalence_margin: The largest difference in the metric that does not matter. Two arms are
+            called equivalent only where this was named; name it before the runs.
         sweep: A dotted key in which arms differ by a number: the metric is drawn over it too.
     """
 
@@ -41,11 +42,11 @@ class Study:
     arms: dict[str, dict[str, Any]] = MISSING
     seeds: int = 10
     first_seed: int = 0
-    seeds_at_once: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     metric: str = "target_success_rate"
     curves: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=lambda: ["reference", "archive"])
+    equivalence_margin: float | None = None
     sweep: str = ""
 
     @property
@@ -69,36 +70,36 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """One process of a study: an arm with one seed, or with several at once.
+    """One run, which has a process of its own.
 
-    ``env_steps`` is the budget of each, for the progress bar.
+    Args:
+        label: What it is one of several seeds of: an arm of a study, or an experiment.
+        seed: Its seed.
+        run_folder: Where it is kept.
+        arguments: What follows ``python -m lit_crl``.
+        env_steps: Its budget, for the progress bar.
     """
 
-    arm: str
-    seeds: range
-    folder: Path
+    label: str
+    seed: int
+    run_folder: Path
     arguments: tuple[str, ...]
     env_steps: int
 
     @property
     def name(self) -> str:
         """How it is called in messages."""
-        first, last = self.seeds[0], self.seeds[-1]
-        return f"{self.arm}, seed {first}" + ("" if first == last else f" to {last}")
+        return f"{self.label}, seed {self.seed}"
 
     @property
     def log(self) -> Path:
-        """Where what it prints goes."""
-        return self.folder / f"{self.arm}-seed{self.seeds[0]}.log"
-
-    def run_folder(self, seed: int) -> Path:
-        """Where the run of a seed is."""
-        return self.folder / f"{self.arm}-seed{seed}"
+        """Where what it prints goes: beside its folder."""
+        return self.run_folder.parent / f"{self.run_folder.name}.log"
 
     @property
     def is_done(self) -> bool:
-        """Whether every seed has left its summary."""
-        return all((self.run_folder(seed) / "summary.json").is_file() for seed in self.seeds)
+        """Whether it has left its summary."""
+        return (self.run_folder / "summary.json").is_file()
 
     @property
     def command(self) -> list[str]:
@@ -107,15 +108,17 @@ class Job:
 
 
 def find_study(given: str) -> Path:
-    """The file that is meant: as given, or the package's own ``conf/study/...``.
+    """The file that is meant: as given, or the package's own where ``conf/study/NAME`` is given.
 
     Raises:
         ConfigError: If neither exists.
     """
+    path = Path(given)
+    if path.is_file():
+        return path
     folder = conf_folder() / "study"
-    for path in (Path(given), folder / Path(given).name):
-        if path.is_file():
-            return path
+    if path.parent == Path("conf/study") and (folder / path.name).is_file():
+        return folder / path.name
     names = ", ".join(f"conf/study/{path.name}" for path in sorted(folder.glob("*.yaml")))
     raise ConfigError(f"the study {given} does not exist: give a YAML file, or one of {names}")
 
@@ -127,7 +130,13 @@ def read_study(path: Path) -> Study:
         ConfigError: If it is no study.
     """
     try:
-        given = OmegaConf.merge(OmegaConf.structured(Study), OmegaConf.load(path))
+        file = OmegaConf.load(path)
+        if "seeds_at_once" in file:
+            raise ConfigError(
+                f"{path}: seeds_at_once is gone, because every run is a process of its own: delete "
+                "the line, and say how many run at a time with --processes"
+            )
+        given = OmegaConf.merge(OmegaConf.structured(Study), file)
         study = OmegaConf.to_object(given)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is no study: {str(error).splitlines()[0]}") from error
@@ -140,12 +149,19 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: arms is empty: name at least one")
     for name in (study.name, *study.arms):
         check_folder_name("name of the study or of an arm", name)
+    strangers = [arm for arm in study.against if arm not in study.arms] if "against" in file else []
+    if strangers:
+        raise ConfigError(
+            f"{path}: against is {strangers}, which no arm is called: use {', '.join(study.arms)}"
+        )
     if study.sweep and len(set(study.swept.values())) < 2:
         raise ConfigError(
             f"{path}: sweep is {study.sweep!r}, but fewer than two arms differ in it: name a key "
             "that arms set to different numbers"
         )
-    positive(seeds=study.seeds, seeds_at_once=study.seeds_at_once)
+    positive(seeds=study.seeds)
+    if study.equivalence_margin is not None:
+        positive(equivalence_margin=study.equivalence_margin)
     return study
 
 
@@ -166,33 +182,26 @@ def check_same(study: Study, before: Study, folder: Path) -> None:
 
 
 def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """The processes of a study whose runs go to ``folder``; seed by seed, so that all arms grow."""
-    end = study.first_seed + study.seeds
-    jobs = []
-    for first in range(study.first_seed, end, study.seeds_at_once):
-        seeds = range(first, min(first + study.seeds_at_once, end))
-        jobs += [_job(study, arm, seeds, folder) for arm in study.arms]
-    return jobs
+    """The runs of a study, which go to ``folder``; seed by seed, so that all arms grow."""
+    seeds = range(study.first_seed, study.first_seed + study.seeds)
+    return [_job(study, arm, seed, folder) for seed in seeds for arm in study.arms]
 
 
-def _job(study: Study, arm: str, seeds: range, folder: Path) -> Job:
-    runs = folder / study.experiment
-    # With several seeds the command line adds each one's to the name.
-    name = arm if len(seeds) > 1 else f"{arm}-seed{seeds[0]}"
+def _job(study: Study, arm: str, seed: int, folder: Path) -> Job:
+    run_folder = folder / study.experiment / f"{arm}-seed{seed}"
     arguments = [
         "fit",
         f"--experiment={study.experiment}",
-        f"--name={name}",
+        f"--name={run_folder.name}",
         f"--trainer.default_root_dir={folder}",
-        f"--seed_everything={seeds[0]}",
-        f"--seeds={len(seeds)}",
+        f"--seed_everything={seed}",
         "--ckpt_path=last",
         f"--group={study.name}",
         *flags({"tags": [arm, study.experiment]}),
         *flags(study.settings),
         *flags(study.arms[arm]),
     ]
-    return Job(arm, seeds, runs, tuple(arguments), env_step_budget(study, arm))
+    return Job(arm, seed, run_folder, tuple(arguments), env_step_budget(study, arm))
 
 
 def env_step_budget(study: Study, arm: str) -> int:

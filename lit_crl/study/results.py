@@ -2,19 +2,21 @@
 
 import csv
 import json
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lit_crl.evaluation.statistics import Estimate, Scores, improvement, interval, iqm, verdict
+from lit_crl.evaluation.statistics import Estimate, Scores, difference, interval, iqm, verdict
 from lit_crl.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
 EVALUATION = "evaluation/"
-#: Success of the worst tenth of the held-out levels.
+#: Success on the worst tenth of the held-out levels.
 TAIL = "heldout_cvar10"
 #: What says how good generated levels are, and how a figure calls it.
 QUALITY = {
@@ -26,8 +28,9 @@ QUALITY = {
 }
 #: Columns of ``results.csv`` that say which evaluation a line is.
 KEYS = ("arm", "seed", "phase", "env_steps")
-#: Fewest seeds that a verdict is given for: intervals of fewer are too narrow.
+#: Fewest seeds of an arm that a verdict is given for: intervals of fewer are too narrow.
 MIN_SEEDS = 5
+TOO_FEW = "too few seeds"
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def kept(study: Study) -> set[str]:
 
 def collect(jobs: Iterable[Job], metrics: Container[str]) -> list[Row]:
     """The evaluations of all runs that are done."""
-    done = ((job, seed) for job in jobs if job.is_done for seed in job.seeds)
-    rows = (row for job, seed in done for row in rows_of(job.arm, seed, job.run_folder(seed)))
+    done = (job for job in jobs if job.is_done)
+    rows = (row for job in done for row in rows_of(job.label, job.seed, job.run_folder))
     return [row for row in rows if row.metric in metrics]
 
 
@@ -64,7 +67,10 @@ def rounded(value: Any) -> float:
 
 
 def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
-    """The evaluations of one run, from its ``metrics.csv`` and ``summary.json``."""
+    """The evaluations of one run, from its ``metrics.csv`` and ``summary.json``.
+
+    What a run does not know has no row: an empty cell, null, NaN, no such key. Unknown is not 0.
+    """
     rows = []
     with (run_folder / "metrics.csv").open(newline="") as file:
         for line in csv.DictReader(file):
@@ -72,15 +78,20 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
             rows += [
                 Row(arm, seed, "validation", steps, name.removeprefix(EVALUATION), rounded(value))
                 for name, value in line.items()
-                if name.startswith(EVALUATION) and value
+                if name.startswith(EVALUATION) and value and is_number(float(value))
             ]
     summary = json.loads((run_folder / "summary.json").read_text())
     rows += [
-        Row(arm, seed, "test", summary["env_steps"], name, rounded(value))
+        Row(arm, seed, "test", summary.get("env_steps") or 0, name, rounded(value))
         for name, value in summary.items()
-        if isinstance(value, (int, float)) and name not in ("seed", "env_steps")
+        if is_number(value) and name not in ("seed", "env_steps")
     ]
     return rows
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and finite."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
@@ -160,17 +171,28 @@ def over_training(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
     }
 
 
-def standing(ours: Scores, theirs: Scores, our: Estimate, their: Estimate) -> str:
-    """Verdict and probability of improvement, the first only where there are seeds enough."""
-    probability = f"({improvement(ours, theirs):.2f})"
-    if min(len(ours), len(theirs)) < MIN_SEEDS:
-        return f"too few seeds {probability}"
-    return f"{verdict(our, their)} {probability}"
+@dataclass(frozen=True)
+class Standing:
+    """Where an arm stands against another one: its difference in the metric, and a verdict.
+
+    Where an arm has fewer than ``MIN_SEEDS``, the verdict is ``too few seeds``, and the difference
+    has no interval.
+    """
+
+    difference: Estimate
+    verdict: str
+
+    def __str__(self) -> str:
+        """Its cell of the table."""
+        value, low, high = self.difference
+        if self.verdict == TOO_FEW:
+            return f"{value:+.3f} {TOO_FEW}"
+        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}] {self.verdict}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How one arm did, and where it stands against some others."""
+    """How one arm did, and where it stands against some others; None is what no run of it knows."""
 
     arm: str
     seeds: int
@@ -178,43 +200,69 @@ class Comparison:
     mean: float
     minimum: float
     tail: Estimate | None
-    against: dict[str, str]
-    minutes: float
+    against: dict[str, Standing]
+    minutes: float | None
 
 
 def compare(study: Study, rows: Sequence[Row]) -> list[Comparison]:
-    """The arms by the study's metric, in the order of its file."""
+    """The arms by the study's metric, in the order of its file, without those that lack it."""
     scores = {arm: each[:, None] for arm, each in final_scores(rows, study.metric).items()}
-    estimates = {arm: interval(iqm, each) for arm, each in scores.items()}
     minutes, tails = final_scores(rows, "wall_seconds"), final_scores(rows, TAIL)
-    found = []
-    for arm in (arm for arm in study.arms if arm in scores):
-        others = (other for other in study.against if other in scores and other != arm)
-        found.append(
-            Comparison(
-                arm,
-                len(scores[arm]),
-                estimates[arm],
-                float(scores[arm].mean()),
-                float(scores[arm].min()),
-                interval(iqm, tails[arm][:, None]) if arm in tails else None,
-                {
-                    other: standing(scores[arm], scores[other], estimates[arm], estimates[other])
-                    for other in others
-                },
-                float(np.median(minutes[arm])) / 60,
-            )
+    standings = compare_pairs(study, scores)
+    return [
+        Comparison(
+            arm,
+            len(scores[arm]),
+            interval(iqm, scores[arm]),
+            float(scores[arm].mean()),
+            float(scores[arm].min()),
+            interval(iqm, tails[arm][:, None]) if arm in tails else None,
+            {other: standings[arm, other] for other in study.against if (arm, other) in standings},
+            float(np.median(minutes[arm])) / 60 if arm in minutes else None,
         )
+        for arm in study.arms
+        if arm in scores
+    ]
+
+
+def compare_pairs(study: Study, scores: Mapping[str, Scores]) -> dict[tuple[str, str], Standing]:
+    """How every arm stands against those of ``study.against``.
+
+    The intervals of one table are simultaneous: each of its pairs counts, once.
+
+    Args:
+        study: Says which arms are compared, and what margin was named.
+        scores: Final scores ``[S, 1]`` of each arm.
+    """
+    pairs = [
+        (one, other)
+        for one, other in combinations([arm for arm in study.arms if arm in scores], 2)
+        if one in study.against or other in study.against
+    ]
+    found = {}
+    for one, other in pairs:
+        ours, theirs = scores[one], scores[other]
+        if min(len(ours), len(theirs)) < MIN_SEEDS:
+            value = float(iqm(ours) - iqm(theirs))
+            apart, opposite = Estimate(value, value, value), Estimate(-value, -value, -value)
+            found[one, other], found[other, one] = (
+                Standing(apart, TOO_FEW),
+                Standing(opposite, TOO_FEW),
+            )
+            continue
+        apart = difference(iqm, ours, theirs, len(pairs))
+        for pair, each in (((one, other), apart), ((other, one), apart.negated())):
+            found[pair] = Standing(each, verdict(each, study.equivalence_margin))
     return found
 
 
 def table(study: Study, comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the comparison."""
     against = [arm for arm in study.against if any(arm in c.against for c in comparisons)]
-    header = ["arm", "seeds", "IQM [95 %]", "mean", "minimum"]
     has_tail = any(c.tail for c in comparisons)
+    header = ["arm", "seeds", "IQM [95 %]", "mean", "minimum"]
     header += ["CVaR 10 % [95 %]"] * has_tail
-    header += [f"against {arm} (P better)" for arm in against] + ["minutes"]
+    header += [*(f"against {arm}" for arm in against), "minutes"]
     cells = [
         [
             c.arm,
@@ -223,8 +271,8 @@ def table(study: Study, comparisons: Sequence[Comparison]) -> tuple[list[str], l
             f"{c.mean:.3f}",
             f"{c.minimum:.3f}",
             *[shown(c.tail) if c.tail else ""] * has_tail,
-            *(c.against.get(arm, "") for arm in against),
-            f"{c.minutes:.1f}",
+            *(str(c.against.get(arm, "")) for arm in against),
+            "" if c.minutes is None else f"{c.minutes:.1f}",
         ]
         for c in comparisons
     ]

@@ -1,19 +1,33 @@
-"""Running the jobs of a study in parallel, with one progress bar over all of them."""
+"""Running jobs in parallel, a process each, with one progress bar over all of them."""
 
+import json
+import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from lit_crl.bars import Bar
-from lit_crl.checks import RunError
-from lit_crl.study.backends import Backend, Running
+from lit_crl.bars import Bar, line_console
+from lit_crl.checks import ConfigError, RunError
+from lit_crl.run_folder import is_run
+from lit_crl.study.backends import Backend, Running, local
 from lit_crl.study.plan import Job
 
 #: Seconds between two looks at the runs.
 POLL = 0.5
+#: Columns of the table that ends several seeds: a key of ``summary.json``, its title and its form.
+COLUMNS = (
+    ("target_return_mean", "mean return", "{:.2f}"),
+    ("target_success_rate", "success", "{:.1%}"),
+    ("heldout_success_rate", "held-out", "{:.1%}"),
+    ("env_steps", "env steps", "{:,.0f}"),
+    ("wall_seconds", "seconds", "{:.0f}"),
+)
 
 
 def env_steps_of(run_folder: Path) -> int:
@@ -29,15 +43,21 @@ def env_steps_of(run_folder: Path) -> int:
     return int(first) if first.isdigit() else 0
 
 
-def run(jobs: Sequence[Job], backend: Backend, console: Console) -> None:
+def run(
+    jobs: Sequence[Job],
+    backend: Backend,
+    console: Console,
+    go_on: str = "run the same command again",
+) -> None:
     """Run what is not done yet.
 
-    A job that fails leaves the others alone.
+    A job that fails leaves the others alone. Whatever else goes wrong here, no job outlives it.
 
     Args:
-        jobs: All jobs of the study.
+        jobs: All jobs, those that are done, too.
         backend: Where they run.
         console: Where the bar goes.
+        go_on: What the user does for jobs that failed, in words.
 
     Raises:
         RunError: When all have ended, if some failed.
@@ -48,8 +68,7 @@ def run(jobs: Sequence[Job], backend: Backend, console: Console) -> None:
     failed: list[Job] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console) as progress:
-        budget = sum(len(job.seeds) * job.env_steps for job in jobs)
-        bar = progress.add_task("", total=budget)
+        bar = progress.add_task("", total=sum(job.env_steps for job in jobs))
         try:
             while waiting or running:
                 while waiting and len(running) < backend.at_once:
@@ -65,36 +84,144 @@ def run(jobs: Sequence[Job], backend: Backend, console: Console) -> None:
                     del running[job]
                     if status != 0:
                         failed.append(job)
-                        progress.print(f"{job.name} failed: see {job.log}")
+                    end = "done" if status == 0 else f"failed: see {job.log}"
+                    left = len(waiting) + len(running)
+                    progress.print(f"{job.name} {end} ({left} left)")
                 _show(progress, bar, jobs)
-        except KeyboardInterrupt:
+        finally:
             stop(running.values())
-            raise
     if failed:
         raise RunError(
             f"{len(failed)} of {len(jobs)} processes failed ({'; '.join(j.name for j in failed)}): "
-            f"see {failed[0].log}, and run the same command again for what is missing"
+            f"see {failed[0].log}, and {go_on} for what is missing"
         )
 
 
-def stop(running: Iterable[Running]) -> None:
-    """Let every job save itself and end."""
-    for process in running:
-        process.terminate()
-    for process in running:
-        process.wait()
+def stop(processes: Iterable[Running]) -> None:
+    """Let every job save itself and end; a second interruption ends them at once."""
+    left = list(processes)
+    try:
+        for process in left:
+            process.terminate()
+        for process in left:
+            process.wait()
+    except BaseException:
+        for process in left:
+            process.kill()
+        raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM, and SIGHUP from a terminal that closes, interrupt as Ctrl-C does."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    for signum, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _show(progress: Bar, bar: TaskID, jobs: Sequence[Job]) -> None:
-    steps = done = 0
-    for job in jobs:
-        done += len(job.seeds) * job.is_done
-        steps += sum(
-            min(env_steps_of(job.run_folder(seed)), job.env_steps)
-            if not job.is_done
-            else job.env_steps
-            for seed in job.seeds
-        )
-    runs = sum(len(job.seeds) for job in jobs)
-    progress.update(bar, completed=steps, description=f"{done} of {runs} runs")
+    done = sum(job.is_done for job in jobs)
+    steps = sum(
+        job.env_steps if job.is_done else min(env_steps_of(job.run_folder), job.env_steps)
+        for job in jobs
+    )
+    progress.update(bar, completed=steps, description=f"{done} of {len(jobs)} runs")
     progress.refresh()
+
+
+def run_seeds(
+    arguments: Sequence[str],
+    seeds: range,
+    runs: Path,
+    name: str | None = None,
+    env_steps: int = 1,
+    backend: Backend | None = None,
+) -> list[Path]:
+    """Run the same ``fit`` with several seeds, a process each, and show how all of them ended.
+
+    With ``--ckpt_path last`` among the arguments they go on where they stopped, and those that are
+    done are left as they are.
+
+    Args:
+        arguments: The command line after ``python -m lit_crl``, beginning with ``fit`` and without
+            ``--seeds``. Its ``--seed_everything`` and ``--name`` are overruled.
+        seeds: The seeds.
+        runs: The folder that the run folders lie in, ``<root>/<experiment>``.
+        name: What ``--name`` is, if it is given.
+        env_steps: The budget of one run, for the progress bar.
+        backend: Where they run; default: on this machine, as many at a time as there are cores.
+
+    Returns:
+        The run folders, in the order of the seeds.
+
+    Raises:
+        ConfigError: If runs of that name exist and are not to be continued.
+        RunError: When all have ended, if some failed.
+        KeyboardInterrupt: If the user stopped it; what runs has saved itself by then.
+    """
+    goes_on = "--ckpt_path=last" in arguments or ("--ckpt_path", "last") in pairwise(arguments)
+    folders = folders_of(seeds, runs, name, goes_on)
+    jobs = [
+        Job(
+            runs.name,
+            seed,
+            folder,
+            (*arguments, f"--seed_everything={seed}", f"--name={folder.name}"),
+            env_steps,
+        )
+        for seed, folder in zip(seeds, folders, strict=True)
+    ]
+    console = line_console()
+    console.print(f"{len(jobs)} seeds, a process each; what they print goes to {runs}/*.log")
+    try:
+        with interruptible():
+            run(jobs, backend or local.connect(), console, "add --ckpt_path last")
+    finally:
+        console.print(closing_table(jobs))
+    return folders
+
+
+def folders_of(seeds: range, runs: Path, name: str | None, goes_on: bool) -> list[Path]:
+    """The run folders of several seeds: ``NAME-seedS``.
+
+    Without a name they are ``seedS``, or where one of these is taken ``seedS-2`` and so on. The
+    newest of them go on.
+
+    Raises:
+        ConfigError: If runs of that name exist and are not to be continued.
+    """
+    if name is not None:
+        folders = [runs / f"{name}-seed{seed}" for seed in seeds]
+        taken = [str(folder) for folder in folders if is_run(folder)]
+        if taken and not goes_on:
+            raise ConfigError(
+                f"{taken[0]} already holds a run: choose another --name, or continue with "
+                "--ckpt_path last"
+            )
+        return folders
+    sets = [[runs / f"seed{seed}" for seed in seeds]]
+    while any(map(is_run, sets[-1])):
+        sets.append([runs / f"seed{seed}-{len(sets) + 1}" for seed in seeds])
+    return sets[-2] if goes_on and len(sets) > 1 else sets[-1]
+
+
+def closing_table(jobs: Sequence[Job]) -> Table:
+    """How the runs of several seeds ended, a line each; what a run does not know stays empty."""
+    table = Table(title=f"{jobs[0].label}, {len(jobs)} seeds", title_justify="left")
+    for title in ("seed", *(title for _, title, _ in COLUMNS), "run"):
+        table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
+    for job in jobs:
+        file = job.run_folder / "summary.json"
+        summary = json.loads(file.read_text()) if job.is_done else {}
+        cells = [
+            "" if summary.get(key) is None else form.format(summary[key])
+            for key, _, form in COLUMNS
+        ]
+        table.add_row(str(job.seed), *cells, str(job.run_folder) if job.is_done else "not done")
+    return table

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from lit_crl import run_folder
 from lit_crl.bars import line_console
 from lit_crl.study import figures, galleries, results, runner
 from lit_crl.study.backends import Backend, local
+from lit_crl.study.code_version import check_same_code
 from lit_crl.study.plan import Study, check_same, find_study, jobs_of, read_study
 
 
@@ -30,7 +32,7 @@ def run_study(
         The evaluations of all runs.
 
     Raises:
-        ConfigError: If the file is no study, or its folder holds another one.
+        ConfigError: If the file is no study, or its folder holds another one or runs of other code.
         RunError: If runs failed; the others are compared all the same.
     """
     path = find_study(str(given))
@@ -40,19 +42,23 @@ def run_study(
     copy = folder / "study.yaml"
     if copy.is_file():
         check_same(study, read_study(copy), folder)
+    jobs = jobs_of(study, folder)
+    missing = not all(job.is_done for job in jobs)
+    if missing:
+        check_same_code(jobs, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (copy.exists() and copy.samefile(path)):
         shutil.copyfile(path, copy)
-    jobs = jobs_of(study, folder)
     console = line_console()
     try:
-        if not all(job.is_done for job in jobs):
-            runner.run(jobs, connect(), console)
+        if missing:
+            with closing(connect()) as backend:
+                runner.run(jobs, backend, console)
     finally:
         rows = results.collect(jobs, results.kept(study))
         if rows:
             # Seed by seed, so that of every arm the first one stays.
-            done = {job.arm: job.run_folder(job.seeds[0]) for job in reversed(jobs) if job.is_done}
+            done = {job.label: job.run_folder for job in reversed(jobs) if job.is_done}
             examples = {arm: done[arm] for arm in study.arms if arm in done}
             report(study, rows, examples, folder, console)
     return rows
@@ -71,6 +77,10 @@ def report(
     """
     results.write_csv(rows, folder / "results.csv")
     header, cells = results.table(study, results.compare(study, rows))
+    if not cells:
+        console.print(
+            f"No run knows its {study.metric}: name another number as metric of the study."
+        )
     (folder / "table.md").write_text(results.markdown(header, cells))
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
@@ -92,9 +102,11 @@ def report(
 def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
     """The figures of a study's numbers, by name."""
     scores = results.final_scores(rows, study.metric)
-    pictures = {
-        "performance_profiles": figures.performance_profiles(scores, study.metric, study.name)
-    }
+    pictures = {}
+    if scores:
+        pictures["performance_profiles"] = figures.performance_profiles(
+            scores, study.metric, study.name
+        )
     for metric in dict.fromkeys([study.metric, *study.curves]):
         if found := results.curves(rows, metric):
             pictures[metric] = figures.curves_with_bands(found, metric, study.name)

@@ -17,7 +17,10 @@ class Running(Protocol):
         """Tell it to save itself and end."""
 
     def wait(self) -> int:
-        """Its exit status, when it has ended."""
+        """Its exit status, when it has ended after ``terminate``."""
+
+    def kill(self) -> None:
+        """End it at once, with all processes that it has started."""
 
 
 class Backend(Protocol):
@@ -29,6 +32,9 @@ class Backend(Protocol):
 
     def start(self, job: Job) -> Running:
         """Start a job, which goes on where an earlier start of it has stopped."""
+
+    def close(self) -> None:
+        """Let go of what ``connect`` has taken up."""
 
 
 def connect(name: str, processes: int | None, address: str | None) -> Backend:

@@ -40,11 +40,15 @@ def work(job: Job, folder: str) -> int:
     handler = signal.signal(signal.SIGINT, lambda *_: cancelled.set())
     try:
         process = Local(1).start(job)
-        while (status := process.poll()) is None:
-            if cancelled.wait(POLL):
-                process.terminate()
-                return process.wait()
-        return status
+        try:
+            while (status := process.poll()) is None:
+                if cancelled.wait(POLL):
+                    process.terminate()
+                    return process.wait()
+            return status
+        except BaseException:
+            process.kill()
+            raise
     finally:
         signal.signal(signal.SIGINT, handler)
 
@@ -65,6 +69,10 @@ class Task:
         """Cancel it: what waits never starts, what runs saves itself."""
         ray.cancel(self.result)
 
+    def kill(self) -> None:
+        """End the task's worker at once."""
+        ray.cancel(self.result, force=True)
+
     def wait(self) -> int:
         """The process's exit status; what went wrong with the task itself goes to the job's log."""
         try:
@@ -72,7 +80,7 @@ class Task:
         except TaskCancelledError:
             return -signal.SIGTERM
         except RayError as error:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
+            self.job.log.parent.mkdir(parents=True, exist_ok=True)
             with self.job.log.open("a") as log:
                 log.write(f"{error}\n")
             return 1
@@ -80,21 +88,43 @@ class Task:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Hands jobs to the cluster, all of them unless told otherwise: Ray has them wait."""
+    """Hands jobs to the cluster, all of them unless told otherwise: Ray has them wait.
+
+    Args:
+        at_once: How many jobs may be handed over before one has ended.
+        is_ours: Whether this process joined Ray for it, and leaves Ray when it is closed.
+    """
 
     at_once: int
+    is_ours: bool
 
     def start(self, job: Job) -> Task:
         """Hand a job to the cluster."""
         return Task(job, ray.remote(num_cpus=1)(work).remote(job, str(Path.cwd())))
 
+    def close(self) -> None:
+        """Leave Ray, unless somebody else had joined it before."""
+        if self.is_ours:
+            ray.shutdown()
+
 
 def connect(processes: int | None, address: str | None) -> Cluster:
     """The cluster at an address; None: the one that runs here, or else a new one of this machine.
 
+    Where this process has joined a cluster already, that one is used, and stays joined.
+
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is none at the address, or this process has joined a cluster and an
+            address is given.
     """
+    at_once = processes or sys.maxsize
+    if ray.is_initialized():
+        if address not in (None, "auto"):
+            raise ConfigError(
+                f"--address is {address}, but this process has joined a Ray cluster already: leave "
+                "the address out to use that one, or call ray.shutdown() first"
+            )
+        return Cluster(at_once, is_ours=False)
     if address not in (None, "auto", "local"):
         check_answers(str(address))
     handler = signal.getsignal(signal.SIGTERM)
@@ -106,7 +136,7 @@ def connect(processes: int | None, address: str | None) -> Cluster:
             "--head`, or leave the address out"
         ) from error
     signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
-    return Cluster(processes or sys.maxsize)
+    return Cluster(at_once, is_ours=True)
 
 
 def check_answers(address: str) -> None:
