@@ -193,7 +193,7 @@ def test_episodes_of_classic_and_toy_tasks_go_on_where_they_were_saved(
 ) -> None:
     def play(env: GymnasiumEnv, steps: int, seed: int) -> list[Any]:
         rng, seen = torch.Generator().manual_seed(seed), []
-        done = torch.from_numpy(env.envs._autoreset_envs.copy())
+        done = torch.from_numpy(~env.envs.running)
         for _ in range(steps):
             if done.any():
                 env.reset(options={"reset_mask": done})
