@@ -214,6 +214,11 @@ class ReplayDataModule(LightningDataModule):
             record=None if self.curriculum is None else self.curriculum.record,
         )  # fmt: skip
 
+    def teardown(self, stage: str) -> None:
+        """Close the training environments after ``fit``: nothing steps them any more."""
+        if stage == "fit" and hasattr(self, "env"):
+            self.env.close()
+
     def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)

@@ -162,7 +162,7 @@ def _likely(name: str) -> str:
         return f"use {newest!r}"
     return (
         "check the id, or `pip install` the package that registers it and write its module before "
-        f"the id, as in module:{name}"
+        "the id, as in ale_py:ALE/Pong-v5"
     )
 
 

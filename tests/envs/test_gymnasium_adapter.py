@@ -149,7 +149,8 @@ def test_target_levels() -> None:
 
 def test_pictures_action_offset_and_reported_success() -> None:
     env = GymnasiumEnv(2, id="LitCrlCounter-v0")
-    assert not env.has_success and env.single_action_space == Discrete(2)
+    assert env.single_action_space == Discrete(2)
+    assert env.has_success  # its first step said whether it succeeded
     obs, _ = env.reset(seed=0, options={"hello": 1})
     assert obs.dtype == torch.uint8 and obs.shape == (2, 3, 4, 1)
     assert env.envs.envs[0].unwrapped.options == {"hello": 1}  # type: ignore[attr-defined]
@@ -157,7 +158,7 @@ def test_pictures_action_offset_and_reported_success() -> None:
         obs, reward, terminated, _, info = env.step(torch.tensor([1, 0]))
         assert obs[:, 0, 0, 0].tolist() == [step + 1, 0] and reward.tolist() == [0.5, 0.5]
     assert terminated.tolist() == info["success"].tolist() == [True, False]
-    assert env.has_success
+    assert info["success_known"].all()
 
 
 def test_set_level_observations_pass_the_wrappers() -> None:
