@@ -19,6 +19,7 @@ from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.factory import env_factory, level_env
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.protocol import EnvFactory, Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
@@ -79,7 +80,8 @@ class ReplayDataModule(LightningDataModule):
         """Say what to practise in, how much, and how batches are made.
 
         Args:
-            env: Class of the environment and its arguments.
+            env: Class of the environment and its arguments, or another way to make it, see
+                ``lit_crl.envs.factory.env_factory``.
             arm: Curriculum: where levels come from. ``target``: the task's own resets;
                 ``reference``: also random levels; ``archive``: also visited states and tried
                 levels near the frontier; ``gan``: also generated levels. In place of these
@@ -132,7 +134,7 @@ class ReplayDataModule(LightningDataModule):
         self.schedule = Schedule(
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
-        self.make_env, self.arm, self.own = env, arm_name(arm), own_source(arm)
+        self.make_env, self.arm, self.own = env_factory(env), arm_name(arm), own_source(arm)
         self.shares = arm_shares(arm, mix or EQUAL_MIX)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
@@ -176,7 +178,7 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_env(self) -> None:
         try:
-            self.env = cast(LevelEnv, self.make_env(self.num_envs, self._device()))
+            self.env = level_env(self.make_env(self.num_envs, self._device()))
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
         check_arm(self.arm, self.own, self.reals, self.proposals, self.env, self.world_size)
@@ -190,7 +192,8 @@ class ReplayDataModule(LightningDataModule):
         env, device = self.env, self.env.device
         self.replay = ReplayBuffer(
             self.capacity, self.num_envs, env.single_observation_space, n_steps=self.n_steps,
-            frame_stack=self.frame_stack, priority_exponent=self.priority_exponent, device=device,
+            frame_stack=self.frame_stack, num_actions=int(env.single_action_space.n),
+            priority_exponent=self.priority_exponent, device=device,
         )  # fmt: skip
         self._goals = Hindsight.of(env, self.hindsight, self.gamma)
         if env.level_space is not None:
@@ -210,6 +213,11 @@ class ReplayDataModule(LightningDataModule):
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
         )  # fmt: skip
+
+    def teardown(self, stage: str) -> None:
+        """Close the training environments after ``fit``: nothing steps them any more."""
+        if stage == "fit" and hasattr(self, "env"):
+            self.env.close()
 
     def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""

@@ -36,6 +36,7 @@ class ReplayBuffer:
         space: Box,
         *,
         n_steps: int = 1,
+        num_actions: int | None = None,
         frame_stack: int = 1,
         priority_exponent: float = 0.0,
         device: torch.device | str = "cpu",
@@ -47,6 +48,7 @@ class ReplayBuffer:
             num_envs: Environments that write to it.
             space: Observation space of one environment; bytes stay bytes.
             n_steps: Steps that a sampled transition folds.
+            num_actions: How many actions there are; None: as many as 64 bits number.
             frame_stack: How many frames, the newest last, the first axis of an observation holds.
             priority_exponent: α of prioritized replay; 0: there are no priorities.
             device: Where the rows live and batches are made.
@@ -68,7 +70,7 @@ class ReplayBuffer:
         dtype = _TORCH_DTYPES.get(str(space.dtype), torch.float32)
         shape = frames.frame_shape(space, frame_stack)
         self.obs = torch.zeros(rows, *shape, dtype=dtype, device=device)
-        self.action = torch.zeros(rows, dtype=torch.int16, device=device)
+        self.action = torch.zeros(rows, dtype=action_dtype(num_actions), device=device)
         self.reward = torch.zeros(rows, device=device)
         self.discount = torch.zeros(rows, device=device)
         self.boundary = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -289,7 +291,9 @@ class ReplayBuffer:
         tensors = self._tensors()
         for name, mine in tensors.items():
             theirs = state.get(name, torch.empty(0))
-            if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+            # Older checkpoints number actions by 16 bits, whatever their number.
+            is_alike = mine.dtype == theirs.dtype or name == "action"
+            if mine.shape != theirs.shape or not is_alike:
                 raise ValueError(
                     f"the saved replay's {name} has shape {tuple(theirs.shape)}, this run's "
                     f"{tuple(mine.shape)}: resume with the data.capacity, data.num_envs, data.env, "
@@ -297,3 +301,11 @@ class ReplayBuffer:
                 )
         for name, mine in tensors.items():
             mine.copy_(state[name])
+
+
+def action_dtype(num_actions: int | None) -> torch.dtype:
+    """Return the smallest type that numbers the actions from 0; None: there may be any number."""
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        if num_actions is not None and num_actions - 1 <= torch.iinfo(dtype).max:
+            return dtype
+    return torch.int64

@@ -182,7 +182,7 @@ def test_sampled_stacks_equal_those_of_gymnasium(
 def test_numbers_can_be_stacked_too() -> None:
     env = FrameStackObservation(gymnasium.make("CartPole-v1"), 3)
     space = Box(-np.inf, np.inf, (3, 4), np.float64)
-    replay = ReplayBuffer(100, 1, space, frame_stack=3)
+    replay = ReplayBuffer(100, 1, space, num_actions=2, frame_stack=3)
     obs, _ = env.reset(seed=0)
     given = []
     for step in range(60):

@@ -327,7 +327,7 @@ def test_minibatches_are_drawn_independently_of_each_other() -> None:
 def test_a_row_costs_its_observation_and_at_most_16_bytes(
     space: Box, observation_bytes: int
 ) -> None:
-    replay = ReplayBuffer(12, 2, space)
+    replay = ReplayBuffer(12, 2, space, num_actions=300)
     assert observation_bytes < replay.bytes_per_row <= observation_bytes + 16
     rows = [t for t in vars(replay).values() if isinstance(t, Tensor) and len(t) == 12]
     held = sum(t.numel() * t.element_size() for t in rows)
@@ -347,7 +347,7 @@ def held_bytes(thing: object) -> int:
 @pytest.mark.parametrize("dims", [1, 4, 64])
 def test_a_vector_takes_its_own_memory_and_at_most_16_bytes(dims: int, alpha: float) -> None:
     space = Box(-1, 1, (dims,), np.float32)
-    replay = ReplayBuffer(100_000, 10, space, n_steps=3, priority_exponent=alpha)
+    replay = ReplayBuffer(100_000, 10, space, n_steps=3, num_actions=300, priority_exponent=alpha)
     each_column = 2 * 10 * 8  # its number and its cursor
     assert held_bytes(replay) - each_column == pytest.approx(100_000 * replay.bytes_per_row, abs=8)
     assert held_bytes(replay) <= 100_000 * (4 * dims + 16)
@@ -451,3 +451,24 @@ def test_an_empty_buffer_says_so() -> None:
     assert replay.num_startable == 0
     with pytest.raises(RuntimeError, match="the replay buffer is empty"):
         replay.sample((1,), rng())
+
+
+@pytest.mark.parametrize("count", [2, 256, 257, 32_768, 32_769, 2**31, 2**31 + 1, None])
+def test_every_action_is_kept_as_it_was(count: int | None) -> None:
+    largest = 2**40 if count is None else count - 1
+    replay = ReplayBuffer(8, 2, Box(0, 1, (1,)), num_actions=count)
+    action = torch.tensor([0, largest])
+    for _ in range(3):
+        replay.add(torch.zeros(2, 1), action, torch.zeros(2), torch.ones(2))
+    found = replay.sample((64,), torch.Generator().manual_seed(0)).action
+    assert set(found.tolist()) == {0, largest}
+    bytes_needed = {2: 1, 256: 1, 257: 2, 32_768: 2, 32_769: 4, 2**31: 4}
+    assert replay.action.element_size() == bytes_needed.get(count or 0, 8)
+
+
+def test_actions_saved_by_16_bits_are_loaded() -> None:
+    replay = ReplayBuffer(8, 2, Box(0, 1, (1,)), num_actions=3)
+    saved = {name: tensor.clone() for name, tensor in replay.state_dict().items()}
+    saved["action"] = torch.arange(8, dtype=torch.int16) % 3
+    replay.load_state_dict(saved)
+    assert replay.action.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]

@@ -46,9 +46,7 @@ class EnvStepProgress(ProgressBar):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         has_gan = pl_module.level_gan is not None
         gan = "DQN and GAN" if has_gan and data.gan_updates else "DQN alone"
-        where = type(data.env).__name__
-        if where == "GymnasiumEnv":
-            where = data.env.gymnasium_id
+        where = getattr(data.env, "name", type(data.env).__name__)
         self.console.print(
             f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "

@@ -1,47 +1,56 @@
-"""Any Gymnasium id with a discrete action space, behind the package's environment interface.
+"""Any Gymnasium environment with discrete actions, behind the package's environment interface.
 
-Gymnasium's own ``SyncVectorEnv`` steps the environments one after another in Python. With a
-``level_space`` and a function ``set_level`` they take levels; without, the ``target`` arm trains.
+Copies of the environment are stepped one after another in Python. With a ``level_space`` and a
+function ``set_level`` they take levels; without, the ``target`` arm trains.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
-import numpy.typing as npt
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.envs import snapshots
+from lit_crl.checks import ConfigError, RunError
+from lit_crl.envs import returned, snapshots
+from lit_crl.envs.copies import Copies
+from lit_crl.envs.guard import Env
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
-from lit_crl.envs.making import make_env, named_space, wrapped_observation
+from lit_crl.envs.making import make_env, make_env_with, named_space, time_limit
+from lit_crl.envs.returned import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Array = npt.NDArray[Any]
 
 
 class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``num_envs`` copies of one Gymnasium environment, tensors in and out.
 
     ``uint8`` observations stay ``uint8``, all others become float32. Actions are numbered from
-    0 whatever the id's ``start``. Success is the id's own ``info["is_success"]``, else an
-    episode return of at least ``success_return``, else always false (``has_success``).
+    0 whatever the environment's ``start``. A copy whose episode has ended stays where it is until
+    it is reset.
+
+    Success of an episode is what the infos of its steps last said in ``is_success`` or
+    ``success``: in most environments the last step says it, and where only the step in which the
+    goal is reached says so, that step counts. Episodes whose infos say nothing (or None) succeed
+    if their return reaches ``success_return``. Without that, their success is not known, so an
+    environment should say False as well as True.
 
     Gymnasium's classic-control and toy-text environments are saved as they are. Others cannot be
     (``resumable`` is false): there ``load_state_dict`` starts new episodes, from a seed that
     depends on the saved run alone.
 
     Attributes:
-        first_action: The id's own number of action 0.
-        has_success: Whether success is known at all.
+        name: What messages call the environment.
+        first_action: The environment's own number of action 0.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
     """
@@ -55,7 +64,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         num_envs: int,
         device: torch.device | str = "cpu",
         *,
-        id: str,
+        id: str | None = None,
+        make: Callable[..., gymnasium.Env[Any, Any]] | None = None,
         level_space: Box | Mapping[str, Sequence[float]] | None = None,
         set_level: Callable[[Any, Array], Any] | None = None,
         target_levels: Callable[[int, np.random.Generator], Array] | None = None,
@@ -63,48 +73,44 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Build the environments.
+        """Build the environments, and try the first one out: one reset and one step.
 
         Args:
             num_envs: Number of environments N that step together.
             device: Where the tensors that come out live; the environments run on the CPU.
-            id: Gymnasium id with a Discrete action space.
+            id: Gymnasium id with a Discrete action space, or ``module:id``.
+            make: In place of an id: a ``gymnasium.Env`` class, or a function that makes one
+                environment.
             level_space: Box of shape (d,) with finite bounds, or the low and high bound of each
                 coordinate by its name (what YAML can say); needs ``set_level``.
             set_level: Called as ``set_level(env.unwrapped, level [d])`` after ``env.reset()``;
                 puts the env at the level and returns the first observation, unwrapped.
             target_levels: Draws [n, d] levels from the task's own reset distribution; None:
                 target levels are NaN rows, which stand for the task's own reset.
-            success_return: Episode return that counts as success; None: the id's threshold.
-            max_episode_steps: Time limit in env steps; None: the id's own.
-            env_kwargs: Further arguments of ``gymnasium.make``.
+            success_return: Episode return that counts as success where infos say nothing; None:
+                the id's threshold.
+            max_episode_steps: Time limit in env steps; None: the environment's own.
+            env_kwargs: Further arguments of ``gymnasium.make`` or ``make``.
 
         Raises:
-            ValueError: If the id cannot be used, or the arguments do not fit together.
+            ConfigError: If the environment cannot be used, or the arguments do not fit together.
         """
         if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}, but must be at least 1.")
+            raise ConfigError(f"num_envs is {num_envs}, but must be at least 1.")
         names, level_space = named_space(level_space, set_level)
-        kwargs = {**(env_kwargs or {}), "max_episode_steps": max_episode_steps}
-        first = make_env(id, **kwargs)  # clear errors before N environments exist
-        rest = [lambda: make_env(id, **kwargs)] * (num_envs - 1)
-        # copy=False: the arrays are copied once, on their way into tensors.
-        self.envs = SyncVectorEnv(
-            [lambda: first, *rest], copy=False, autoreset_mode=AutoresetMode.DISABLED
-        )
-        self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))
+        self.name, make_one = _maker(id, make, max_episode_steps, env_kwargs or {})
         self.num_envs = num_envs
         self.device = torch.device(device)
-        self.metadata = self.envs.metadata
-        self.spec = first.spec
         self.gymnasium_id: str | None = id
-        self.max_episode_steps = first.spec.max_episode_steps if first.spec else None
-        space = self.envs.single_observation_space
-        assert isinstance(space, Box) and isinstance(first.action_space, Discrete)
-        if space.dtype != np.uint8:
-            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-            space = Box(low, high, dtype=np.float32)
-        self.single_observation_space = space
+        self.envs = Copies(make_one, num_envs, self.name, set_level)
+        self.single_observation_space = self.envs.space
+        first = self.envs.envs[0]
+        self._target_levels = target_levels
+        self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))
+        self.metadata = {**first.metadata, "autoreset_mode": AutoresetMode.DISABLED}
+        self.spec = first.spec
+        self.max_episode_steps = time_limit(first)
+        assert isinstance(first.action_space, Discrete)
         self.single_action_space = Discrete(int(first.action_space.n))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -118,14 +124,34 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if success_return is None and first.spec is not None:
             success_return = first.spec.reward_threshold
         self.success_return = success_return
-        self.has_success = success_return is not None
-        self._dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
         self.first_action = int(first.action_space.start)
-        self._set_level, self._target_levels = set_level, target_levels
         self.rng = torch.Generator()
         self._seed, self._resets, self._returns = 0, 0, np.zeros(num_envs)
-        self._observations: Array | None = None
-        self._placed: dict[int, Any] = {}  # first observations of envs placed at a level
+        self._is_reset, self._is_warned = False, False
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Reset and step the first environment once: most slips show before anything trains.
+
+        Raises:
+            ConfigError: If it fails or returns something else than it should.
+        """
+        levels = None
+        if self.level_space is not None:
+            middle = (self.level_space.low + self.level_space.high) / 2
+            levels = np.tile(middle.astype(np.float32), (self.num_envs, 1))
+        try:
+            self.envs.reset(np.arange(self.num_envs) == 0, seed=0, levels=levels)
+            self.envs.step(np.full(self.num_envs, self.first_action))
+        except RunError as error:
+            self.close()
+            raise ConfigError(str(error)) from error
+        self.envs.stop()
+
+    @property
+    def has_success(self) -> bool:
+        """Whether there is a threshold, or an environment has said whether it succeeded."""
+        return self.success_return is not None or self.envs.speaks
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -138,10 +164,11 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 levels) and ``"reset_mask"`` bool [N] (absent: all); the rest goes to the id.
 
         Returns:
-            Observations [N, ...] of all envs, and Gymnasium's infos.
+            Observations [N, ...] of all envs, and an empty dict.
 
         Raises:
             ValueError: If the levels or the mask are misshapen or out of bounds.
+            RunError: If an environment fails or returns something else than it should.
         """
         if seed is not None:
             self._seed, self._resets = seed, 0
@@ -152,63 +179,65 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         mask = torch.ones(self.num_envs, dtype=torch.bool) if given is None else given
         levels = self._levels_at_reset(rest.pop("levels", None), mask)
         chosen: Array = mask.numpy()
-        if self._observations is None and not chosen.all():
+        if not self._is_reset and not chosen.all():
             raise ValueError("options['reset_mask'] must hold all envs at the first reset.")
-        infos: dict[str, Any] = {}
-        if chosen.any():
-            options = rest if chosen.all() else {**rest, "reset_mask": chosen}
-            observations, infos = self.envs.reset(seed=seed, options=options or None)
-            for row in np.flatnonzero(chosen).tolist():
-                self._placed.pop(row, None)
-                if self._set_level is None or levels is None or bool(levels[row].isnan().any()):
-                    continue
-                env = self.envs.envs[row]
-                raw = self._set_level(env.unwrapped, levels[row].numpy())
-                self._placed[row] = wrapped_observation(env, raw)
-            # SyncVectorEnv has just written every env's last own observation, so those of the
-            # envs that were placed and have not moved since go in again.
-            for row, observation in self._placed.items():
-                observations[row] = observation
-            self._observations = observations
-            self._returns[chosen] = 0
+        rows = None if levels is None else levels.numpy()
+        self.envs.reset(chosen, seed=seed, options=rest, levels=rows)
+        self._is_reset = True
+        self._returns[chosen] = 0
         if self.levels is not None and levels is not None:
             self.levels = torch.where(
                 mask.unsqueeze(-1).to(self.device), levels.to(self.device), self.levels
             )
-        return self.current_observations(), infos
+        return self.current_observations(), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Advance every env by one env step.
+        """Advance every env whose episode runs by one env step.
 
         Args:
             actions: Actions [N], int64, numbered from 0.
 
         Returns:
-            Observations [N, ...], rewards [N] float32, terminated [N], truncated [N], and
-            Gymnasium's infos with ``"success": bool [N]``, meaningful where an episode ended.
+            Observations [N, ...], rewards [N] float32 (0 where the episode had ended before),
+            terminated [N], truncated [N], and ``"success"`` and ``"success_known"``, bool [N],
+            which mean the running episodes as far as they have come.
+
+        Raises:
+            RunError: If an environment fails or returns something else than it should.
         """
-        chosen = actions.cpu().numpy() + self.first_action
-        self._observations, rewards, terminated, truncated, infos = self.envs.step(chosen)
-        self._placed.clear()
+        if not self._is_reset:
+            raise ResetNeeded("call reset() before step().")
+        numbers = actions.cpu().numpy()
+        rewards = self.envs.step(numbers + self.first_action if self.first_action else numbers)
         self._returns += rewards
-        if "is_success" in infos:
-            self.has_success = True
-            success = np.asarray(infos["is_success"]).astype(bool)
-        elif self.success_return is not None:
-            success = self._returns >= self.success_return
-        else:
-            success = np.zeros(self.num_envs, bool)
-        reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
-        flags = (terminated, truncated, success)
-        ended, cut, won = (torch.as_tensor(flag, device=self.device) for flag in flags)
-        return self.current_observations(), reward, ended, cut, {**infos, "success": won}
+        said = self.envs.said
+        known, success = said >= 0, said == 1
+        if self.success_return is not None:
+            success = np.where(known, success, self._returns >= self.success_return)
+            known[:] = True
+        elif self.envs.speaks and not self._is_warned:
+            self._warn_of_silence(known)
+        reward = torch.from_numpy(rewards).to(self.device, torch.float32)
+        flags = np.array((self.envs.terminated, self.envs.truncated, success, known))
+        ended, cut, won, sure = torch.from_numpy(flags).to(self.device).unbind()
+        info = {"success": won, "success_known": sure}
+        return self.current_observations(), reward, ended, cut, info
+
+    def _warn_of_silence(self, known: Array) -> None:
+        """Say once that episodes are left out because only others say whether they succeed."""
+        if (~known & (self.envs.terminated | self.envs.truncated)).any():
+            self._is_warned = True
+            warnings.warn(
+                f"{self.name}: some episodes say in their infos whether they succeeded, others do "
+                "not and are left out of success rates: also say False, in the last step",
+                stacklevel=3,
+            )
 
     def current_observations(self) -> Tensor:
         """Return the observations [N, ...] of where the envs are now."""
-        if self._observations is None:
+        if not self._is_reset:
             raise ResetNeeded("call reset() before anything else.")
-        observations = torch.from_numpy(self._observations)
-        return observations.to(self.device, self._dtype, copy=True)
+        return torch.from_numpy(self.envs.observations).to(self.device, copy=True)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] target levels; NaN rows if they stand for the task's own resets."""
@@ -216,8 +245,20 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self._target_levels is None:
             return torch.full((n, space.shape[0]), torch.nan, device=self.device)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-        levels = self._target_levels(n, np.random.default_rng(seed))
-        return torch.as_tensor(levels, dtype=torch.float32, device=self.device)
+        try:
+            levels = self._target_levels(n, np.random.default_rng(seed))
+        except Exception as error:
+            raise RunError(
+                f"{self.name}: target_levels() raised {returned.told(error)}; it is called as "
+                "target_levels(n, rng) with a NumPy generator"
+            ) from error
+        drawn = returned.as_array(levels)
+        if drawn is None or drawn.shape != (n, *space.shape) or drawn.dtype.kind not in "iuf":
+            raise RunError(
+                f"{self.name}: target_levels() returned {returned.described(levels)}, but must "
+                f"return levels of shape {(n, *space.shape)}"
+            )
+        return torch.as_tensor(drawn, dtype=torch.float32, device=self.device)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] levels uniformly from the level space."""
@@ -241,9 +282,11 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             "rng": self.rng.get_state().clone(),
         }
         if self.resumable:
-            vector = (self._observations, self.envs._autoreset_envs, self._returns)
+            envs = self.envs
+            ended = envs.terminated | envs.truncated
+            vector = (envs.observations, ended, self._returns, envs.truncated, envs.said)
             state["episodes"] = {
-                "envs": [snapshots.snapshot(env) for env in self.envs.envs],
+                "envs": [snapshots.snapshot(env) for env in envs.envs],
                 "vector": [torch.tensor(array) for array in vector],
                 "levels": self.levels,
             }
@@ -260,12 +303,13 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self._load_episodes(state["episodes"])
 
     def _load_episodes(self, episodes: dict[str, Any]) -> None:
-        observations, ended, returns = (tensor.numpy() for tensor in episodes["vector"])
-        for index, env in enumerate(self.envs.envs):
-            snapshots.restore(env, episodes["envs"][index])
-            self.envs._env_obs[index] = observations[index].copy()
-        self._observations = observations.copy()
-        self.envs._autoreset_envs[:], self._returns[:] = ended, returns
+        observations, ended, returns, *later = (tensor.numpy() for tensor in episodes["vector"])
+        # Older checkpoints have neither: what has ended is reset before anything asks why.
+        truncated, said = later or (np.zeros_like(ended), np.full(ended.shape, -1))
+        for env, saved in zip(self.envs.envs, episodes["envs"], strict=True):
+            snapshots.restore(env, saved)
+        self.envs.restore(observations, ended & ~truncated, truncated, said)
+        self._returns[:] = returns
         if self.levels is not None:
             self.levels.copy_(episodes["levels"])
 
@@ -276,12 +320,12 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""
         if hasattr(self, "envs"):
-            self.envs.close(**kwargs)
+            self.envs.close()
 
     def _levels_needed(self) -> Box:
         if self.level_space is None:
             raise ValueError(
-                f"{self.gymnasium_id!r} takes no levels; give level_space and set_level, or use "
+                f"{self.name} takes no levels; give level_space and set_level, or use "
                 "the target curriculum."
             )
         return self.level_space
@@ -298,3 +342,39 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if levels is None:
             levels = self.target_levels(self.num_envs, self.rng)
         return check_levels(levels, self.num_envs, low, high, mask, allow_nan=True)
+
+
+def _maker(
+    id: str | None,
+    make: Callable[..., Env] | None,
+    max_episode_steps: int | None,
+    env_kwargs: Mapping[str, Any],
+) -> tuple[str, Callable[[], Env]]:
+    """What messages call the environment, and what makes one.
+
+    Raises:
+        ConfigError: If the arguments do not fit together.
+    """
+    if (id is None) == (make is None):
+        raise ConfigError("give either id or make, to say which environment it is")
+    kwargs = dict(env_kwargs)
+    limit = kwargs.pop("max_episode_steps", None) if id is not None else None
+    if limit is not None and max_episode_steps not in (None, limit):
+        raise ConfigError(
+            f"max_episode_steps is {max_episode_steps}, but {limit} in env_kwargs: give it once"
+        )
+    limit = max_episode_steps if limit is None else limit
+    if limit is not None and limit < 1:
+        raise ConfigError(f"max_episode_steps is {limit}: give at least 1, or null for its own")
+    if id is not None:
+        return id, lambda: make_env(id, max_episode_steps=limit, **kwargs)
+    assert make is not None
+    name = _name_of(make)
+    return name, lambda: make_env_with(make, name, limit, **kwargs)
+
+
+def _name_of(make: Any) -> str:
+    """The name of a class or function, through ``functools.partial``."""
+    while hasattr(make, "func"):
+        make = make.func
+    return str(getattr(make, "__qualname__", type(make).__name__))

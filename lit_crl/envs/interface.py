@@ -97,6 +97,9 @@ class LevelEnv(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict()``."""
 
+    def close(self) -> None:
+        """Close all environments; nothing steps them any more."""
+
 
 def uniform_levels(n: int, low: Tensor, high: Tensor, rng: torch.Generator) -> Tensor:
     """Draw levels uniformly between two corners.

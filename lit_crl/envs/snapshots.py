@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 import torch
 
+from lit_crl.envs.guard import layers
+
 #: Packages of environments that keep their state in plain attributes.
 _PACKAGES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
 #: Wrappers that keep no state, or keep it so.
@@ -20,33 +22,26 @@ _WRAPPERS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "FlattenObserva
 
 def can_be_saved(env: gymnasium.Env[Any, Any]) -> bool:
     """Whether ``snapshot`` holds all that an environment is."""
-    *wrappers, inner = _layers(env)
+    *wrappers, inner = layers(env)
     known = all(type(wrapper).__name__ in _WRAPPERS for wrapper in wrappers)
     return known and type(inner).__module__.startswith(_PACKAGES)
 
 
 def snapshot(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
     """The plain attributes of an environment and its wrappers, and its random generator."""
-    layers = []
-    for layer in _layers(env):
+    saved = []
+    for layer in layers(env):
         attributes = vars(layer).items()
-        layers.append({name: _encode(value) for name, value in attributes if _is_plain(value)})
-    return {"layers": layers, "rng": _encode(env.unwrapped.np_random.bit_generator.state)}
+        saved.append({name: _encode(value) for name, value in attributes if _is_plain(value)})
+    return {"layers": saved, "rng": _encode(env.unwrapped.np_random.bit_generator.state)}
 
 
 def restore(env: gymnasium.Env[Any, Any], saved: dict[str, Any]) -> None:
     """Put an environment of the same kind back to a ``snapshot``."""
-    for layer, attributes in zip(_layers(env), saved["layers"], strict=True):
+    for layer, attributes in zip(layers(env), saved["layers"], strict=True):
         for name, value in attributes.items():
             setattr(layer, name, _decode(value))
     env.unwrapped.np_random.bit_generator.state = _decode(saved["rng"])
-
-
-def _layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
-    layers: list[Any] = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper):
-        layers.append(layers[-1].env)
-    return layers
 
 
 def _is_plain(value: Any) -> bool:

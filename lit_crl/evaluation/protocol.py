@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
-from gymnasium.vector import VectorEnv
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
 from lit_crl.dqn import epsilon_greedy
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
+from lit_crl.envs.factory import EnvFactory as EnvFactory
 from lit_crl.evaluation.generator_metrics import (
     BrierScore,
     FrontierHitRate,
@@ -26,8 +26,6 @@ from lit_crl.evaluation.generator_metrics import (
 from lit_crl.levels import UnitBox
 from lit_crl.seeding import random_stream, stream_seed
 
-#: Makes a batched environment (a ``LevelEnv``): how many copies, and on which device.
-EnvFactory = Callable[[int, torch.device], VectorEnv]
 #: Observations ``[N, ...]`` to action values ``[N, A]``.
 ActionValues = Callable[[Tensor], Tensor]
 

@@ -146,7 +146,7 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
     env.close()
     if "rgb_array" not in modes:
         raise ConfigError(
-            f"{env.gymnasium_id} cannot be drawn: it has no render mode 'rgb_array', but "
+            f"{env.name} cannot be drawn: it has no render mode 'rgb_array', but "
             f"{', '.join(map(repr, modes)) or 'none at all'}; choose another environment"
         )
     kwargs = {**(spec.kwargs if spec else {}), "render_mode": "rgb_array"}
@@ -154,7 +154,7 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
         return cast(LevelEnv, make_env(n, device, env_kwargs=kwargs))  # type: ignore[call-arg]
     except TypeError as error:  # a function that makes environments in a way of its own
         raise ConfigError(
-            f"{env.gymnasium_id} cannot be drawn, because data.env takes no env_kwargs, in which "
+            f"{env.name} cannot be drawn, because data.env takes no env_kwargs, in which "
             f"its render mode would be: {error}"
         ) from error
 
@@ -169,7 +169,7 @@ def _images(env: Any) -> Array:
         return np.stack(env.envs.render())
     except DependencyNotInstalled as error:
         raise ConfigError(
-            f"{env.gymnasium_id} cannot be drawn, because a package is missing: {error}"
+            f"{env.name} cannot be drawn, because a package is missing: {error}"
         ) from error
 
 

@@ -149,7 +149,8 @@ def test_target_levels() -> None:
 
 def test_pictures_action_offset_and_reported_success() -> None:
     env = GymnasiumEnv(2, id="LitCrlCounter-v0")
-    assert not env.has_success and env.single_action_space == Discrete(2)
+    assert env.single_action_space == Discrete(2)
+    assert env.has_success  # its first step said whether it succeeded
     obs, _ = env.reset(seed=0, options={"hello": 1})
     assert obs.dtype == torch.uint8 and obs.shape == (2, 3, 4, 1)
     assert env.envs.envs[0].unwrapped.options == {"hello": 1}  # type: ignore[attr-defined]
@@ -157,7 +158,7 @@ def test_pictures_action_offset_and_reported_success() -> None:
         obs, reward, terminated, _, info = env.step(torch.tensor([1, 0]))
         assert obs[:, 0, 0, 0].tolist() == [step + 1, 0] and reward.tolist() == [0.5, 0.5]
     assert terminated.tolist() == info["success"].tolist() == [True, False]
-    assert env.has_success
+    assert info["success_known"].all()
 
 
 def test_set_level_observations_pass_the_wrappers() -> None:
@@ -193,7 +194,7 @@ def test_episodes_of_classic_and_toy_tasks_go_on_where_they_were_saved(
 ) -> None:
     def play(env: GymnasiumEnv, steps: int, seed: int) -> list[Any]:
         rng, seen = torch.Generator().manual_seed(seed), []
-        done = torch.from_numpy(env.envs._autoreset_envs.copy())
+        done = torch.from_numpy(~env.envs.running)
         for _ in range(steps):
             if done.any():
                 env.reset(options={"reset_mask": done})

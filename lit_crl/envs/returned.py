@@ -1,0 +1,190 @@
+"""What a user's environment returned, checked: each slip becomes one sentence.
+
+``where`` is the beginning of every sentence, for instance ``"CartPole-v1: step()"``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lit_crl.checks import RunError
+
+Array = npt.NDArray[Any]
+
+#: Keys under which environments say whether an episode succeeded; the first with a value counts.
+SUCCESS_KEYS = ("is_success", "success")
+
+_SEQUENCES = (tuple, list)
+_NUMBERS = (float, int, np.number, np.bool_)
+#: What a step usually gives: looking these up is quicker than any other check.
+_USUAL_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.bool_})
+
+
+def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """Return the observation and the infos of a ``reset``; infos of None are empty ones.
+
+    Raises:
+        RunError: If ``result`` is no pair of an observation and infos.
+    """
+    if isinstance(result, _SEQUENCES) and len(result) == 2:
+        observation, info = result
+        if info is None or isinstance(info, Mapping):
+            return observation, infos(info, where)
+    raise RunError(
+        f"{where} returned {described(result)}, but must return a pair, the observation and a "
+        "dict: `return observation, {}`"
+    )
+
+
+def step_result(result: Any, where: str) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """Return the observation, reward, terminated, truncated and the infos of a ``step``.
+
+    Raises:
+        RunError: If ``result`` has other parts.
+    """
+    if not isinstance(result, _SEQUENCES) or len(result) != 5:
+        raise RunError(
+            f"{where} returned {described(result)}, but must return five values: observation, "
+            "reward, terminated, truncated and a dict (older interfaces had one `done` in place "
+            "of terminated and truncated)"
+        )
+    obs, reward, terminated, truncated, info = result
+    if type(reward) not in _USUAL_NUMBERS:
+        reward = number(reward, f"{where} returned a reward that")
+    if type(terminated) not in _USUAL_NUMBERS:
+        terminated = number(terminated, f"{where} returned a terminated that")
+    if type(truncated) not in _USUAL_NUMBERS:
+        truncated = number(truncated, f"{where} returned a truncated that")
+    return obs, reward, terminated, truncated, info if type(info) is dict else infos(info, where)
+
+
+def infos(info: Any, where: str) -> dict[str, Any]:
+    """Return infos as a dict; None stands for an empty one.
+
+    Raises:
+        RunError: If they are something else.
+    """
+    if isinstance(info, dict):
+        return info
+    if info is None or isinstance(info, Mapping):
+        return dict(info or {})
+    raise RunError(f"{where} returned infos that are {described(info)}, but must be a dict")
+
+
+def number(value: Any, what: str) -> Any:
+    """Return a number or truth value; an array of exactly one is one as well.
+
+    Raises:
+        RunError: If ``value`` is something else.
+    """
+    if isinstance(value, _NUMBERS):
+        return value
+    array = as_array(value)
+    if array is None or array.size != 1 or array.dtype.kind not in "biuf":
+        raise RunError(f"{what} is {described(value)}, but must be one number")
+    return array.item()
+
+
+def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> Array:
+    """Return an observation as an array of the shape that its space declares.
+
+    Lists, tensors and other types of number are fine, as long as a space of bytes is given whole
+    numbers from 0 to 255.
+
+    Raises:
+        RunError: If the observation does not have the shape or the kind that the space declares.
+    """
+    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
+        return value
+    array = as_array(value)
+    if array is None or array.dtype.kind not in "biuf":
+        raise RunError(
+            f"{where} returned {described(value)} as the observation, but its observation space "
+            f"declares numbers of shape {shape}"
+        )
+    if array.shape != shape:
+        raise RunError(
+            f"{where} returned an observation of shape {array.shape}, but its observation space "
+            f"declares {shape}: change one of the two"
+        )
+    if dtype == np.uint8 and array.dtype != np.uint8:
+        _check_bytes(array, where)
+    return array
+
+
+def _check_bytes(array: Array, where: str) -> None:
+    if array.dtype.kind == "f":
+        raise RunError(
+            f"{where} returned an observation of {array.dtype}, but its observation space declares "
+            "uint8: declare float32, or return `observation.astype(numpy.uint8)`"
+        )
+    if array.size and not (array.min() >= 0 and array.max() <= 255):
+        raise RunError(
+            f"{where} returned an observation with values from {array.min()} to {array.max()}, but "
+            "its observation space declares uint8, which holds 0 to 255: declare another type"
+        )
+
+
+def level_observation(value: Any, where: str) -> Any:
+    """Return the first observation that ``set_level`` gave, alone or in a pair with infos.
+
+    Raises:
+        RunError: If it gave None.
+    """
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping):
+        return value[0]
+    if value is None:
+        raise RunError(
+            f"{where} returned None, but must return the first observation at the level, as "
+            "reset() does: end it with `return observation`"
+        )
+    return value
+
+
+def success(info: Mapping[str, Any], where: str) -> bool | None:
+    """Return what infos say of success; None if they say nothing.
+
+    Raises:
+        RunError: If they say something that is neither true nor false.
+    """
+    for key in SUCCESS_KEYS:
+        value = info.get(key)
+        if value is None:
+            continue
+        said = number(value, f"{where} returned an info[{key!r}] that")
+        if math.isnan(said):
+            raise RunError(f"{where} returned an info[{key!r}] that is nan: give True or False")
+        return bool(said)
+    return None
+
+
+def as_array(value: Any) -> Array | None:
+    """Return ``value`` as an array, or None if it cannot be one."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors with gradients
+        return None
+
+
+def described(value: Any) -> str:
+    """Return in a few words what ``value`` is."""
+    if value is None or isinstance(value, bool | int | float | np.number | np.bool_):
+        return repr(value)
+    if isinstance(value, str):
+        return f"the string {value[:40]!r}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def told(error: BaseException) -> str:
+    """Return the kind of an error and its message, on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
