@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from gymnasium.spaces import Box
 
 from lit_crl import checks
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.images import ImageLayout, checked_layout, layout_of
 from lit_crl.level_gan import LevelGan
 from lit_crl.networks import ActionValues, make_q_network
 
@@ -38,6 +40,7 @@ class Blueprint:
     Attributes:
         sizes: The learner's settings.
         obs_space: Space of one observation; ``uint8`` or float32.
+        image_layout: How the axes of images lie; None where observations are vectors.
         num_actions: How many actions there are.
         first_action: The task's own number of the first one.
         level_space: Bounds of levels; None where the task has none.
@@ -46,6 +49,7 @@ class Blueprint:
 
     sizes: Sizes
     obs_space: Box
+    image_layout: ImageLayout | None
     num_actions: int
     first_action: int
     level_space: Box | None
@@ -53,10 +57,15 @@ class Blueprint:
 
     @classmethod
     def of(cls, env: LevelEnv, sizes: Sizes) -> Self:
-        """The networks that fit an environment."""
+        """The networks that fit an environment.
+
+        Raises:
+            ConfigError: If it does not say how the axes of its images lie.
+        """
         return cls(
             sizes,
             env.single_observation_space,
+            layout_of(env),
             int(env.single_action_space.n),
             getattr(env, "first_action", 0),
             env.level_space,
@@ -67,7 +76,9 @@ class Blueprint:
         """A new Q-network."""
         hidden, dueling, layer_norm, scale_obs, planning_steps, *_ = self.sizes
         plain = (dueling, layer_norm, scale_obs)
-        return make_q_network(self.obs_space, self.num_actions, planning_steps, hidden, *plain)
+        return make_q_network(
+            self.obs_space, self.image_layout, self.num_actions, planning_steps, hidden, *plain
+        )
 
     def level_gan(self) -> LevelGan | None:
         """A new GAN; None where there are no levels."""
@@ -81,6 +92,7 @@ class Blueprint:
         return {
             "sizes": self.sizes._asdict(),
             "obs_bounds": _bounds(self.obs_space),
+            "image_layout": self.image_layout,
             "num_actions": self.num_actions,
             "first_action": self.first_action,
             "level_bounds": None if self.level_space is None else _bounds(self.level_space),
@@ -96,9 +108,11 @@ class Blueprint:
         """
         try:
             levels = state["level_bounds"]
+            obs_space = _space(state["obs_bounds"])
             blueprint = cls(
                 Sizes(**state["sizes"]),
-                _space(state["obs_bounds"]),
+                obs_space,
+                _layout(obs_space, state),
                 int(state["num_actions"]),
                 int(state["first_action"]),
                 None if levels is None else _space(levels),
@@ -113,6 +127,13 @@ class Blueprint:
 
 
 _NUMBERS = ("planning_steps", "noise_dim", "level_noise")
+
+
+def _layout(space: Box, state: Mapping[str, Any]) -> ImageLayout | None:
+    """The saved layout of images; files that are too old to have one are of use for vectors."""
+    if "image_layout" not in state and len(space.shape) == 3 and space.dtype == np.uint8:
+        raise ConfigError("it is older than the word for how the axes of images lie: train it anew")
+    return checked_layout(space, state.get("image_layout"))
 
 
 def _bounds(space: Box) -> tuple[torch.Tensor, torch.Tensor]:

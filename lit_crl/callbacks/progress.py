@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from lit_crl.bars import Bar, line_console
+from lit_crl.envs.images import in_words, layout_of
 
 
 def where_it_runs(trainer: Trainer) -> str:
@@ -54,6 +55,8 @@ class EnvStepProgress(ProgressBar):
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
             f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
+        if taken_for := in_words(data.env.single_observation_space, layout_of(data.env)):
+            self.console.print(taken_for)
         if pl_module.seat is not None:
             others = len(pl_module.seat.seats) - 1  # type: ignore[arg-type, union-attr]
             self.console.print(f"Together with it {others} other seeds; what follows is its own.")

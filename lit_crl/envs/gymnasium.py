@@ -18,7 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.envs import snapshots
+from lit_crl.envs import images, snapshots
+from lit_crl.envs.images import SaidLayout
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 from lit_crl.envs.making import make_env, named_space, wrapped_observation
 
@@ -31,7 +32,8 @@ Array = npt.NDArray[Any]
 class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``num_envs`` copies of one Gymnasium environment, tensors in and out.
 
-    ``uint8`` observations stay ``uint8``, all others become float32. Actions are numbered from
+    ``uint8`` observations stay ``uint8``, images of other numbers that fit it become so, and all
+    else becomes float32. Actions are numbered from
     0 whatever the id's ``start``. Success is the id's own ``info["is_success"]``, else an
     episode return of at least ``success_return``, else always false (``has_success``).
 
@@ -41,6 +43,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     Attributes:
         first_action: The id's own number of action 0.
+        image_layout: How the axes of images lie; None where observations are vectors.
         has_success: Whether success is known at all.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
@@ -62,6 +65,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         success_return: float | None = None,
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
+        image_layout: SaidLayout | None = None,
     ) -> None:
         """Build the environments.
 
@@ -78,6 +82,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             success_return: Episode return that counts as success; None: the id's threshold.
             max_episode_steps: Time limit in env steps; None: the id's own.
             env_kwargs: Further arguments of ``gymnasium.make``.
+            image_layout: How the axes of images lie: HWC, channels last; CHW, channels first; HW,
+                grey; or vector, which is no image. One axis more is a stack of frames, along the
+                first. None: as Gymnasium's conventions are, see ``images.gymnasium_layout``.
 
         Raises:
             ValueError: If the id cannot be used, or the arguments do not fit together.
@@ -101,9 +108,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.max_episode_steps = first.spec.max_episode_steps if first.spec else None
         space = self.envs.single_observation_space
         assert isinstance(space, Box) and isinstance(first.action_space, Discrete)
-        if space.dtype != np.uint8:
-            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-            space = Box(low, high, dtype=np.float32)
+        self.image_layout = images.gymnasium_layout(first, image_layout)
+        space = images.space_seen(space, self.image_layout)
         self.single_observation_space = space
         self.single_action_space = Discrete(int(first.action_space.n))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
