@@ -158,8 +158,8 @@ def test_the_challenge_moves_the_start_along_the_way() -> None:
 
 def test_bytes_are_scaled_by_their_brightest_value() -> None:
     torch.manual_seed(0)
-    one = QNetwork(Box(0, 1, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    one = QNetwork(Box(0, 1, (2, 7, 7), "uint8"), 4, hidden=(8,), image_layout="CHW")
     torch.manual_seed(0)
-    other = QNetwork(Box(0, 255, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    other = QNetwork(Box(0, 255, (2, 7, 7), "uint8"), 4, hidden=(8,), image_layout="CHW")
     image = torch.randint(2, (3, 2, 7, 7), generator=rng()).byte()
     assert torch.equal(one(image), other(255 * image))

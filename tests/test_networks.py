@@ -1,6 +1,6 @@
 """The networks against forward passes written out with ``torch.nn.functional``."""
 
-import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,8 +119,8 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     last: tuple[int, ...], first: tuple[int, ...], convolutions: list[tuple[int, int, int]]
 ) -> None:
     torch.manual_seed(0)
-    channels_last = QNetwork(image_space(*last), 5, (12,))
-    channels_first = QNetwork(image_space(*first), 5, (12,))
+    channels_last = QNetwork(image_space(*last), 5, (12,), image_layout="HWC")
+    channels_first = QNetwork(image_space(*first), 5, (12,), image_layout="CHW")
     channels_first.load_state_dict(channels_last.state_dict())
     image = random_image(image_space(*last))
     q = channels_last(image)
@@ -135,17 +135,27 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     assert torch.allclose(naive_q(channels_last, x.flatten(1), True, False), q, atol=1e-4)
 
 
-def test_only_byte_images_of_rank_three_are_convolved() -> None:
-    for space in (Box(-1, 1, (10, 10, 4), np.float32), Box(0, 255, (10, 10), np.uint8)):
+def test_what_is_not_said_to_be_an_image_is_not_convolved() -> None:
+    for space in (Box(-1, 1, (10, 10, 4), np.float32), image_space(10, 10)):
         network = QNetwork(space, 2, (4,))
         assert not layers_of(network, nn.Conv2d)
         assert network(torch.zeros(3, *space.shape)).shape == (3, 2)
 
 
-@pytest.mark.parametrize("shape", [(4, 20, 3), (3, 20, 4), (4, 4, 4)])
-def test_images_too_small_to_convolve_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{shape} are too small")):
-        QNetwork(image_space(*shape), 2, (4,))
+@pytest.mark.parametrize(
+    ("shape", "layout", "pixels"),
+    [
+        ((4, 20, 3), "HWC", "4×20"),
+        ((3, 20, 4), "CHW", "20×4"),
+        ((9, 4, 4, 9), "HWC", "4×4"),
+        ((9, 4), "HW", "9×4"),
+    ],
+)
+def test_images_too_small_to_convolve_are_refused(
+    shape: tuple[int, ...], layout: Any, pixels: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{pixels} pixels are too small .* to vector"):
+        QNetwork(image_space(*shape), 2, (4,), image_layout=layout)
 
 
 @pytest.mark.parametrize("scale_obs", [False, True])
@@ -161,8 +171,9 @@ def test_every_weight_of_a_q_network_learns() -> None:
     for space in (VECTOR, image_space(10, 10, 4)):
         for dueling in (False, True):
             torch.manual_seed(0)
-            network = QNetwork(space, 3, (8, 8), dueling)
             image = len(space.shape) == 3
+            layout: Any = "HWC" if image else None
+            network = QNetwork(space, 3, (8, 8), dueling, image_layout=layout)
             obs = random_image(space, 9) if image else torch.randn(9, 2, generator=rng())
             network(obs)[:, 0].square().sum().backward()
             for name, weight in network.named_parameters():
