@@ -94,6 +94,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         names, level_space = named_space(level_space, set_level)
         kwargs = {**(env_kwargs or {}), "max_episode_steps": max_episode_steps}
         first = make_env(id, **kwargs)  # clear errors before N environments exist
+        self.image_layout = images.gymnasium_layout(first, image_layout)
         rest = [lambda: make_env(id, **kwargs)] * (num_envs - 1)
         # copy=False: the arrays are copied once, on their way into tensors.
         self.envs = SyncVectorEnv(
@@ -108,7 +109,6 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.max_episode_steps = first.spec.max_episode_steps if first.spec else None
         space = self.envs.single_observation_space
         assert isinstance(space, Box) and isinstance(first.action_space, Discrete)
-        self.image_layout = images.gymnasium_layout(first, image_layout)
         space = images.space_seen(space, self.image_layout)
         self.single_observation_space = space
         self.single_action_space = Discrete(int(first.action_space.n))

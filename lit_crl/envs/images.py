@@ -18,7 +18,7 @@ from lit_crl.checks import ConfigError
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
 #: What a user can say of a Gymnasium id: how its images lie, or that it has none.
-SaidLayout = ImageLayout | Literal["vector"]
+SaidLayout = Literal["HW", "HWC", "CHW", "vector"]
 
 #: From so many rows and columns on, two axes of bytes are a grey image.
 LEAST_GREY_SIDE = 8
@@ -76,6 +76,7 @@ def gymnasium_layout(env: gymnasium.Env[Any, Any], said: SaidLayout | None) -> I
 
 
 def _conventional_layout(env: gymnasium.Env[Any, Any]) -> ImageLayout | None:
+    """What Gymnasium's conventions say; see ``gymnasium_layout``."""
     space = env.observation_space
     if not isinstance(space, Box) or not looks_like_image(space):
         return None
