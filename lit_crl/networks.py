@@ -67,7 +67,7 @@ class ScaleImage(nn.Module):
         super().__init__()
         self.layout: ImageLayout = layout
         bounds = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
-        low, high = (channels_first(bound[None], layout)[0] for bound in bounds)
+        low, high = (channels_first(bound[None], layout)[0].contiguous() for bound in bounds)
         bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_PIXEL
         bounded &= high > low
         darkest = torch.where(bounded, low, torch.zeros_like(low))
