@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 from lit_crl import checks
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
-from lit_crl.envs.images import ImageLayout, checked_layout, layout_of
+from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.level_gan import LevelGan
 from lit_crl.networks import ActionValues, make_q_network
 
@@ -39,8 +39,7 @@ class Blueprint:
 
     Attributes:
         sizes: The learner's settings.
-        obs_space: Space of one observation; ``uint8`` or float32.
-        image_layout: How the axes of images lie; None where observations are vectors.
+        obs_space: Space of one observation, ``uint8`` or float32; an ``ImageSpace`` for images.
         num_actions: How many actions there are.
         first_action: The task's own number of the first one.
         level_space: Bounds of levels; None where the task has none.
@@ -49,7 +48,6 @@ class Blueprint:
 
     sizes: Sizes
     obs_space: Box
-    image_layout: ImageLayout | None
     num_actions: int
     first_action: int
     level_space: Box | None
@@ -64,8 +62,7 @@ class Blueprint:
         """
         return cls(
             sizes,
-            env.single_observation_space,
-            layout_of(env),
+            space_of(env),
             int(env.single_action_space.n),
             getattr(env, "first_action", 0),
             env.level_space,
@@ -76,9 +73,7 @@ class Blueprint:
         """A new Q-network."""
         hidden, dueling, layer_norm, scale_obs, planning_steps, *_ = self.sizes
         plain = (dueling, layer_norm, scale_obs)
-        return make_q_network(
-            self.obs_space, self.image_layout, self.num_actions, planning_steps, hidden, *plain
-        )
+        return make_q_network(self.obs_space, self.num_actions, planning_steps, hidden, *plain)
 
     def level_gan(self) -> LevelGan | None:
         """A new GAN; None where there are no levels."""
@@ -92,7 +87,7 @@ class Blueprint:
         return {
             "sizes": self.sizes._asdict(),
             "obs_bounds": _bounds(self.obs_space),
-            "image_layout": self.image_layout,
+            "image_layout": layout_in(self.obs_space),
             "num_actions": self.num_actions,
             "first_action": self.first_action,
             "level_bounds": None if self.level_space is None else _bounds(self.level_space),
@@ -108,11 +103,9 @@ class Blueprint:
         """
         try:
             levels = state["level_bounds"]
-            obs_space = _space(state["obs_bounds"])
             blueprint = cls(
                 Sizes(**state["sizes"]),
-                obs_space,
-                _layout(obs_space, state),
+                _obs_space(state),
                 int(state["num_actions"]),
                 int(state["first_action"]),
                 None if levels is None else _space(levels),
@@ -129,11 +122,14 @@ class Blueprint:
 _NUMBERS = ("planning_steps", "noise_dim", "level_noise")
 
 
-def _layout(space: Box, state: Mapping[str, Any]) -> ImageLayout | None:
-    """The saved layout of images; files that are too old to have one are of use for vectors."""
+def _obs_space(state: Mapping[str, Any]) -> Box:
+    """The saved space; files that are too old to say how images lie are of use for vectors."""
+    space = _space(state["obs_bounds"])
     if "image_layout" not in state and len(space.shape) == 3 and space.dtype == np.uint8:
-        raise ConfigError("it is older than the word for how the axes of images lie: train it anew")
-    return checked_layout(space, state.get("image_layout"))
+        raise ConfigError(
+            "an older version wrote it, without how the axes of its images lie: train it anew"
+        )
+    return with_layout(space, state.get("image_layout"))
 
 
 def _bounds(space: Box) -> tuple[torch.Tensor, torch.Tensor]:

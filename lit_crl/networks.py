@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_crl.checks import ConfigError
 from lit_crl.dqn import dueling
-from lit_crl.envs.images import ImageLayout, channels_first, image_shape
+from lit_crl.envs.images import ImageSpace, channels_first
 from lit_crl.planning import PlanningQNetwork
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
@@ -62,12 +62,12 @@ class ScaleImage(nn.Module):
     darkest: Tensor
     contrast: Tensor
 
-    def __init__(self, space: Box, layout: ImageLayout) -> None:
-        """Read the bounds of ``space``, whose axes ``layout`` names."""
+    def __init__(self, space: ImageSpace) -> None:
+        """Read the bounds of ``space``."""
         super().__init__()
-        self.layout: ImageLayout = layout
+        self.layout = space.layout
         bounds = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
-        low, high = (channels_first(bound[None], layout)[0].contiguous() for bound in bounds)
+        low, high = (channels_first(bound[None], space.layout)[0].contiguous() for bound in bounds)
         bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_PIXEL
         bounded &= high > low
         darkest = torch.where(bounded, low, torch.zeros_like(low))
@@ -102,7 +102,7 @@ def vector_torso(
 
 
 def image_torso(
-    space: Box, layout: ImageLayout, hidden: Sequence[int], layer_norm: bool
+    space: ImageSpace, hidden: Sequence[int], layer_norm: bool
 ) -> tuple[nn.Module, int]:
     """A convolutional torso for images (Mnih et al. 2015), and its number of features.
 
@@ -112,7 +112,7 @@ def image_torso(
     Raises:
         ConfigError: If the images are smaller than 5×5 pixels.
     """
-    channels, rows, columns = image_shape(space, layout)
+    channels, rows, columns = space.image_shape
     smallest = min(rows, columns)
     if smallest < _SMALLEST_SIDE:
         raise ConfigError(
@@ -121,7 +121,7 @@ def image_torso(
             "your own), which gives an MLP"
         )
     spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
-    layers: list[nn.Module] = [ScaleImage(space, layout)]
+    layers: list[nn.Module] = [ScaleImage(space)]
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
         channels = filters
@@ -142,27 +142,24 @@ class QNetwork(nn.Module):
         dueling: bool = False,
         layer_norm: bool = True,
         scale_obs: bool = True,
-        *,
-        image_layout: ImageLayout | None = None,
     ) -> None:
         """Build the network.
 
         Args:
-            space: Observation space of one environment.
+            space: Observation space of one environment; an ``ImageSpace`` makes the network
+                convolutional, all else is a vector.
             num_actions: Size of the discrete action space.
             hidden: Width of each fully connected hidden layer.
             dueling: Split the head into state value and advantages.
             layer_norm: Normalise after each hidden layer, which keeps off-policy TD learning
                 stable (Gallici et al. 2025, PQN).
             scale_obs: Scale bounded vector observations to [−1, 1] (images always are scaled).
-            image_layout: How the axes of images lie, which makes the network convolutional; None:
-                observations are vectors.
         """
         super().__init__()
-        if image_layout is None:
-            self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)
+        if isinstance(space, ImageSpace):
+            self.torso, features = image_torso(space, hidden, layer_norm)
         else:
-            self.torso, features = image_torso(space, image_layout, hidden, layer_norm)
+            self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)
         self.advantage = nn.Linear(features, num_actions)
         self.value = nn.Linear(features, 1) if dueling else None
 
@@ -184,20 +181,15 @@ ActionValues = QNetwork | PlanningQNetwork
 
 
 def make_q_network(
-    space: Box,
-    image_layout: ImageLayout | None,
-    num_actions: int,
-    planning_steps: int,
-    hidden: Sequence[int],
-    *plain: bool,
+    space: Box, num_actions: int, planning_steps: int, hidden: Sequence[int], *plain: bool
 ) -> ActionValues:
     """A Q-network that plans ways of up to ``planning_steps`` steps, or with 0 a plain one.
 
     ``plain`` are ``QNetwork``'s further arguments.
     """
     if planning_steps:
-        return PlanningQNetwork(space, image_layout, num_actions, hidden[-1], planning_steps)
-    return QNetwork(space, num_actions, hidden, *plain, image_layout=image_layout)
+        return PlanningQNetwork(space, num_actions, hidden[-1], planning_steps)
+    return QNetwork(space, num_actions, hidden, *plain)
 
 
 class VectorGenerator(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_crl.checks import ConfigError
-from lit_crl.envs.images import ImageLayout, channels_first, image_shape
+from lit_crl.envs.images import ImageSpace, channels_first
 
 #: Cost of the border around a map, which no way crosses.
 FAR = 1e3
@@ -79,19 +79,11 @@ class PlanningQNetwork(nn.Module):
 
     near: Tensor
 
-    def __init__(
-        self,
-        space: Box,
-        image_layout: ImageLayout | None,
-        num_actions: int,
-        hidden: int,
-        sweeps: int,
-    ) -> None:
+    def __init__(self, space: Box, num_actions: int, hidden: int, sweeps: int) -> None:
         """Build the network.
 
         Args:
-            space: Observation space: images of bytes that are 0 or 1, H and W odd.
-            image_layout: How the axes of these images lie.
+            space: Observation space: an ``ImageSpace`` of bytes that are 0 or 1, H and W odd.
             num_actions: Size of the discrete action space.
             hidden: Width of the layer between the nine cells and where actions lead.
             sweeps: Longest way that is found.
@@ -101,14 +93,17 @@ class PlanningQNetwork(nn.Module):
         """
         super().__init__()
         is_map = space.dtype == np.uint8 and space.high.max() == 1
-        shape = None if image_layout is None else image_shape(space, image_layout)
-        if not is_map or shape is None or any(n < 3 or n % 2 == 0 for n in shape[1:]):
+        if (
+            not (is_map and isinstance(space, ImageSpace))
+            or min(space.image_shape[1:]) < 3
+            or not all(n % 2 for n in space.image_shape[1:])
+        ):
             raise ConfigError(
                 f"model.planning_steps is {sweeps}, but observations {space} are no maps of bytes "
                 "in {0, 1} with the agent in the middle: set it to 0"
             )
-        self.layout = cast(ImageLayout, image_layout)
-        self.channels, rows, columns = shape
+        self.layout = space.layout
+        self.channels, rows, columns = space.image_shape
         self.middle = [rows // 2, columns // 2]
         self.sweeps, self.num_actions = sweeps, num_actions
         width = columns + 2  # with a border

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_crl.checks import ConfigError
 from lit_crl.envs import CartPole, MountainCar
+from lit_crl.envs.images import ImageSpace
 from lit_crl.level_gan import LevelGan
 from lit_crl.networks import (
     QNetwork,
@@ -119,8 +120,8 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     last: tuple[int, ...], first: tuple[int, ...], convolutions: list[tuple[int, int, int]]
 ) -> None:
     torch.manual_seed(0)
-    channels_last = QNetwork(image_space(*last), 5, (12,), image_layout="HWC")
-    channels_first = QNetwork(image_space(*first), 5, (12,), image_layout="CHW")
+    channels_last = QNetwork(ImageSpace(image_space(*last), "HWC"), 5, (12,))
+    channels_first = QNetwork(ImageSpace(image_space(*first), "CHW"), 5, (12,))
     channels_first.load_state_dict(channels_last.state_dict())
     image = random_image(image_space(*last))
     q = channels_last(image)
@@ -155,7 +156,7 @@ def test_images_too_small_to_convolve_are_refused(
     shape: tuple[int, ...], layout: Any, pixels: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"{pixels} pixels are too small .* to vector"):
-        QNetwork(image_space(*shape), 2, (4,), image_layout=layout)
+        QNetwork(ImageSpace(image_space(*shape), layout), 2, (4,))
 
 
 @pytest.mark.parametrize("scale_obs", [False, True])
@@ -168,12 +169,11 @@ def test_a_vector_of_bytes_is_read_as_numbers(scale_obs: bool) -> None:
 
 
 def test_every_weight_of_a_q_network_learns() -> None:
-    for space in (VECTOR, image_space(10, 10, 4)):
+    for space in (VECTOR, ImageSpace(image_space(10, 10, 4), "HWC")):
         for dueling in (False, True):
             torch.manual_seed(0)
+            network = QNetwork(space, 3, (8, 8), dueling)
             image = len(space.shape) == 3
-            layout: Any = "HWC" if image else None
-            network = QNetwork(space, 3, (8, 8), dueling, image_layout=layout)
             obs = random_image(space, 9) if image else torch.randn(9, 2, generator=rng())
             network(obs)[:, 0].square().sum().backward()
             for name, weight in network.named_parameters():

@@ -14,9 +14,10 @@ from torch import Tensor
 from lit_crl import CreativeLearner
 from lit_crl.checks import ConfigError
 from lit_crl.envs import Maze
+from lit_crl.envs.images import ImageSpace, with_layout
 from lit_crl.planning import FAR, PlanningQNetwork, shortest_ways
 
-MAPS = Box(0, 1, (2, 5, 7), np.uint8)
+MAPS = ImageSpace(Box(0, 1, (2, 5, 7), np.uint8), "CHW")
 
 
 def bordered(inner: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def unrolled(network: PlanningQNetwork, obs: Tensor) -> Tensor:
 
 def test_values_and_gradients_are_those_of_unrolled_sweeps() -> None:
     torch.manual_seed(0)
-    network = PlanningQNetwork(MAPS, "CHW", 3, hidden=8, sweeps=12)
+    network = PlanningQNetwork(MAPS, 3, hidden=8, sweeps=12)
     with torch.no_grad():  # away from ties between equally long ways
         network.maps.weight.normal_(std=0.05)
     obs = (torch.rand(6, 2, 5, 7) < 0.3).to(torch.uint8)
@@ -110,7 +111,7 @@ def test_untrained_distances_to_the_goal_are_those_of_the_maze() -> None:
     env = Maze(32, size=5)
     levels = env.reference_levels(32, torch.Generator().manual_seed(1))
     obs, _ = env.reset(options={"levels": levels})
-    network = PlanningQNetwork(env.single_observation_space, "CHW", 4, hidden=8, sweeps=25)
+    network = PlanningQNetwork(env.single_observation_space, 4, hidden=8, sweeps=25)
     here = network.distances(obs.float())[:, 1, 4]
     step, end = torch.nn.functional.softplus(torch.tensor([-3.0, -5.0]))
     torch.testing.assert_close(here, env.optimal_steps(levels) * step + end)
@@ -128,12 +129,13 @@ def test_untrained_distances_to_the_goal_are_those_of_the_maze() -> None:
 )
 def test_other_observations_are_refused(space: Box, layout: Any) -> None:
     with pytest.raises(ConfigError, match=r"model\.planning_steps is 9"):
-        PlanningQNetwork(space, layout, 4, 8, 9)
+        PlanningQNetwork(with_layout(space, layout), 4, 8, 9)
 
 
 def test_maps_may_have_their_channels_last() -> None:
-    first = PlanningQNetwork(MAPS, "CHW", 3, hidden=8, sweeps=12)
-    last = PlanningQNetwork(Box(0, 1, (5, 7, 2), np.uint8), "HWC", 3, hidden=8, sweeps=12)
+    first = PlanningQNetwork(MAPS, 3, hidden=8, sweeps=12)
+    turned = ImageSpace(Box(0, 1, (5, 7, 2), np.uint8), "HWC")
+    last = PlanningQNetwork(turned, 3, hidden=8, sweeps=12)
     last.load_state_dict(first.state_dict())
     obs = (torch.rand(6, 2, 5, 7) < 0.3).to(torch.uint8)
     assert torch.equal(first(obs), last(obs.movedim(1, -1)))

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from lit_crl.bars import Bar, line_console
-from lit_crl.envs.images import in_words, layout_of
+from lit_crl.envs.images import in_words, space_of
 
 
 def where_it_runs(trainer: Trainer) -> str:
@@ -55,7 +55,7 @@ class EnvStepProgress(ProgressBar):
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
             f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
-        if taken_for := in_words(data.env.single_observation_space, layout_of(data.env)):
+        if taken_for := in_words(space_of(data.env)):
             self.console.print(taken_for)
         if pl_module.seat is not None:
             others = len(pl_module.seat.seats) - 1  # type: ignore[arg-type, union-attr]

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.envs.images import ImageLayout, layout_of
+from lit_crl.envs.images import ImageLayout, layout_in, space_of
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        self.image_layout = layout_of(self)
+        self.single_observation_space = space_of(self)
+        self.image_layout = layout_in(self.single_observation_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.level_low = torch.as_tensor(self.level_space.low, device=self.device)

@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.envs import images, snapshots
-from lit_crl.envs.images import SaidLayout
+from lit_crl.envs import snapshots
+from lit_crl.envs.images import SaidLayout, gymnasium_space, layout_in
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 from lit_crl.envs.making import make_env, named_space, wrapped_observation
 
@@ -33,9 +33,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``num_envs`` copies of one Gymnasium environment, tensors in and out.
 
     ``uint8`` observations stay ``uint8``, images of other numbers that fit it become so, and all
-    else becomes float32. Actions are numbered from
-    0 whatever the id's ``start``. Success is the id's own ``info["is_success"]``, else an
-    episode return of at least ``success_return``, else always false (``has_success``).
+    else becomes float32. Actions are numbered from 0 whatever the id's ``start``. Success is the
+    id's own ``info["is_success"]``, else an episode return of at least ``success_return``, else
+    always false (``has_success``).
 
     Gymnasium's classic-control and toy-text environments are saved as they are. Others cannot be
     (``resumable`` is false): there ``load_state_dict`` starts new episodes, from a seed that
@@ -84,7 +84,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             env_kwargs: Further arguments of ``gymnasium.make``.
             image_layout: How the axes of images lie: HWC, channels last; CHW, channels first; HW,
                 grey; or vector, which is no image. One axis more is a stack of frames, along the
-                first. None: as Gymnasium's conventions are, see ``images.gymnasium_layout``.
+                first. None: as Gymnasium's conventions are, see ``images.gymnasium_space``.
 
         Raises:
             ValueError: If the id cannot be used, or the arguments do not fit together.
@@ -94,7 +94,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         names, level_space = named_space(level_space, set_level)
         kwargs = {**(env_kwargs or {}), "max_episode_steps": max_episode_steps}
         first = make_env(id, **kwargs)  # clear errors before N environments exist
-        self.image_layout = images.gymnasium_layout(first, image_layout)
+        space = gymnasium_space(first, image_layout)
         rest = [lambda: make_env(id, **kwargs)] * (num_envs - 1)
         # copy=False: the arrays are copied once, on their way into tensors.
         self.envs = SyncVectorEnv(
@@ -107,9 +107,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.spec = first.spec
         self.gymnasium_id: str | None = id
         self.max_episode_steps = first.spec.max_episode_steps if first.spec else None
-        space = self.envs.single_observation_space
-        assert isinstance(space, Box) and isinstance(first.action_space, Discrete)
-        space = images.space_seen(space, self.image_layout)
+        assert isinstance(first.action_space, Discrete)
+        self.image_layout = layout_in(space)
         self.single_observation_space = space
         self.single_action_space = Discrete(int(first.action_space.n))
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -17,7 +17,7 @@ from lit_crl import CreativeLearner
 from lit_crl.blueprint import Blueprint
 from lit_crl.checks import ConfigError
 from lit_crl.envs import BatchedEnv, CartPole, FacingMaze, GymnasiumEnv, LevelEnv, Maze
-from lit_crl.envs.images import channels_first, in_words, space_seen
+from lit_crl.envs.images import ImageSpace, channels_first, in_words, with_layout
 from lit_crl.networks import QNetwork
 from lit_crl.policy import Policy
 
@@ -129,7 +129,7 @@ def test_images_of_gymnasium_are_convolved_over_rows_and_columns(case: Case) -> 
     assert env.image_layout == case.axes.removeprefix("F")
     obs, _ = env.reset(seed=0)
     assert env.observation_space.contains(obs.numpy())
-    network = Blueprint.of(env, CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = QNetwork(env.single_observation_space, 2, (8,))
     assert network(obs).shape == (1, 2)
     check_neighbourhoods(network, env.single_observation_space, case.axes)
 
@@ -261,7 +261,7 @@ def test_any_other_environment_says_it_too() -> None:
     with pytest.raises(ConfigError, match=r"Bare does not say how the axes .* \(9, 9\) lie"):
         CreativeLearner().build(bare)
     bare.image_layout = "HW"
-    assert CreativeLearner(hidden=(8,)).build(bare).blueprint.image_layout == "HW"
+    assert CreativeLearner(hidden=(8,)).build(bare).blueprint.obs_space.layout == "HW"
 
 
 BOUNDS = {
@@ -280,8 +280,8 @@ BOUNDS = {
 
 @pytest.mark.parametrize(("space", "layout"), BOUNDS.values(), ids=BOUNDS)
 def test_images_are_scaled_by_their_own_bounds(space: Box, layout: Any) -> None:
-    seen = space_seen(space, layout)
-    network = QNetwork(seen, 2, (8,), image_layout=layout)
+    seen = adapter(space, said=layout).single_observation_space
+    network = QNetwork(seen, 2, (8,))
     scaled: list[Tensor] = []
     first_convolution(network).register_forward_pre_hook(lambda _, inputs: scaled.append(inputs[0]))
     low, high = (torch.from_numpy(np.array(bound))[None] for bound in (seen.low, seen.high))
@@ -291,7 +291,7 @@ def test_images_are_scaled_by_their_own_bounds(space: Box, layout: Any) -> None:
 
 def test_what_has_no_bounds_is_not_scaled() -> None:
     space = Box(-np.inf, np.inf, (8, 9), np.float32)
-    network = QNetwork(space, 2, (8,), image_layout="HW")
+    network = QNetwork(ImageSpace(space, "HW"), 2, (8,))
     scaled: list[Tensor] = []
     first_convolution(network).register_forward_pre_hook(lambda _, inputs: scaled.append(inputs[0]))
     obs = torch.randn(3, 8, 9)
@@ -343,7 +343,7 @@ def test_channels_come_first(shape: Sequence[int], layout: Any, order: str) -> N
 def test_what_observations_are_taken_for_is_said_in_words(
     space: Box, layout: Any, words: str
 ) -> None:
-    assert in_words(space, layout) == words
+    assert in_words(with_layout(space, layout)) == words
 
 
 @pytest.mark.parametrize("case", ["MiniGrid, one-hot", "stacked colours", "said: channels first"])
@@ -353,7 +353,7 @@ def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> No
     policy = Policy.of(learner)
     policy.save(tmp_path / "policy.pt")
     loaded = lit_crl.load(tmp_path / "policy.pt")
-    assert loaded.blueprint.image_layout == env.image_layout
+    assert loaded.blueprint.obs_space.layout == env.image_layout
     obs, _ = env.reset(seed=0)
     assert torch.equal(loaded.action_values(obs), policy.action_values(obs))
     check_neighbourhoods(loaded.q_network, loaded.blueprint.obs_space, CASES[case].axes)
@@ -365,8 +365,8 @@ def test_checkpoints_that_do_not_say_how_images_lie_are_read_only_for_vectors() 
         Blueprint.of(env, sizes).state_dict() for env in (Maze(1, size=5), CartPole(1))
     )
     del images["image_layout"], vectors["image_layout"]
-    assert Blueprint.from_state_dict(vectors).image_layout is None
-    with pytest.raises(ConfigError, match="how the axes of images lie: train it anew"):
+    assert not isinstance(Blueprint.from_state_dict(vectors).obs_space, ImageSpace)
+    with pytest.raises(ConfigError, match="how the axes of its images lie: train it anew"):
         Blueprint.from_state_dict(images)
     with pytest.raises(ConfigError, match="image_layout is 'WHC'"):
         Blueprint.from_state_dict(images | {"image_layout": "WHC"})
