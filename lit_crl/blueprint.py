@@ -118,6 +118,20 @@ class Blueprint:
             raise ConfigError(f"it does not say what its networks look like ({error})") from error
         return blueprint
 
+    def check_layout(self, saved: Mapping[str, Any]) -> None:
+        """See that images lie as in the ``state_dict`` of a checkpoint, whose weights may fit both.
+
+        Raises:
+            ConfigError: If not.
+        """
+        there = layout_in(Blueprint.from_state_dict(saved).obs_space)
+        here = layout_in(self.obs_space)
+        if there != here:
+            raise ConfigError(
+                f"image_layout is {here or 'vector'}, but the checkpoint was saved with "
+                f"{there or 'vector'}: use that"
+            )
+
 
 _NUMBERS = ("planning_steps", "noise_dim", "level_noise")
 

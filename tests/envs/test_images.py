@@ -359,6 +359,18 @@ def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> No
     check_neighbourhoods(loaded.q_network, loaded.blueprint.obs_space, CASES[case].axes)
 
 
+def test_a_run_cannot_go_on_with_images_that_lie_otherwise() -> None:
+    last, first = (
+        CreativeLearner(hidden=(8,)).build(adapter(of_bytes(9, 9, 9), said=said))
+        for said in ("HWC", "CHW")
+    )
+    saved: dict[str, Any] = {"state_dict": last.state_dict()}
+    last.on_save_checkpoint(saved)
+    last.on_load_checkpoint(saved)
+    with pytest.raises(ConfigError, match=r"image_layout is CHW, but .* saved with HWC"):
+        first.on_load_checkpoint(saved)
+
+
 def test_checkpoints_that_do_not_say_how_images_lie_are_read_only_for_vectors() -> None:
     sizes = CreativeLearner(hidden=(8,)).sizes
     images, vectors = (
