@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from gymnasium.spaces import Box
 
 from lit_crl import checks
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.level_gan import LevelGan
 from lit_crl.networks import ActionValues, make_q_network
 
@@ -37,7 +39,7 @@ class Blueprint:
 
     Attributes:
         sizes: The learner's settings.
-        obs_space: Space of one observation; ``uint8`` or float32.
+        obs_space: Space of one observation, ``uint8`` or float32; an ``ImageSpace`` for images.
         num_actions: How many actions there are.
         first_action: The task's own number of the first one.
         level_space: Bounds of levels; None where the task has none.
@@ -53,10 +55,14 @@ class Blueprint:
 
     @classmethod
     def of(cls, env: LevelEnv, sizes: Sizes) -> Self:
-        """The networks that fit an environment."""
+        """The networks that fit an environment.
+
+        Raises:
+            ConfigError: If it does not say how the axes of its images lie.
+        """
         return cls(
             sizes,
-            env.single_observation_space,
+            space_of(env),
             int(env.single_action_space.n),
             getattr(env, "first_action", 0),
             env.level_space,
@@ -81,6 +87,7 @@ class Blueprint:
         return {
             "sizes": self.sizes._asdict(),
             "obs_bounds": _bounds(self.obs_space),
+            "image_layout": layout_in(self.obs_space),
             "num_actions": self.num_actions,
             "first_action": self.first_action,
             "level_bounds": None if self.level_space is None else _bounds(self.level_space),
@@ -98,7 +105,7 @@ class Blueprint:
             levels = state["level_bounds"]
             blueprint = cls(
                 Sizes(**state["sizes"]),
-                _space(state["obs_bounds"]),
+                _obs_space(state),
                 int(state["num_actions"]),
                 int(state["first_action"]),
                 None if levels is None else _space(levels),
@@ -111,8 +118,32 @@ class Blueprint:
             raise ConfigError(f"it does not say what its networks look like ({error})") from error
         return blueprint
 
+    def check_layout(self, saved: Mapping[str, Any]) -> None:
+        """See that images lie as in the ``state_dict`` of a checkpoint, whose weights may fit both.
+
+        Raises:
+            ConfigError: If not.
+        """
+        there = layout_in(Blueprint.from_state_dict(saved).obs_space)
+        here = layout_in(self.obs_space)
+        if there != here:
+            raise ConfigError(
+                f"image_layout is {here or 'vector'}, but the checkpoint was saved with "
+                f"{there or 'vector'}: use that"
+            )
+
 
 _NUMBERS = ("planning_steps", "noise_dim", "level_noise")
+
+
+def _obs_space(state: Mapping[str, Any]) -> Box:
+    """The saved space; files that are too old to say how images lie are of use for vectors."""
+    space = _space(state["obs_bounds"])
+    if "image_layout" not in state and len(space.shape) == 3 and space.dtype == np.uint8:
+        raise ConfigError(
+            "an older version wrote it, without how the axes of its images lie: train it anew"
+        )
+    return with_layout(space, state.get("image_layout"))
 
 
 def _bounds(space: Box) -> tuple[torch.Tensor, torch.Tensor]:

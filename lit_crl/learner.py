@@ -286,4 +286,5 @@ class CreativeLearner(LightningModule):
         """Take the counters back; a ConfigError if it is of other networks."""
         check_fit(dict(self.state_dict()), checkpoint["state_dict"])
         saved = checkpoint["learner"]
+        self.blueprint.check_layout(saved["blueprint"])
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]

@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 from lit_crl.checks import ConfigError
 from lit_crl.dqn import dueling
+from lit_crl.envs.images import ImageSpace, channels_first
 from lit_crl.planning import PlanningQNetwork
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
 _LARGEST_MEANINGFUL_BOUND = 1e3
+#: The same for pixels, which may have 16 bits.
+_LARGEST_MEANINGFUL_PIXEL = 1e6
+#: Convolutions need as many rows and columns.
+_SMALLEST_SIDE = 5
 
 
 class ScaleObservation(nn.Module):
@@ -49,18 +54,30 @@ class FlattenObservation(nn.Module):
 
 
 class ScaleImage(nn.Module):
-    """Turn an image of bytes, channels first or last, into ``[B, C, H, W]`` floats in [0, 1]."""
+    """Turn images into ``[B, C, H, W]`` floats, each pixel from its own bounds to [0, 1].
 
-    def __init__(self, space: Box, channels_last: bool) -> None:
-        """``channels_last`` says that observations come as ``[B, H, W, C]``."""
+    Pixels without bounds pass through.
+    """
+
+    darkest: Tensor
+    contrast: Tensor
+
+    def __init__(self, space: ImageSpace) -> None:
+        """Read the bounds of ``space``."""
         super().__init__()
-        self.channels_last = channels_last
-        self.brightest = float(space.high.max())
+        self.layout = space.layout
+        bounds = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
+        low, high = (channels_first(bound[None], space.layout)[0].contiguous() for bound in bounds)
+        bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_PIXEL
+        bounded &= high > low
+        darkest = torch.where(bounded, low, torch.zeros_like(low))
+        contrast = torch.where(bounded, high - low, torch.ones_like(low))
+        self.register_buffer("darkest", darkest, persistent=False)
+        self.register_buffer("contrast", contrast, persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """``[B, H, W, C]`` or ``[B, C, H, W]`` bytes to ``[B, C, H, W]`` floats."""
-        image = obs.movedim(-1, 1) if self.channels_last else obs
-        return image.float() / self.brightest
+        """``[B, *shape] -> [B, C, H, W]``."""
+        return (channels_first(obs, self.layout).float() - self.darkest) / self.contrast
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
@@ -84,32 +101,33 @@ def vector_torso(
     return nn.Sequential(first, features), hidden[-1]
 
 
-def image_torso(space: Box, hidden: Sequence[int], layer_norm: bool) -> tuple[nn.Module, int]:
-    """A convolutional torso for images of bytes (Mnih et al. 2015), and its number of features.
+def image_torso(
+    space: ImageSpace, hidden: Sequence[int], layer_norm: bool
+) -> tuple[nn.Module, int]:
+    """A convolutional torso for images (Mnih et al. 2015), and its number of features.
 
     From 36×36 pixels on it has the three layers of the paper; smaller images (MinAtar-like) get
-    two 3×3 layers without stride. The channels are the shorter of the first and last axis.
+    two 3×3 layers without stride.
 
     Raises:
         ConfigError: If the images are smaller than 5×5 pixels.
     """
-    channels_last = space.shape[-1] <= space.shape[0]
-    channels = space.shape[-1] if channels_last else space.shape[0]
-    smallest = min(space.shape[:2] if channels_last else space.shape[1:])
-    if smallest < 5:
+    channels, rows, columns = space.image_shape
+    smallest = min(rows, columns)
+    if smallest < _SMALLEST_SIDE:
         raise ConfigError(
-            f"images of {tuple(space.shape)} are too small for convolutions: give at least 5×5 "
-            "pixels, or float observations, which get an MLP"
+            f"images of {rows}×{columns} pixels are too small for convolutions, which need 5×5: "
+            "set image_layout to vector (data.env.image_layout in YAML; None in an environment of "
+            "your own), which gives an MLP"
         )
     spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
-    layers: list[nn.Module] = [ScaleImage(space, channels_last)]
+    layers: list[nn.Module] = [ScaleImage(space)]
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
         channels = filters
     layers.append(nn.Flatten())
     with torch.no_grad():
-        blank = torch.zeros(1, *space.shape, dtype=torch.uint8)
-        inputs = nn.Sequential(*layers)(blank).shape[1]
+        inputs = nn.Sequential(*layers)(torch.zeros(1, *space.shape)).shape[1]
     return nn.Sequential(*layers, mlp([inputs, *hidden], nn.ReLU, layer_norm)), hidden[-1]
 
 
@@ -128,7 +146,8 @@ class QNetwork(nn.Module):
         """Build the network.
 
         Args:
-            space: Observation space of one environment; bytes of rank 3 make it convolutional.
+            space: Observation space of one environment; an ``ImageSpace`` makes the network
+                convolutional, all else is a vector.
             num_actions: Size of the discrete action space.
             hidden: Width of each fully connected hidden layer.
             dueling: Split the head into state value and advantages.
@@ -137,7 +156,7 @@ class QNetwork(nn.Module):
             scale_obs: Scale bounded vector observations to [−1, 1] (images always are scaled).
         """
         super().__init__()
-        if len(space.shape) == 3 and space.dtype == np.uint8:
+        if isinstance(space, ImageSpace):
             self.torso, features = image_torso(space, hidden, layer_norm)
         else:
             self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)

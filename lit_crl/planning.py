@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_crl.checks import ConfigError
+from lit_crl.envs.images import ImageSpace, channels_first
 
 #: Cost of the border around a map, which no way crosses.
 FAR = 1e3
@@ -69,7 +70,7 @@ def neighbours(distance: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Te
 class PlanningQNetwork(nn.Module):
     """Action values as the mean value of the cells that an action may lead to.
 
-    From an observation ``[C, H, W]`` with the agent in its middle a convolution makes, for each
+    From an image ``[C, H, W]`` with the agent in its middle a convolution makes, for each
     kind h = 1 … C of way, what a step from a cell costs and what it costs to end there. The value
     of a cell is Σ_h w_h exp(−d_h), with its distances d_h: of the discounted reward at the end of a
     way, if a step costs −log γ. Where the actions lead is learned, too: weights of the agent's cell
@@ -82,7 +83,7 @@ class PlanningQNetwork(nn.Module):
         """Build the network.
 
         Args:
-            space: Observation space: bytes [C, H, W] that are 0 or 1, H and W odd.
+            space: Observation space: an ``ImageSpace`` of bytes that are 0 or 1, H and W odd.
             num_actions: Size of the discrete action space.
             hidden: Width of the layer between the nine cells and where actions lead.
             sweeps: Longest way that is found.
@@ -91,15 +92,21 @@ class PlanningQNetwork(nn.Module):
             ConfigError: If observations are no such maps.
         """
         super().__init__()
-        is_map = len(space.shape) == 3 and space.dtype == np.uint8 and space.high.max() == 1
-        if not is_map or min(space.shape[1:]) < 3 or not all(n % 2 for n in space.shape[1:]):
+        is_map = space.dtype == np.uint8 and space.high.max() == 1
+        if (
+            not (is_map and isinstance(space, ImageSpace))
+            or min(space.image_shape[1:]) < 3
+            or not all(n % 2 for n in space.image_shape[1:])
+        ):
             raise ConfigError(
                 f"model.planning_steps is {sweeps}, but observations {space} are no maps of bytes "
                 "in {0, 1} with the agent in the middle: set it to 0"
             )
-        self.channels, *self.middle = space.shape[0], *(n // 2 for n in space.shape[1:])
+        self.layout = space.layout
+        self.channels, rows, columns = space.image_shape
+        self.middle = [rows // 2, columns // 2]
         self.sweeps, self.num_actions = sweeps, num_actions
-        width = space.shape[2] + 2  # with a border
+        width = columns + 2  # with a border
         row, column = (n + 1 for n in self.middle)
         near = [(row + i) * width + column + j for i in (-1, 0, 1) for j in (-1, 0, 1)]
         self.register_buffer("near", torch.tensor(near), persistent=False)
@@ -117,9 +124,9 @@ class PlanningQNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_actions))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations ``[B, C, H, W]`` to action values ``[B, A]``."""
+        """Observations ``[B, *shape]`` to action values ``[B, A]``."""
         with torch.autocast(obs.device.type, enabled=False):
-            seen = obs.float()
+            seen = channels_first(obs, self.layout).float()
             value = (self.worth * torch.exp(-self.distances(seen))).sum(dim=1, keepdim=True)
             row, column = self.middle
             around = seen[..., row - 1 : row + 2, column - 1 : column + 2].flatten(1)

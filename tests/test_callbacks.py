@@ -30,7 +30,7 @@ from lit_crl.callbacks import (
     RunReport,
 )
 from lit_crl.checkpoint_files import NAMES, companions, read_checkpoint
-from lit_crl.envs import GymnasiumEnv
+from lit_crl.envs import FacingMaze, GymnasiumEnv
 from lit_crl.loss_sums import LossSums
 from lit_crl.seeding import random_stream
 
@@ -439,6 +439,18 @@ def test_a_run_without_levels_is_announced_as_such(without_levels: Finished) -> 
     start, *rest = without_levels.lines
     assert start.startswith("Training DQN alone on CartPole-v1: 600 env steps")
     assert rest and not any("held-out" in line or "generated" in line for line in rest)
+
+
+def test_what_images_are_taken_for_is_said_as_training_starts(make_run: Make) -> None:
+    progress = EnvStepProgress()
+    progress.console = Console(file=io.StringIO(), width=200)
+    trainer = {"enable_progress_bar": True}
+    run = make_run(
+        env=FacingMaze, callbacks=[progress], validate=False, trainer=trainer, env_steps=300
+    )
+    run.fit()
+    _, said = progress.console.file.getvalue().splitlines()
+    assert said == "Observations are images 6×5×5, channels first."
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class Played:
 
     def __init__(self, num_envs: int, room: int, n_steps: int, seed: int, **env: Any) -> None:
         self.stack, self.n_steps = env["stack"], n_steps
-        self.env = GymnasiumEnv(num_envs, id=ID, env_kwargs=env)
+        self.env = GymnasiumEnv(num_envs, id=ID, env_kwargs=env, image_layout="CHW")
         self.replay = ReplayBuffer(
             (n_steps + self.stack + room) * num_envs,
             num_envs,

@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from lit_crl import CreativeLearner
 from lit_crl.envs import Maze
+from lit_crl.envs.images import ImageSpace
 from lit_crl.envs.maze_layouts import perfect_layouts
 from lit_crl.envs.shortest_paths import distances
 from lit_crl.gan import success_loss
@@ -158,8 +159,8 @@ def test_the_challenge_moves_the_start_along_the_way() -> None:
 
 def test_bytes_are_scaled_by_their_brightest_value() -> None:
     torch.manual_seed(0)
-    one = QNetwork(Box(0, 1, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    one = QNetwork(ImageSpace(Box(0, 1, (2, 7, 7), "uint8"), "CHW"), 4, hidden=(8,))
     torch.manual_seed(0)
-    other = QNetwork(Box(0, 255, (2, 7, 7), "uint8"), 4, hidden=(8,))
+    other = QNetwork(ImageSpace(Box(0, 255, (2, 7, 7), "uint8"), "CHW"), 4, hidden=(8,))
     image = torch.randint(2, (3, 2, 7, 7), generator=rng()).byte()
     assert torch.equal(one(image), other(255 * image))

@@ -1,6 +1,6 @@
 """The networks against forward passes written out with ``torch.nn.functional``."""
 
-import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_crl.checks import ConfigError
 from lit_crl.envs import CartPole, MountainCar
+from lit_crl.envs.images import ImageSpace
 from lit_crl.level_gan import LevelGan
 from lit_crl.networks import (
     QNetwork,
@@ -119,8 +120,8 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     last: tuple[int, ...], first: tuple[int, ...], convolutions: list[tuple[int, int, int]]
 ) -> None:
     torch.manual_seed(0)
-    channels_last = QNetwork(image_space(*last), 5, (12,))
-    channels_first = QNetwork(image_space(*first), 5, (12,))
+    channels_last = QNetwork(ImageSpace(image_space(*last), "HWC"), 5, (12,))
+    channels_first = QNetwork(ImageSpace(image_space(*first), "CHW"), 5, (12,))
     channels_first.load_state_dict(channels_last.state_dict())
     image = random_image(image_space(*last))
     q = channels_last(image)
@@ -135,17 +136,27 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     assert torch.allclose(naive_q(channels_last, x.flatten(1), True, False), q, atol=1e-4)
 
 
-def test_only_byte_images_of_rank_three_are_convolved() -> None:
-    for space in (Box(-1, 1, (10, 10, 4), np.float32), Box(0, 255, (10, 10), np.uint8)):
+def test_what_is_not_said_to_be_an_image_is_not_convolved() -> None:
+    for space in (Box(-1, 1, (10, 10, 4), np.float32), image_space(10, 10)):
         network = QNetwork(space, 2, (4,))
         assert not layers_of(network, nn.Conv2d)
         assert network(torch.zeros(3, *space.shape)).shape == (3, 2)
 
 
-@pytest.mark.parametrize("shape", [(4, 20, 3), (3, 20, 4), (4, 4, 4)])
-def test_images_too_small_to_convolve_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{shape} are too small")):
-        QNetwork(image_space(*shape), 2, (4,))
+@pytest.mark.parametrize(
+    ("shape", "layout", "pixels"),
+    [
+        ((4, 20, 3), "HWC", "4×20"),
+        ((3, 20, 4), "CHW", "20×4"),
+        ((9, 4, 4, 9), "HWC", "4×4"),
+        ((9, 4), "HW", "9×4"),
+    ],
+)
+def test_images_too_small_to_convolve_are_refused(
+    shape: tuple[int, ...], layout: Any, pixels: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{pixels} pixels are too small .* to vector"):
+        QNetwork(ImageSpace(image_space(*shape), layout), 2, (4,))
 
 
 @pytest.mark.parametrize("scale_obs", [False, True])
@@ -158,7 +169,7 @@ def test_a_vector_of_bytes_is_read_as_numbers(scale_obs: bool) -> None:
 
 
 def test_every_weight_of_a_q_network_learns() -> None:
-    for space in (VECTOR, image_space(10, 10, 4)):
+    for space in (VECTOR, ImageSpace(image_space(10, 10, 4), "HWC")):
         for dueling in (False, True):
             torch.manual_seed(0)
             network = QNetwork(space, 3, (8, 8), dueling)

@@ -1,5 +1,7 @@
 """The planning Q-network: its ways against Dijkstra's, its gradient, and what it takes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor
 from lit_crl import CreativeLearner
 from lit_crl.checks import ConfigError
 from lit_crl.envs import Maze
+from lit_crl.envs.images import ImageSpace, with_layout
 from lit_crl.planning import FAR, PlanningQNetwork, shortest_ways
 
-MAPS = Box(0, 1, (2, 5, 7), np.uint8)
+MAPS = ImageSpace(Box(0, 1, (2, 5, 7), np.uint8), "CHW")
 
 
 def bordered(inner: Tensor) -> Tensor:
@@ -115,18 +118,27 @@ def test_untrained_distances_to_the_goal_are_those_of_the_maze() -> None:
 
 
 @pytest.mark.parametrize(
-    "space",
+    ("space", "layout"),
     [
-        Box(0, 255, (2, 5, 5), np.uint8),
-        Box(0, 1, (2, 5, 5), np.float32),
-        Box(0, 1, (2, 4, 5), np.uint8),
-        Box(0, 1, (4,), np.uint8),
+        (Box(0, 255, (2, 5, 5), np.uint8), "CHW"),
+        (Box(0, 1, (2, 5, 5), np.float32), "CHW"),
+        (Box(0, 1, (2, 4, 5), np.uint8), "CHW"),
+        (Box(0, 1, (4,), np.uint8), None),
     ],
     ids=["brightness", "floats", "no middle", "vector"],
 )
-def test_other_observations_are_refused(space: Box) -> None:
+def test_other_observations_are_refused(space: Box, layout: Any) -> None:
     with pytest.raises(ConfigError, match=r"model\.planning_steps is 9"):
-        PlanningQNetwork(space, 4, 8, 9)
+        PlanningQNetwork(with_layout(space, layout), 4, 8, 9)
+
+
+def test_maps_may_have_their_channels_last() -> None:
+    first = PlanningQNetwork(MAPS, 3, hidden=8, sweeps=12)
+    turned = ImageSpace(Box(0, 1, (5, 7, 2), np.uint8), "HWC")
+    last = PlanningQNetwork(turned, 3, hidden=8, sweeps=12)
+    last.load_state_dict(first.state_dict())
+    obs = (torch.rand(6, 2, 5, 7) < 0.3).to(torch.uint8)
+    assert torch.equal(first(obs), last(obs.movedim(1, -1)))
 
 
 def test_a_learner_takes_it_where_steps_are_planned() -> None:

@@ -41,8 +41,8 @@ class Steep(gymnasium.Env[np.ndarray, np.int64]):
 gymnasium.register("Steep-v0", entry_point=Steep)
 
 
-def gymnasium_env(id: str) -> LevelEnv:
-    return GymnasiumEnv(1, id=id)
+def gymnasium_env(id: str, **settings: Any) -> LevelEnv:
+    return GymnasiumEnv(1, id=id, **settings)
 
 
 KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
@@ -51,7 +51,7 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "no LayerNorm": (lambda: CartPole(1), {"layer_norm": False, "noise_dim": 3}),
     "maps": (lambda: Maze(1, size=5), {}),
     "planning": (lambda: Maze(1, size=5), {"planning_steps": 7}),
-    "images": (lambda: gymnasium_env("Steep-v0"), {}),
+    "images": (lambda: gymnasium_env("Steep-v0", image_layout="HW"), {}),
     "flattened": (lambda: gymnasium_env("FrozenLake-v1"), {}),
 }
 

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 import lit_crl
 from lit_crl import CreativeLearner, Policy
@@ -74,11 +75,37 @@ def test_stable_baselines3_scores_mountain_car_as_our_evaluation_does(
     assert difference < 3.5 * spread / math.sqrt(100)  # standard errors of two means of 100
 
 
+class Truths(gymnasium.Env[np.ndarray, np.int64]):
+    """Images of truth values, with more channels than rows."""
+
+    observation_space = Box(0, 1, (7, 6, 8), np.bool_)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, True, {}
+
+
+gymnasium.register("Truths-v0", entry_point=Truths, max_episode_steps=9)
+
+
+def test_a_policy_takes_truth_values_as_its_environment_gives_them() -> None:
+    policy, obs = policy_of(GymnasiumEnv(1, id="Truths-v0"))
+    assert obs.dtype == np.uint8
+    np.testing.assert_array_equal(policy.action_values(obs.astype(bool)), policy.action_values(obs))
+    plain, _ = gymnasium.make("Truths-v0").reset(seed=0)
+    assert policy(plain) in (0, 1)
+
+
 NETWORKS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "vectors": (lambda: MountainCar(1), {}),
     "dueling": (lambda: CartPole(1), {"dueling": True}),
     "flattened": (lambda: GymnasiumEnv(1, id="FrozenLake-v1"), {}),
     "images": (lambda: Maze(1, size=5), {}),
+    "channels last": (lambda: GymnasiumEnv(1, id="Truths-v0"), {}),
     "planning": (lambda: Maze(1, size=5), {"planning_steps": 5}),
 }
 #: Exporting takes seconds: the others are as slow and less likely to break alone.

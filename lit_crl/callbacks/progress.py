@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from lit_crl.bars import Bar, line_console
+from lit_crl.envs.images import in_words, space_of
 
 
 def where_it_runs(trainer: Trainer) -> str:
@@ -52,6 +53,8 @@ class EnvStepProgress(ProgressBar):
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
             f"seed {data.seed}, on {where_it_runs(trainer)}."
         )
+        if taken_for := in_words(space_of(data.env)):
+            self.console.print(taken_for)
         if pl_module.compile_updates:
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from lit_crl.envs.images import ImageLayout, layout_in, space_of
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     episode has ended is undefined, as in Gymnasium: reset it first.
 
     Subclasses set the class (or instance) attributes below and define ``initial_state``,
-    ``dynamics``, ``observe``, ``visited_level`` and ``target_levels``.
+    ``dynamics``, ``observe``, ``visited_level`` and ``target_levels``. ``image_layout`` is None
+    unless they say how the axes of their images lie.
 
     Attributes:
         state: Physical state [N, s], float32.
@@ -46,6 +48,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     level_names: tuple[str, ...]
     level_plane: tuple[int, int] = (0, 1)
     level_shape: tuple[int, int, int] | None = None
+    image_layout: ImageLayout | None
     max_episode_steps: int
     gymnasium_id: str | None = None
     tracks_visited: bool = True
@@ -59,7 +62,8 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             device: Where all tensors live.
 
         Raises:
-            ValueError: If ``num_envs`` or the task's ``max_episode_steps`` is not positive.
+            ValueError: If ``num_envs`` or the task's ``max_episode_steps`` is not positive, or
+                observations look like images and the task has no ``image_layout``.
         """
         for name, number in (("num_envs", num_envs), ("max_episode_steps", self.max_episode_steps)):
             if number < 1:
@@ -67,6 +71,8 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        self.single_observation_space = space_of(self)
+        self.image_layout = layout_in(self.single_observation_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.level_low = torch.as_tensor(self.level_space.low, device=self.device)

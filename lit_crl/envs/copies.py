@@ -37,6 +37,7 @@ class Copies:
         make: Callable[[], Env],
         count: int,
         name: str,
+        keep: Callable[[Env], Box],
         set_level: SetLevel | None = None,
     ) -> None:
         """Make the environments; where that fails, close those made so far.
@@ -45,6 +46,7 @@ class Copies:
             make: Makes one environment with Discrete actions and ``Box`` observations.
             count: How many are made, N.
             name: What sentences call the environment.
+            keep: From an environment, the space of its observations as they are kept.
             set_level: Puts one at a level, and returns the first observation there.
 
         Raises:
@@ -63,7 +65,10 @@ class Copies:
         space = self.envs[0].observation_space
         assert isinstance(space, Box)
         self._declares = space.shape, space.dtype
-        self.space = kept_space(space)
+        self.space = keep(self.envs[0])
+        #: Whether whole numbers of another type are kept as bytes.
+        self._narrows = self.space.dtype == np.uint8 and np.dtype(space.dtype).kind in "iu"
+        self._narrows &= space.dtype != np.uint8
         self.observations = np.zeros((count, *space.shape), self.space.dtype)
         self._running = np.zeros(count, bool)
         self.terminated, self.truncated = np.zeros(count, bool), np.zeros(count, bool)
@@ -106,7 +111,7 @@ class Copies:
             finally:
                 guard.level = None
             observation, info = returned.reset_result(result, where)
-            self.observations[i] = returned.observation(observation, *self._declares, where)
+            self._put(i, observation, where)
             self.speaks = self.speaks or returned.success(info, where) is not None
         self._running[chosen] = True
         self.terminated[chosen] = self.truncated[chosen] = False
@@ -127,7 +132,7 @@ class Copies:
         """
         where = f"{self._name}: step()"
         rewards = np.zeros(len(self.envs))
-        envs, observations, (shape, dtype) = self.envs, self.observations, self._declares
+        envs = self.envs
         for i in np.flatnonzero(self._running).tolist():
             try:
                 result = envs[i].step(actions[i])
@@ -136,13 +141,13 @@ class Copies:
             except Exception as error:
                 raise self._wrapper_failed(where, error) from error
             obs, rewards[i], terminated, truncated, info = returned.step_result(result, where)
-            observations[i] = returned.observation(obs, shape, dtype, where)
+            self._put(i, obs, where)
             if terminated or truncated:
                 self.terminated[i], self.truncated[i] = terminated, truncated
                 self._running[i] = False
             if info and (said := returned.success(info, where)) is not None:
                 self.said[i], self.speaks = said, True
-        self._check_finite(observations, f"{where} returned an observation that")
+        self._check_finite(self.observations, f"{where} returned an observation that")
         self._check_finite(rewards, f"{where} returned a reward that")
         return rewards
 
@@ -182,6 +187,12 @@ class Copies:
         if failed is not None:
             raise RunError(f"{self._name}: close() raised {told(failed)}") from failed
 
+    def _put(self, i: int, observation: Any, where: str) -> None:
+        checked = returned.observation(observation, *self._declares, where)
+        if self._narrows:
+            returned.check_bytes(checked, where)
+        self.observations[i] = checked
+
     def _check_finite(self, array: Array, what: str) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             wrong = array[~np.isfinite(array)][0]
@@ -197,13 +208,6 @@ class Copies:
             f"{where}: a wrapper around the environment raised {told(error)}; see whether what the "
             f"environment returns fits its observation space {space}"
         )
-
-
-def kept_space(space: Box) -> Box:
-    """Return the space of observations that are kept: bytes as they are, all others float32."""
-    if space.dtype == np.uint8:
-        return space
-    return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
 def _check_alike(envs: list[Env], name: str) -> None:

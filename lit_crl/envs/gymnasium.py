@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -23,6 +24,7 @@ from lit_crl.checks import ConfigError, RunError
 from lit_crl.envs import returned, snapshots
 from lit_crl.envs.copies import Copies
 from lit_crl.envs.guard import Env
+from lit_crl.envs.images import SaidLayout, gymnasium_space, layout_in
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 from lit_crl.envs.making import make_env, make_env_with, named_space, time_limit
 from lit_crl.envs.returned import Array
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``num_envs`` copies of one Gymnasium environment, tensors in and out.
 
-    ``uint8`` observations stay ``uint8``, all others become float32. Actions are numbered from
-    0 whatever the environment's ``start``. A copy whose episode has ended stays where it is until
-    it is reset.
+    ``uint8`` observations stay ``uint8``, images of other numbers that fit it become so, and all
+    else becomes float32. Actions are numbered from 0 whatever the environment's ``start``. A copy
+    whose episode has ended stays where it is until it is reset.
 
     Success of an episode is what the infos of its steps last said in ``is_success`` or
     ``success``: in most environments the last step says it, and where only the step in which the
@@ -51,6 +53,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     Attributes:
         name: What messages call the environment.
         first_action: The environment's own number of action 0.
+        image_layout: How the axes of images lie; None where observations are vectors.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
     """
@@ -72,6 +75,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         success_return: float | None = None,
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
+        image_layout: SaidLayout | None = None,
     ) -> None:
         """Build the environments, and try the first one out: one reset and one step.
 
@@ -91,6 +95,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 the id's threshold.
             max_episode_steps: Time limit in env steps; None: the environment's own.
             env_kwargs: Further arguments of ``gymnasium.make`` or ``make``.
+            image_layout: How the axes of images lie: HWC, channels last; CHW, channels first; HW,
+                grey; or vector, which is no image. One axis more is a stack of frames, along the
+                first. None: as Gymnasium's conventions are, see ``images.gymnasium_space``.
 
         Raises:
             ConfigError: If the environment cannot be used, or the arguments do not fit together.
@@ -102,8 +109,11 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.gymnasium_id: str | None = id
-        self.envs = Copies(make_one, num_envs, self.name, set_level)
+        self.envs = Copies(
+            make_one, num_envs, self.name, partial(gymnasium_space, said=image_layout), set_level
+        )
         self.single_observation_space = self.envs.space
+        self.image_layout = layout_in(self.envs.space)
         first = self.envs.envs[0]
         self._target_levels = target_levels
         self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))

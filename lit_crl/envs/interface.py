@@ -18,6 +18,9 @@ BOUND_TOLERANCE = 1e-5  # relative to the width of the level box: forgives float
 class LevelEnv(Protocol):
     """What the rest of the package relies on; write your own environment against this.
 
+    An environment with images has an attribute ``image_layout``, which says how their axes lie (see
+    ``lit_crl.envs.images``).
+
     It may also have ``level_shape``, (maps, rows, columns) of levels that are maps of walls, of
     starts (a map for each way to face) and of the goal; ``render_levels``, which turns levels into
     images [n, rows, columns, 3], and a ``BatchedEnv``'s states as well; ``draw_level_plane``, which

@@ -61,6 +61,7 @@ class Maze(BatchedEnv):
 
     single_action_space = Discrete(4)
     level_plane = (0, 1)
+    image_layout = "CHW"
     #: The maps of a level.
     kinds: ClassVar[tuple[str, ...]] = ("wall", "start", "goal")
 

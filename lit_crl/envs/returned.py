@@ -113,11 +113,16 @@ def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where:
             f"declares {shape}: change one of the two"
         )
     if dtype == np.uint8 and array.dtype != np.uint8:
-        _check_bytes(array, where)
+        check_bytes(array, where)
     return array
 
 
-def _check_bytes(array: Array, where: str) -> None:
+def check_bytes(array: Array, where: str) -> None:
+    """See that numbers can be kept as bytes.
+
+    Raises:
+        RunError: If they are no whole numbers from 0 to 255.
+    """
     if array.dtype.kind == "f":
         raise RunError(
             f"{where} returned an observation of {array.dtype}, but its observation space declares "
@@ -126,7 +131,7 @@ def _check_bytes(array: Array, where: str) -> None:
     if array.size and not (array.min() >= 0 and array.max() <= 255):
         raise RunError(
             f"{where} returned an observation with values from {array.min()} to {array.max()}, but "
-            "its observation space declares uint8, which holds 0 to 255: declare another type"
+            "its observation space declares numbers from 0 to 255: declare what it returns"
         )
 
 
