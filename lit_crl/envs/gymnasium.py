@@ -28,6 +28,31 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
+class _Ended:
+    """Stands for a copy whose episode has ended: it stays where it is."""
+
+    def __init__(self, observation: Any, terminated: bool, truncated: bool) -> None:
+        self.result = (observation, 0.0, terminated, truncated, {})
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.result
+
+
+class _Copies(SyncVectorEnv):
+    """Steps only the copies whose episodes run."""
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        copies, over = self.envs, self._autoreset_envs.copy()
+        rows = zip(copies, over, self._env_obs, self._terminations, self._truncations, strict=True)
+        stand_ins: list[Any] = [_Ended(*rest) if ended else env for env, ended, *rest in rows]
+        self._autoreset_envs[:] = False
+        try:
+            self.envs = stand_ins
+            return super().step(actions)
+        finally:
+            self.envs = copies
+
+
 class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """``num_envs`` copies of one Gymnasium environment, tensors in and out.
 
@@ -89,7 +114,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         first = make_env(id, **kwargs)  # clear errors before N environments exist
         rest = [lambda: make_env(id, **kwargs)] * (num_envs - 1)
         # copy=False: the arrays are copied once, on their way into tensors.
-        self.envs = SyncVectorEnv(
+        self.envs = _Copies(
             [lambda: first, *rest], copy=False, autoreset_mode=AutoresetMode.DISABLED
         )
         self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))
