@@ -91,6 +91,9 @@ class LevelEnv(Protocol):
     def heldout(self) -> dict[str, Tensor]:
         """Fixed levels [m, d] by name, never for training."""
 
+    def close(self) -> None:
+        """Close all environments."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to continue."""
 

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lit_crl.evaluation.protocol import EnvFactory
+from lit_crl.evaluation.episodes import EnvFactory
 from lit_crl.pictures.canvas import Array
 from lit_crl.pictures.recording import picture_env, render_levels
 from lit_crl.pictures.style import styled

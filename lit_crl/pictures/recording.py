@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_crl.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.evaluation.protocol import EnvFactory, run_episodes
+from lit_crl.evaluation.episodes import EnvFactory, run_episodes
 from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.pictures.scenes import Draw, scene
 from lit_crl.pictures.style import DARK, GREEN, VERMILLION
