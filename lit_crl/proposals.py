@@ -16,6 +16,8 @@ CANDIDATES = 16
 REJECTED = 0.2
 #: Visited states among which a proposal finds its nearest: many are closer, few are faster.
 NEIGHBOURS = 4_096
+#: How distances are computed: by matrix products those of close levels would be inexact.
+EXACT = "donot_use_mm_for_euclid_dist"
 #: Levels among which distinct ones are counted.
 COMPARED = 256
 #: Standard deviation, in the unit cube, below which levels are taken to be all alike.
@@ -30,13 +32,13 @@ def spacing(reference: Tensor) -> float:
     """
     if len(reference) < 2:
         return 0.0
-    distance = torch.cdist(reference, reference).fill_diagonal_(torch.inf)
+    distance = torch.cdist(reference, reference, compute_mode=EXACT).fill_diagonal_(torch.inf)
     return float(distance.min(dim=1).values.median()) / 2
 
 
 def unique_rate(levels: Tensor, spacing: float) -> float:
     """Share of distinct levels ``[n, d]``: further than ``spacing`` from all before them."""
-    is_near = torch.cdist(levels, levels) <= spacing
+    is_near = torch.cdist(levels, levels, compute_mode=EXACT) <= spacing
     is_copy = is_near.tril(diagonal=-1).any(dim=1)
     return 1 - float(is_copy.float().mean()) if len(levels) else 0.0
 

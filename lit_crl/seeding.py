@@ -23,19 +23,24 @@ def random_stream(
 
 
 def seed_global_streams(seed: int) -> None:
-    """Start the global streams of Python, numpy and torch anew: users' environments may use them."""
+    """Start the global streams of Python, numpy and torch anew: environments may draw from them."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # else this would initialise it
+    if _uses_gpus():
         torch.cuda.manual_seed_all(seed)
+
+
+def _uses_gpus() -> bool:
+    """Whether CUDA is in use: to ask for its streams would initialise it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def global_streams_kept() -> Iterator[None]:
     """Leave the global streams of Python, numpy and torch as they were before the block."""
     python, numpy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    on_gpus = torch.cuda.get_rng_state_all() if _uses_gpus() else []
     try:
         yield
     finally:

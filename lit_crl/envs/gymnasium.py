@@ -31,8 +31,14 @@ Array = npt.NDArray[Any]
 class _Ended:
     """Stands for a copy whose episode has ended: it stays where it is."""
 
-    def __init__(self, observation: Any, terminated: bool, truncated: bool) -> None:
-        self.result = (observation, 0.0, terminated, truncated, {})
+    def __init__(self, observation: Any, terminated: Any, truncated: Any) -> None:
+        self.result: tuple[Any, float, bool, bool, dict[str, Any]] = (
+            observation,
+            0.0,
+            terminated,
+            truncated,
+            {},
+        )
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return self.result

@@ -16,6 +16,7 @@ rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s rank
 (tensor(1.), tensor(3.), tensor(True))
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -27,10 +28,9 @@ from lit_crl.evaluation import level_manifold
 from lit_crl.proposals import on_frontier, spacing, unique_rate
 
 
-def measure(metric: Metric, *given: Tensor) -> float:
-    """A metric of one batch in this process alone, whatever others do."""
-    metric.sync_on_compute = False
-    metric = metric.to(given[0].device)
+def measure(kind: Callable[..., Metric], *given: Tensor) -> float:
+    """A kind of metric of one batch in this process alone, whatever others do."""
+    metric = kind(sync_on_compute=False).to(given[0].device)
     metric.update(*given)
     return float(metric.compute())
 

@@ -185,9 +185,9 @@ class Evaluation:
         reference = env.reference_levels(n, random_stream(seed, "reference", device=env.device))
         valid = env.valid(generated)
         results = {
-            "levels_valid_rate": measure(MeanMetric(), valid.float()),
+            "levels_valid_rate": measure(MeanMetric, valid.float()),
             "levels_unique_rate": measure(
-                UniqueRate(), box.to_unit(generated), box.to_unit(reference)
+                UniqueRate, box.to_unit(generated), box.to_unit(reference)
             ),
         }
         if valid.any():
@@ -196,8 +196,8 @@ class Evaluation:
         if success is None:
             return results
         for name, each in zip(("levels", "reference"), success.unbind(dim=1), strict=True):
-            results[f"{name}_frontier_rate"] = measure(FrontierHitRate(), each)
-            results[f"{name}_learnability"] = measure(Learnability(), each)
+            results[f"{name}_frontier_rate"] = measure(FrontierHitRate, each)
+            results[f"{name}_learnability"] = measure(Learnability, each)
         results["levels_measured"] = float(len(success))
         played = valid[: len(success)]
         if played.any():
@@ -237,7 +237,7 @@ class Evaluation:
         optimal_steps = getattr(self.envs.example, "optimal_steps", None)
         if optimal_steps is None:
             return {}
-        metric = PathLengthQuantiles()
+        metric = PathLengthQuantiles(sync_on_compute=False)
         metric.update(optimal_steps(levels))
         return {f"levels_path_length_{name}": float(v) for name, v in metric.compute().items()}
 
@@ -292,9 +292,9 @@ def calibration(p: Tensor, success: Tensor) -> dict[str, float]:
     """How well p̂ of levels ``[n]`` foretells their episodes ``[n, k]``; AUC only if some differ."""
     predicted = p[:, None].expand_as(success)
     results = {
-        "levels_success_rate": measure(MeanMetric(), success),
-        "p_hat_brier": measure(BrierScore(), predicted, success),
+        "levels_success_rate": measure(MeanMetric, success),
+        "p_hat_brier": measure(BrierScore, predicted, success),
     }
     if success.any() and not success.all():
-        results["p_hat_auc"] = measure(BinaryAUROC(), predicted.flatten(), success.flatten().long())
+        results["p_hat_auc"] = measure(BinaryAUROC, predicted.flatten(), success.flatten().long())
     return results

@@ -18,6 +18,8 @@ from lit_crl.pictures.style import DARK, GREEN, VERMILLION
 
 #: Height of the line of words above a frame, in pixels; even, as films want their frames.
 CAPTION = 22
+#: Env steps that are shown of an episode that has no time limit.
+LONGEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def record_episodes(
         for index in moved.nonzero().flatten().tolist():
             seen[index].append(now[index])
 
-    episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch)
+    longest = env.max_episode_steps or LONGEST
+    episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch, cut_off_after=longest)
     known = getattr(env, "has_success", True)
     return [
         Recording(
