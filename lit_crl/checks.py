@@ -113,6 +113,7 @@ def data_settings(given: Mapping[str, Any]) -> None:
         "gan_batch_size min_outcomes tried visited validation_episodes test_episodes"
     )
     positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
+    positive(data__evaluation_share=given["evaluation_share"])
     zero_or_more = "gan_updates novelty_exponent generated_levels priority_exponent"
     non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
     shares = "gamma hindsight label_epsilon reference_reals importance_exponent"

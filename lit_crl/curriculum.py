@@ -13,6 +13,7 @@ from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.levels import UnitBox
 from lit_crl.proposals import (
+    COMPARED,
     NEIGHBOURS,
     ProposalCounts,
     Proposals,
@@ -21,6 +22,7 @@ from lit_crl.proposals import (
     projected,
     proposal_weight,
     realistic,
+    spacing,
     unique_rate,
 )
 
@@ -99,6 +101,9 @@ class Curriculum:
         self.candidates = candidates
         self.box = UnitBox.of(env.level_space).to(archive.tried.levels.device)
         self.counts = ProposalCounts()
+        # A yardstick from a stream of its own: it shifts nothing that is drawn for training.
+        yardstick = env.reference_levels(COMPARED, torch.Generator(self.box.low.device))
+        self._spacing = spacing(self.box.to_unit(yardstick))
         self._queue_size = queue
         self._levels = archive.tried.levels[:0]
         self._source = torch.empty(0, dtype=torch.long, device=self._levels.device)
@@ -203,7 +208,8 @@ class Curriculum:
             valid &= realistic(teacher.realness(candidates), real)
         self.counts.candidates += len(candidates)
         self.counts.frontier += int((valid & on_frontier(p)).sum())
-        self.counts.unique += len(candidates) * unique_rate(self.box.to_unit(candidates))
+        distinct = unique_rate(self.box.to_unit(candidates[:COMPARED]), self._spacing)
+        self.counts.unique += len(candidates) * distinct
         return candidates[choose_proposals(valid, proposal_weight(self.proposals, p), n, self.rng)]
 
     def frontier(self, n: int, teacher: Teacher) -> Tensor:

@@ -19,9 +19,10 @@ from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
-from lit_crl.envs.factory import env_factory, level_env
+from lit_crl.envs.factory import EnvFactory, env_factory, level_env
 from lit_crl.evaluation.final import FinalEvaluation
-from lit_crl.evaluation.protocol import EnvFactory, Evaluation
+from lit_crl.evaluation.pool import EvaluationEnvs
+from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
 from lit_crl.hindsight import Hindsight
 from lit_crl.proposals import Proposals
@@ -73,6 +74,7 @@ class ReplayDataModule(LightningDataModule):
         validation_episodes: int = 20,
         test_episodes: int = 100,
         generated_levels: int = 64,
+        evaluation_share: float = 1.0,
         difficulty: float | None = None,
         device: str = "auto",
         seed: int = 0,
@@ -119,9 +121,13 @@ class ReplayDataModule(LightningDataModule):
             visited: Newest visited states that are kept.
             label_epsilon: Only environments that explore at most this much give outcomes.
             validate_every: Env steps from one validation to the next.
-            validation_episodes: Target episodes of a validation.
-            test_episodes: Target episodes of the final test.
-            generated_levels: Generated levels that an evaluation plays, 16 episodes each.
+            validation_episodes: Target episodes of a validation, at most.
+            test_episodes: Target episodes of the final test, at most.
+            generated_levels: Generated levels that an evaluation examines, and plays 4 episodes
+                each, as far as it may.
+            evaluation_share: Env steps that a validation may take, as a share of those from one
+                validation to the next; and the final test, of ``env_steps``. Where it is short,
+                fewer episodes are played; those that do not end in time count as not solved.
             difficulty: p̂ of the levels that ``predict`` writes; null: as training plays them.
             device: Where environments and replay live; ``auto``: where the learner is.
             seed: Seed of every random stream of the data.
@@ -147,7 +153,8 @@ class ReplayDataModule(LightningDataModule):
         self.reals, self.reference_reals = reals, reference_reals
         self.tried, self.visited, self.hindsight = tried, visited, hindsight
         self.validation_episodes, self.test_episodes = validation_episodes, test_episodes
-        self.generated_levels, self.requested_device, self.seed = generated_levels, device, seed
+        self.generated_levels, self.evaluation_share = generated_levels, evaluation_share
+        self.requested_device, self.seed = device, seed
         self.rank, self.world_size, self.batches_done = 0, 1, 0
         self.archive, self.curriculum = cast(Archive | None, None), cast(Curriculum | None, None)
         self.clock = Stopwatch()
@@ -173,6 +180,8 @@ class ReplayDataModule(LightningDataModule):
             self.schedule.share(self.num_envs * self.world_size)
         if not hasattr(self, "env"):
             self._set_up_env()
+        elif stage == "fit" and self._closed:
+            self._reopen()
         if stage == "fit" and not hasattr(self, "replay"):
             self._set_up_collection()
 
@@ -182,6 +191,18 @@ class ReplayDataModule(LightningDataModule):
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
         check_arm(self.arm, self.own, self.reals, self.proposals, self.env, self.world_size)
+        self.evaluation_envs, self._closed = EvaluationEnvs(self.make_env, self.env), False
+
+    def _reopen(self) -> None:
+        """Make the environments anew that an earlier stage closed at its end, and go on in them."""
+        users = [self.rollout, self.curriculum, self._goals] if hasattr(self, "rollout") else []
+        state = self.rollout.state_dict() if users else {}
+        self._set_up_env()
+        for user in users:
+            if user is not None:
+                user.env = self.env
+        if users:
+            self.rollout.load_state_dict(state)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
@@ -213,11 +234,6 @@ class ReplayDataModule(LightningDataModule):
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
         )  # fmt: skip
-
-    def teardown(self, stage: str) -> None:
-        """Close the training environments after ``fit``: nothing steps them any more."""
-        if stage == "fit" and hasattr(self, "env"):
-            self.env.close()
 
     def train_dataloader(self) -> ReplayLoader:
         """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
@@ -280,19 +296,29 @@ class ReplayDataModule(LightningDataModule):
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
-        return self._evaluation(Evaluation, self.validation_episodes)
+        steps = self.schedule.steps_of_an_epoch
+        return self._evaluation(Evaluation, self.validation_episodes, steps)
 
     def test_dataloader(self) -> SingleBatch:
         """One evaluation with many target episodes, and all that takes longer."""
-        return self._evaluation(FinalEvaluation, self.test_episodes)
+        return self._evaluation(FinalEvaluation, self.test_episodes, self.schedule.budget)
 
     def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate, and of which difficulty."""
         return SingleBatch((self.generated_levels, self.difficulty))
 
-    def _evaluation(self, kind: type[Evaluation], episodes: int) -> SingleBatch:
-        sizes = (episodes, self.generated_levels)
-        return SingleBatch(kind(self.make_env, self.env.device, *sizes, self.seed))
+    def _evaluation(self, kind: type[Evaluation], episodes: int, env_steps: int) -> SingleBatch:
+        # One step at least for each of the parts, whose shares are halves of halves.
+        allowed = max(2**4, int(self.evaluation_share * env_steps))
+        sizes = (episodes, self.generated_levels, allowed)
+        return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed))
+
+    def teardown(self, stage: str) -> None:
+        """Close all environments; a later stage that needs them makes new ones."""
+        if hasattr(self, "env"):
+            self.evaluation_envs.close()
+            self.env.close()
+            self._closed = True
 
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""

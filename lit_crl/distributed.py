@@ -53,6 +53,23 @@ def all_agree(flag: bool, device: torch.device) -> bool:
     return doubts.item() == 0
 
 
+def part_of(n: int) -> tuple[int, int]:
+    """Which of ``n`` things this process does: from the first number to before the second."""
+    if is_alone():
+        return 0, n
+    rank, world = dist.get_rank(), dist.get_world_size()
+    return rank * n // world, (rank + 1) * n // world
+
+
+def from_first(tensor: Tensor) -> Tensor:
+    """The first process's ``tensor``, in all; each has one of the same shape."""
+    if is_alone():
+        return tensor
+    tensor = tensor.contiguous()
+    dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows ``[n, ...]`` of all processes, each with an ``n`` of its own, in order of rank."""
     if is_alone():

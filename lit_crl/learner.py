@@ -125,6 +125,8 @@ class CreativeLearner(LightningModule):
         self.level_gan = None
         self.clock, self.losses = Stopwatch(), LossSums()
         self.updates = self.gan_updates = 0
+        #: Which numbers the last evaluation had.
+        self._measured: set[str] = set()
         self.streams = RandomStreams(seed)
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
@@ -265,6 +267,10 @@ class CreativeLearner(LightningModule):
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         with self.clock("evaluation"):
             results = evaluation.run(self, self.gan_updates > 0)
+        for name in self._measured - results.keys():  # the Trainer would keep the older number
+            self.trainer.callback_metrics.pop(name, None)
+        self._measured = set(results)
+        # The same keys and numbers in all processes, which have shared the evaluation.
         self.log_dict(results, logger=False, batch_size=1, sync_dist=True)
         return results
 

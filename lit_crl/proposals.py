@@ -16,14 +16,31 @@ CANDIDATES = 16
 REJECTED = 0.2
 #: Visited states among which a proposal finds its nearest: many are closer, few are faster.
 NEIGHBOURS = 4_096
+#: How distances are computed: by matrix products those of close levels would be inexact.
+EXACT = "donot_use_mm_for_euclid_dist"
+#: Levels among which distinct ones are counted.
+COMPARED = 256
 #: Standard deviation, in the unit cube, below which levels are taken to be all alike.
 FLAT = 1e-3
 
 
-def unique_rate(unit_levels: Tensor, tolerance: float = 0.01) -> float:
-    """Share of distinct levels ``[n, d]`` on a grid of ``tolerance`` times the level space."""
-    cells = (unit_levels / (2 * tolerance)).round()
-    return len(torch.unique(cells, dim=0)) / max(len(cells), 1)
+def spacing(reference: Tensor) -> float:
+    """Half the median distance of reference levels ``[n, d]`` to their nearest neighbour.
+
+    In many dimensions neighbours are far apart, and the more levels there are, the nearer they are:
+    so this is measured on as many reference levels as there are levels to compare with them.
+    """
+    if len(reference) < 2:
+        return 0.0
+    distance = torch.cdist(reference, reference, compute_mode=EXACT).fill_diagonal_(torch.inf)
+    return float(distance.min(dim=1).values.median()) / 2
+
+
+def unique_rate(levels: Tensor, spacing: float) -> float:
+    """Share of distinct levels ``[n, d]``: further than ``spacing`` from all before them."""
+    is_near = torch.cdist(levels, levels, compute_mode=EXACT) <= spacing
+    is_copy = is_near.tril(diagonal=-1).any(dim=1)
+    return 1 - float(is_copy.float().mean()) if len(levels) else 0.0
 
 
 def on_frontier(p: Tensor) -> Tensor:

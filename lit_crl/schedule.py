@@ -63,6 +63,8 @@ class Schedule:
         self.warmup = random_steps * num_envs
         self.steps_of_a_batch = num_envs * self._steps_per_batch
         self.batches_per_epoch = max(1, self._validate_every // self.steps_of_a_batch)
+        #: Env steps from one validation to the next.
+        self.steps_of_an_epoch = min(self.batches_per_epoch * self.steps_of_a_batch, self.budget)
 
     def is_warming_up(self, env_steps: int) -> bool:
         """Whether actions are still random and nothing is learnt."""

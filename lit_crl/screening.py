@@ -89,7 +89,7 @@ class LearnabilityScreen:
 
     def _screen(self, curriculum: "Curriculum", teacher: Any) -> Tensor:
         from lit_crl.dqn import epsilon_greedy
-        from lit_crl.evaluation.protocol import run_episodes
+        from lit_crl.evaluation.episodes import run_episodes
 
         levels = curriculum.env.reference_levels(self.candidates, curriculum.rng)
         episodes = run_episodes(

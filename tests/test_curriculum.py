@@ -24,6 +24,7 @@ from lit_crl.proposals import (
     on_frontier,
     projected,
     proposal_weight,
+    spacing,
     unique_rate,
 )
 
@@ -299,18 +300,18 @@ def test_the_counts_are_those_of_a_naive_recount() -> None:
     candidates = valid = frontier = 0
     unique = 0.0
     for made in teacher.made:
-        cells = set()
-        for (x, y), p in zip(made.tolist(), teacher.p(made).tolist(), strict=True):
+        cube = [(x / 4 - 1, 2 * y - 1) for x, y in made.tolist()]
+        for (_, y), p in zip(made.tolist(), teacher.p(made).tolist(), strict=True):
             candidates += 1
             valid += y <= 0.5
             frontier += y <= 0.5 and 0.1 < p < 0.9
-            # The unit cube is 2 wide, and a cell is a hundredth of it.
-            cells.add((round((x / 4 - 1) / 0.02), round((2 * y - 1) / 0.02)))
-        unique += len(cells)
+        for index, level in enumerate(cube):
+            unique += all(math.dist(level, other) > played._spacing for other in cube[:index])
     counts = played.counts
     assert (counts.candidates, counts.valid, counts.frontier) == (candidates, valid, frontier)
     assert candidates == 128 * len(teacher.made) and 0 < frontier < valid < candidates
-    assert counts.unique == pytest.approx(unique, abs=3)  # a level may lie on a cell's edge
+    assert 0 < counts.unique < candidates
+    assert counts.unique == pytest.approx(unique, abs=1)  # two may be just as far apart
     assert counts.played == int((source == GAN).sum())
     rates = counts.rates()
     assert rates["curriculum/generated"] == candidates
@@ -411,14 +412,15 @@ def test_the_frontier_lies_strictly_between_one_tenth_and_nine_tenths() -> None:
     assert on_frontier(p).tolist() == [False, False, True, True, True, False, False]
 
 
-def test_the_unique_rate_counts_levels_further_apart_than_the_tolerance() -> None:
+def test_the_unique_rate_counts_levels_further_apart_than_the_spacing() -> None:
     corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])
-    assert unique_rate(corners) == 1
-    assert unique_rate(corners.repeat(5, 1) + 0.001) == pytest.approx(4 / 20)
-    line = torch.linspace(-1, 1, 21)[:, None]  # steps of 0.1: a twentieth of the space
-    assert unique_rate(line, tolerance=0.04) == 1
-    assert unique_rate(line, tolerance=0.5) == pytest.approx(3 / 21)
-    assert unique_rate(torch.zeros(0, 2)) == 0
+    assert unique_rate(corners, spacing=0.0) == 1
+    assert unique_rate(corners.repeat(5, 1), spacing=0.1) == pytest.approx(4 / 20)
+    line = torch.linspace(-1, 1, 21)[:, None]  # steps of 0.1
+    assert spacing(line) == pytest.approx(0.05)
+    assert unique_rate(line, spacing=0.05) == 1
+    assert unique_rate(line, spacing=0.11) == pytest.approx(1 / 21)  # each is near the one before
+    assert unique_rate(torch.zeros(0, 2), spacing=0.1) == spacing(torch.zeros(1, 2)) == 0
 
 
 # The archive's frontier

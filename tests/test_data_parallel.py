@@ -123,6 +123,22 @@ def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(tmp_pa
         assert error < 1e-6, (name, error)
 
 
+def test_processes_share_an_evaluation_and_find_what_one_finds(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for processes, folder in enumerate(folders, start=1):
+        done = start("evaluate", folder, processes)
+        assert done.returncode == 0, done.stderr
+    (alone,), (first, second) = results(folders[0], 1), results(folders[1], 2)
+    assert first.keys() == alone.keys() and len(first) == 6
+    for name, numbers in alone.items():
+        assert first[name] == second[name], name
+        assert first[name].keys() == numbers.keys(), name
+        assert first[name] == pytest.approx(numbers, rel=1e-4, abs=1e-4), name
+        allowance = int(name.split()[1])
+        assert numbers["evaluation_env_steps"] <= allowance
+    assert "p_hat_brier" in first["test 40000"] and "heldout_cvar10" in first["test 40000"]
+
+
 TINY = [
     "--data.env_steps=60000", "--data.warmup=500", "--data.validate_every=20000",
     "--data.num_envs=8", "--data.batch_size=16", "--data.updates_per_batch=2",

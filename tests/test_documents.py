@@ -22,6 +22,7 @@ DOCUMENTS = sorted(
 )
 #: Enough for every number there is: a GAN phase, a validation and the test, in mazes of all kinds.
 SMALL = [
+    "--data.evaluation_share=99",
     "--experiment=maze", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1",
     "--data.env_steps=2400", "--data.num_envs=32", "--data.warmup=800",
     "--data.batch_size=16", "--data.updates_per_batch=1", "--data.gan_every=4",

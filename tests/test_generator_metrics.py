@@ -1,6 +1,8 @@
 """Metrics of generated levels, against naive loops and known cases."""
 
 import doctest
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from lit_crl.evaluation import generator_metrics, level_manifold
 from lit_crl.evaluation.generator_metrics import (
     BrierScore,
     FrontierHitRate,
+    Learnability,
     LevelManifold,
     PathLengthQuantiles,
     UniqueRate,
@@ -111,11 +114,51 @@ def test_path_lengths_have_numpys_quantiles(steps: list[int]) -> None:
     assert found == pytest.approx(np.percentile(steps, [10, 50, 90]).tolist())
 
 
-def test_levels_that_come_again_in_a_later_batch_are_not_unique() -> None:
+def naive_unique_rate(fake: list[list[float]], real: list[list[float]]) -> float:
+    nearest = [min(math.dist(a, b) for b in real if b is not a) for a in real]
+    least = sorted(nearest)[(len(nearest) - 1) // 2] / 2
+    distinct = [all(math.dist(a, b) > least for b in fake[:i]) for i, a in enumerate(fake)]
+    return sum(distinct) / len(fake)
+
+
+@given(st.integers(2, 15), st.integers(1, 20), st.integers(0, 1_000))
+def test_the_unique_rate_agrees_with_naive_loops(n: int, dim: int, seed: int) -> None:
+    fake, real = 0.6 * points(n, seed, dim), points(n, seed + 1, dim)
     metric = UniqueRate()
-    for _ in range(2):
-        metric.update(points(20, 0))
-    assert metric.compute().item() == pytest.approx(0.5)
+    for part in (slice(None, 1), slice(1, None)):
+        metric.update(fake[part], real[part])
+    assert metric.compute().item() == pytest.approx(naive_unique_rate(fake.tolist(), real.tolist()))
+
+
+@pytest.mark.parametrize("dim", [2, 6, 20])
+def test_a_generator_that_collapses_is_not_unique_in_any_dimension(dim: int) -> None:
+    real = 2 * points(64, 0, dim) - 1
+    rates = {}
+    for name, fake in {
+        "alike": 2 * points(64, 1, dim) - 1,
+        "collapsed": 0.3 + 0.01 * (2 * points(64, 2, dim) - 1),
+        "two points": (real[:2] + 0.01 * points(2, 3, dim)).repeat(32, 1),
+        "half": torch.cat([real[:32], 0.01 * points(32, 4, dim)]),
+    }.items():
+        metric = UniqueRate()
+        metric.update(fake, real)
+        rates[name] = metric.compute().item()
+    assert rates["alike"] > 0.8
+    assert rates["collapsed"] == pytest.approx(1 / 64)
+    assert rates["two points"] == pytest.approx(2 / 64)
+    assert rates["half"] == pytest.approx(0.5, abs=0.1)
+
+
+@given(st.integers(2, 7), st.floats(0, 1))
+def test_learnability_has_no_bias(episodes: int, p: float) -> None:
+    """Over all ways in which a coin can fall, weighed by how likely they are."""
+    expected = 0.0
+    for falls in itertools.product([0.0, 1.0], repeat=episodes):
+        metric = Learnability()
+        metric.update(torch.tensor([falls]))
+        wins = sum(falls)
+        expected += p**wins * (1 - p) ** (episodes - wins) * metric.compute().item()
+    assert expected == pytest.approx(4 * p * (1 - p), abs=1e-5)
 
 
 def test_the_examples_in_the_docstrings_run() -> None:

@@ -33,7 +33,7 @@ from lit_crl.envs import (
     Spiral,
     ThinManifold,
 )
-from lit_crl.evaluation.protocol import run_episodes
+from lit_crl.evaluation.episodes import run_episodes
 from lit_crl.pictures import (
     film,
     films,

@@ -19,7 +19,7 @@ import lit_crl
 from lit_crl import CreativeLearner, Policy
 from lit_crl.cli import main
 from lit_crl.envs import CartPole, GymnasiumEnv, LevelEnv, Maze, MountainCar
-from lit_crl.evaluation.protocol import run_episodes
+from lit_crl.evaluation.episodes import run_episodes
 
 SMALL = {"hidden": (16, 12), "gan_hidden": (8,)}
 

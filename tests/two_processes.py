@@ -17,6 +17,9 @@ from lit_crl.batches import Batch, GanBatch
 from lit_crl.callbacks import RecordMetrics, RunCheckpoint
 from lit_crl.dqn import Transitions
 from lit_crl.envs import MountainCar
+from lit_crl.evaluation.final import FinalEvaluation
+from lit_crl.evaluation.pool import EvaluationEnvs
+from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.strategy import PhaseDDP
 
 ENV = MountainCar(4)
@@ -133,10 +136,32 @@ def descend(folder: Path, world_size: int, rank: int) -> None:
     torch.save(dict(learner.state_dict()), folder / f"rank{rank}.pt")
 
 
+def evaluate(folder: Path, rank: int) -> None:
+    """A validation and a test of networks that nobody trained; no process has other numbers."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        torch.distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    learner = CreativeLearner(hidden=(16, 16), gan_hidden=(16, 16)).build(ENV)
+    found = {}
+    for allowance in (64, 3_000, 40_000):
+        for kind in (Evaluation, FinalEvaluation):
+            # Replicas differ by rounding: on which levels are valid, say, and which are solved.
+            torch.manual_seed(rank)
+            for weights in learner.parameters():
+                weights.data.mul_(1 + 1e-7 * torch.randn(weights.shape))
+            envs = EvaluationEnvs(MountainCar, ENV)
+            results = kind(envs, 15, 12, allowance, seed=0).run(learner, True)
+            found[f"{kind.KIND} {allowance}"] = results
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
 def main() -> None:
     """Do the task that the command line names."""
     task, folder = sys.argv[1], Path(sys.argv[2])
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if task == "evaluate":
+        evaluate(folder, rank)
+        return
     if task == "descend":
         descend(folder, world_size, rank)
         return

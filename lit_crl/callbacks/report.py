@@ -36,13 +36,15 @@ ROWS = {
     "target_return_mean": ("mean return, target levels", "{:.2f}"),
     "target_return_std": ("  standard deviation over episodes", "{:.2f}"),
     "target_success_rate": ("success, target levels", "{:.1%}"),
+    "target_episodes": ("  from so many episodes", "{:.0f}"),
     "heldout_success_rate": ("success, held-out levels", "{:.1%}"),
     "heldout_cvar10": ("  the worst tenth of them", "{:.1%}"),
     "levels_valid_rate": ("generated levels: valid", "{:.1%}"),
     "levels_unique_rate": ("generated levels: distinct", "{:.1%}"),
-    "levels_frontier_rate": ("generated levels: on the frontier at the end", "{:.1%}"),
+    "levels_frontier_rate": ("generated levels: on the frontier", "{:.1%}"),
     "reference_frontier_rate": ("  reference levels, for comparison", "{:.1%}"),
-    "levels_frontier_rate_best": ("generated levels: on the frontier at best", "{:.1%}"),
+    "levels_learnability": ("generated levels: mean 4 p (1 − p)", "{:.2f}"),
+    "reference_learnability": ("  reference levels, for comparison", "{:.2f}"),
     "levels_path_length_p50": ("generated levels: median length of the way", "{:.1f}"),
     "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
     "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
@@ -92,7 +94,6 @@ class RunReport(Callback):
         self.console = line_console()
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
-        self.best_frontier = 0.0
         self.summary: dict[str, Any] = {}
         self.played = 0
         self.seconds: dict[str, float] = {}
@@ -136,12 +137,10 @@ class RunReport(Callback):
         self._started = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count what evaluation cost, and remember how good the generator ever was."""
+        """Count what evaluation cost."""
         numbers = trainer.callback_metrics
         if trainer.state.fn == "fit":
             self.evaluation_env_steps += float(numbers["evaluation_env_steps"])
-            frontier = float(numbers.get("levels_frontier_rate", 0.0))
-            self.best_frontier = max(self.best_frontier, frontier)
         elif not trainer.sanity_checking:
             self._print("Validation", {k: float(v) for k, v in numbers.items()})
 
@@ -199,6 +198,11 @@ class RunReport(Callback):
             if numbers.get(key) is not None:
                 table.add_row(label, form.format(numbers[key]))
         self.console.print(table)
+        if numbers.get("evaluation_cut_off"):
+            self.console.print(
+                f"{numbers['evaluation_cut_off']:.0f} episodes were cut off, and count as not "
+                "solved: to let them end give a time limit, or a larger data.evaluation_share."
+            )
 
     def summarise(self, trainer: Trainer, learner: Any) -> None:
         """After fit and test: write ``summary.json`` and figures, and say where everything is."""
@@ -208,7 +212,7 @@ class RunReport(Callback):
         test = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.evaluation_env_steps += test["evaluation_env_steps"]
         nothing = dict.fromkeys(
-            ("heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
+            ("target_success_rate", "heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
              "levels_frontier_rate", "levels_unique_rate", "reference_frontier_rate")
         )  # fmt: skip
         has_gan = learner.gan_updates > 0
@@ -224,7 +228,6 @@ class RunReport(Callback):
             "gan_updates": learner.gan_updates,
             "wall_seconds": round(self.wall_seconds, 2),
             **self._where_time_went(),
-            "levels_frontier_rate_best": self.best_frontier if has_gan else None,
             "levels_played": self.played if has_gan else None,
             "git_commit": git_commit(),
             "versions": versions(),
@@ -272,7 +275,6 @@ class RunReport(Callback):
         return {
             "wall_seconds": self.wall_seconds,
             "evaluation_env_steps": self.evaluation_env_steps,
-            "best_frontier": self.best_frontier,
             "seconds": dict(self.seconds),
         }
 

@@ -1,15 +1,20 @@
 """The final test: what a validation has, and what would make every validation slow."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from lit_crl import distributed
+from lit_crl.evaluation.allowance import Allowance
 from lit_crl.evaluation.generator_metrics import LevelManifold
-from lit_crl.evaluation.protocol import Evaluation, Judge, success_rates
-from lit_crl.evaluation.statistics import Scores, cvar
+from lit_crl.evaluation.protocol import (
+    EPISODES_PER_LEVEL,
+    FRONTIER_EPSILON,
+    Evaluation,
+    Judge,
+    Part,
+)
+from lit_crl.evaluation.statistics import cvar
 from lit_crl.levels import UnitBox
-from lit_crl.seeding import random_stream, stream_seed
+from lit_crl.seeding import random_stream
 
 #: The share of held-out levels that is the tail.
 TAIL = 0.1
@@ -18,35 +23,43 @@ MANIFOLD_LEVELS = 512
 
 
 class FinalEvaluation(Evaluation):
-    """Adds the tail of the held-out levels, and how generated lie among reference levels."""
+    """Adds the tail of the held-out levels, and how generated lie among reference levels.
 
-    GENERATED_PER_REFERENCE: ClassVar[int] = 1
+    Its target episodes and its held-out levels are others than a validation's.
+    """
 
-    def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
-        """Success of the worst tenth of all held-out levels, too.
+    KIND: ClassVar[Literal["validation", "test"]] = "test"
 
-        They are ranked on the pass that gives the rates and averaged on a second one. A greedy
-        policy in a deterministic environment plays both alike: then this is 0 where a tenth fails.
+    def _parts(self, has_gan: bool) -> list[Part]:
+        parts = super()._parts(has_gan)
+        if self._heldout_metrics in parts:
+            parts.insert(parts.index(self._heldout_metrics) + 1, self._tail_metrics)
+        return parts
+
+    def _tail_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
+        """Success at the worst tenth of held-out levels.
+
+        Each is played several times with a little exploration: half of its episodes say which
+        levels are the worst, the other half how bad they are. Of fewer than ten levels there is no
+        tenth.
         """
-        first = self._heldout_success(judge, self.seed)
-        if not first:
+        levels = self.heldout.levels.repeat_interleave(EPISODES_PER_LEVEL, dim=0)
+        plan = self._plan("held-out tail", judge, levels, FRONTIER_EPSILON)
+        episodes = self._play(self.envs.own, plan, allowance, size=EPISODES_PER_LEVEL)
+        success = episodes.success.double().view(-1, 2, EPISODES_PER_LEVEL // 2).mean(dim=2).cpu()
+        if len(success) * TAIL < 1 or not episodes.known.all():
             return {}
-        again = stream_seed(self.seed, "second held-out pass") % 2**31
-        second = self._heldout_success(judge, again)
-        ranking, scores = (_pooled(success) for success in (first, second))
-        return success_rates(first) | {"heldout_cvar10": cvar(ranking, scores, TAIL)}
+        ranking, scores = success.numpy().T
+        return {"heldout_cvar10": cvar(ranking, scores, TAIL)}
 
-    def _generated_metrics(self, judge: Judge) -> dict[str, float]:
+    def _level_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
         """Precision, recall, density, coverage and diversity, too, of valid and invalid levels."""
-        rng = random_stream(self.seed, "level manifold", device=self.device)
-        box = UnitBox.of(self._own.level_space).to(self.device)
-        fake = judge.generate_levels(judge.draw_noise(MANIFOLD_LEVELS, rng))
-        real = self._own.reference_levels(MANIFOLD_LEVELS, rng)
+        env = self.envs.example
+        rng = random_stream(self._stream_seed("level manifold"), "levels", device=env.device)
+        box = UnitBox.of(env.level_space).to(env.device)
+        fake = distributed.from_first(judge.generate_levels(judge.draw_noise(MANIFOLD_LEVELS, rng)))
+        real = env.reference_levels(MANIFOLD_LEVELS, rng)
         metric = LevelManifold(sync_on_compute=False)
         metric.update(box.to_unit(fake), box.to_unit(real))
         spread = {f"levels_{name}": float(value) for name, value in metric.compute().items()}
-        return super()._generated_metrics(judge) | spread
-
-
-def _pooled(success: dict[str, Tensor]) -> Scores:
-    return torch.cat(list(success.values())).double().cpu().numpy()
+        return super()._level_metrics(judge, allowance) | spread

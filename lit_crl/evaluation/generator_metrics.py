@@ -16,6 +16,7 @@ rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s rank
 (tensor(1.), tensor(3.), tensor(True))
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -24,13 +25,12 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_crl.evaluation import level_manifold
-from lit_crl.proposals import on_frontier, unique_rate
+from lit_crl.proposals import on_frontier, spacing, unique_rate
 
 
-def measure(metric: Metric, *given: Tensor) -> float:
-    """A metric of one batch in this process alone, whatever others do."""
-    metric.sync_on_compute = False
-    metric = metric.to(given[0].device)
+def measure(kind: Callable[..., Metric], *given: Tensor) -> float:
+    """A kind of metric of one batch in this process alone, whatever others do."""
+    metric = kind(sync_on_compute=False).to(given[0].device)
     metric.update(*given)
     return float(metric.compute())
 
@@ -91,25 +91,58 @@ class BrierScore(Metric):
         return self.squares / self.episodes
 
 
+class Learnability(Metric):
+    """Mean of 4 p (1 − p), for p the success probability of each level: 1 if all are at ½.
+
+    k episodes a level estimate it without bias by 4 p̄ (1 − p̄) k / (k − 1), with p̄ the share that
+    was solved: the variance of a coin, with Bessel's correction. So two episodes suffice.
+
+    >>> metric = Learnability()
+    >>> metric.update(torch.tensor([[1.0, 0], [1, 1], [0, 0], [0, 1]]))
+    >>> metric.compute()
+    tensor(1.)
+    """
+
+    total: Tensor
+    levels: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("levels", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, success: Tensor) -> None:
+        """Add the outcomes of levels, each played at least twice: ``[n, episodes]``, 0 or 1."""
+        self.total += 4 * success.float().var(dim=1).sum()
+        self.levels += len(success)
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.total / self.levels
+
+
 class UniqueRate(Metric):
-    """Share of distinct levels on a grid of ``tolerance`` times the level space."""
+    """Share of distinct levels: no nearer to another than half of what reference levels are."""
 
     fakes: list[Tensor]
+    reals: list[Tensor]
 
-    def __init__(self, tolerance: float = 0.01, **kwargs: Any) -> None:
-        """Levels closer than ``tolerance`` in every coordinate count as one."""
+    def __init__(self, **kwargs: Any) -> None:
+        """Start with none; ``kwargs`` are those of ``torchmetrics.Metric``."""
         super().__init__(**kwargs)
-        self.tolerance = tolerance
         self.add_state("fakes", [], dist_reduce_fx="cat")
+        self.add_state("reals", [], dist_reduce_fx="cat")
 
-    def update(self, fake: Tensor) -> None:
-        """Add levels in the cube [−1, 1]ᵈ ``[n, d]``."""
+    def update(self, fake: Tensor, real: Tensor) -> None:
+        """Add generated and as many reference levels in the cube [−1, 1]ᵈ, each ``[n, d]``."""
         self.fakes.append(fake)
+        self.reals.append(real)
 
     def compute(self) -> Tensor:
         """The share so far."""
-        fakes = dim_zero_cat(self.fakes)
-        return torch.tensor(unique_rate(fakes, self.tolerance), device=fakes.device)
+        fakes, reals = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
+        return torch.tensor(unique_rate(fakes, spacing(reals)), device=fakes.device)
 
 
 class PathLengthQuantiles(Metric):

@@ -1,37 +1,40 @@
-"""Greedy evaluation: whole episodes on target and held-out levels, with streams of its own.
+"""What a validation measures: target episodes, held-out levels, generated levels.
 
-Nothing here touches the training environments or random streams, so evaluating more often, or
-never, leaves the trained weights as they are, bit for bit.
+All processes of a run share an evaluation. Each plays its part of the episodes, and all of them
+get the results of all, so that they decide alike what to play next and report the same numbers.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
-from lit_crl.dqn import epsilon_greedy
-from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.envs.factory import EnvFactory as EnvFactory
+from lit_crl import distributed
+from lit_crl.envs import LevelEnv
+from lit_crl.evaluation.allowance import Allowance, evenly, longest_episode
+from lit_crl.evaluation.episodes import Episodes
 from lit_crl.evaluation.generator_metrics import (
     BrierScore,
     FrontierHitRate,
+    Learnability,
     PathLengthQuantiles,
     UniqueRate,
     measure,
 )
+from lit_crl.evaluation.pool import EvaluationEnvs, Plan, Pool
 from lit_crl.levels import UnitBox
-from lit_crl.seeding import random_stream, stream_seed
+from lit_crl.seeding import global_streams_kept, random_stream, stream_seed
 
-#: Observations ``[N, ...]`` to action values ``[N, A]``.
-ActionValues = Callable[[Tensor], Tensor]
-
-#: Episodes a level that the frontier hit rate is measured with, and how much they explore.
-EPISODES_PER_LEVEL = 16
+#: Episodes of each level whose success probability is measured, and how much they explore: this
+#: makes chance where policy and environment have none.
+EPISODES_PER_LEVEL = 4
 FRONTIER_EPSILON = 0.05
+#: One of so many held-out levels is validation's, and the others are the test's.
+HELDOUT_PER_VALIDATED = 4
 
 
 class Judge(Protocol):
@@ -50,209 +53,248 @@ class Judge(Protocol):
         """p̂ of levels."""
 
 
-class Episodes(NamedTuple):
-    """Finished episodes, one entry each: ``[E]``."""
-
-    returns: Tensor
-    lengths: Tensor
-    success: Tensor
-
-
-@torch.no_grad()
-def run_episodes(
-    env: LevelEnv,
-    act: Callable[[Tensor], Tensor],
-    *,
-    seed: int,
-    levels: Tensor | None = None,
-    success: Callable[[Tensor, Tensor], Tensor] | None = None,
-    watch: Callable[[Tensor], None] | None = None,
-) -> Episodes:
-    """One episode of every environment, all at once.
-
-    Args:
-        env: The environments; as many episodes as it has copies.
-        act: Observations ``[n, ...]`` of the episodes that are not over to actions ``[n]``.
-        seed: Seed of the environments' reset.
-        levels: Where the episodes start, ``[N, d]``; None: target levels.
-        success: What counts as success, from terminated and truncated; None: the environment
-            says it.
-        watch: Called when all have been reset, and after every step before those that ended are:
-            with the mask ``[N]`` of the episodes that it led on.
-    """
-    obs, _ = env.reset(seed=seed, options={} if levels is None else {"levels": levels})
-    running = torch.ones(env.num_envs, dtype=torch.bool, device=obs.device)
-    returns, lengths = running.float() * 0, running.float() * 0
-    solved = ~running
-    actions = running.long() * 0
-    if watch is not None:
-        watch(running)
-    while running.any():
-        # The last few episodes often take most of the time.
-        actions[running] = act(obs[running])
-        obs, reward, terminated, truncated, info = env.step(actions)
-        if watch is not None:
-            watch(running)
-        returns += reward * running
-        lengths += running
-        ended = terminated | truncated
-        won = info["success"] if success is None else success(terminated, truncated)
-        solved |= won & ended & running
-        running &= ~ended
-        if ended.any() and running.any():
-            obs, _ = env.reset(options={"reset_mask": ended})
-    return Episodes(returns, lengths, solved)
+#: Plays one part of an evaluation within the allowance, and says what it found.
+Part = Callable[[Judge, Allowance], dict[str, float]]
 
 
 @dataclass
 class Evaluation:
-    """What a validation or a test runs: target episodes, held-out levels, generated levels.
+    """A validation: every one of a run plays the same episodes, as far as the allowance goes.
+
+    Nothing here touches the training environments or any random stream of training, so evaluating
+    more often, or never, leaves the trained weights as they are, bit for bit.
 
     Args:
-        make_env: Makes the training task's environment.
-        device: Where environments run and observations come from.
-        episodes: Episodes on target levels; where the task exists in Gymnasium they are played
-            in Gymnasium's own environment.
+        envs: What is played in.
+        episodes: Episodes on target levels.
         generated: Generated levels that are examined; 0: none.
+        env_steps: Env steps that all of it may take at most.
         seed: Seed of evaluation's own streams.
     """
 
-    #: Of so many generated levels one reference level is played beside them: their episodes last
-    #: longest.
-    GENERATED_PER_REFERENCE: ClassVar[int] = 4
+    #: Of what the random streams and held-out levels are.
+    KIND: ClassVar[Literal["validation", "test"]] = "validation"
 
-    make_env: EnvFactory
-    device: torch.device
+    envs: EvaluationEnvs
     episodes: int
     generated: int
+    env_steps: int
     seed: int
 
     def __post_init__(self) -> None:
-        """Make the environments once; every call of ``run`` plays the same episodes anew."""
-        own = self._make(1)
-        self._own = own
-        self._success: Callable[[Tensor, Tensor], Tensor] | None = None
-        if isinstance(own, BatchedEnv) and own.gymnasium_id is not None:
-            self._success = own.success
-            self._target: LevelEnv = GymnasiumEnv(self.episodes, self.device, id=own.gymnasium_id)
-        else:
-            self._target = self._make(self.episodes)
-
-    def _make(self, num_envs: int) -> LevelEnv:
-        return cast(LevelEnv, self.make_env(num_envs, self.device))
+        """Choose the held-out levels."""
+        self.heldout = HeldOut.of(self.envs.example, for_test=self.KIND == "test")
 
     def run(self, judge: Judge, has_gan: bool) -> dict[str, float]:
         """Metrics of the present policy, and of the present generator if there is one."""
-        self._env_steps = 0.0
-        results = self._target_metrics(judge) | self._heldout_metrics(judge)
+        parts = self._parts(has_gan)
+        allowance = Allowance(self.env_steps, len(parts))
+        results: dict[str, float] = {}
+        with global_streams_kept():
+            for part in parts:
+                results |= part(judge, allowance)
+                if "target_success_rate" not in results:  # the first part found no success known
+                    allowance.forgo_rest()
+        return results | {
+            "evaluation_env_steps": float(allowance.spent),
+            "evaluation_cut_off": float(allowance.cut_off),
+        }
+
+    def _parts(self, has_gan: bool) -> list[Part]:
+        parts: list[Part] = [self._target_metrics]
+        if len(self.heldout.levels):
+            parts.append(self._heldout_metrics)
         if has_gan and self.generated:
-            results |= self._generated_metrics(judge) | self._reference_metrics(judge)
-        return results | {"evaluation_env_steps": self._env_steps}
+            parts.append(self._level_metrics)
+        return parts
 
-    def _play(self, env: LevelEnv, act: Callable[[Tensor], Tensor], **options: Any) -> Episodes:
-        episodes = run_episodes(env, act, **options)
-        self._env_steps += episodes.lengths.sum().item()
-        return episodes
+    def _stream_seed(self, purpose: str) -> int:
+        """The seed of a random stream, of which those of validation and of the test differ."""
+        return stream_seed(self.seed, f"{purpose} of the {self.KIND}")
 
-    def _target_metrics(self, judge: Judge) -> dict[str, float]:
-        episodes = self._play(
-            self._target,
-            lambda obs: judge.action_values(obs).argmax(1),
-            seed=stream_seed(self.seed, "target evaluation") % 2**31,
-            success=self._success,
-        )
+    def _plan(self, purpose: str, judge: Judge, levels: Tensor, epsilon: float = 0.0) -> Plan:
+        """An episode at each level ``[n, d]`` in the training task."""
+        seed = self._stream_seed(purpose) % 2**31
+        return Plan(greedy(judge), len(levels), seed, levels, epsilon)
+
+    def _play(self, pool: Pool, plan: Plan, allowance: Allowance, size: int = 1) -> Episodes:
+        """As many episodes of a plan as the next part of the allowance has room for.
+
+        An episode is started only if its longest possible course fits. So first come as many as
+        surely fit; then, in what these leave, again as many.
+
+        Args:
+            pool: What is played in.
+            plan: The episodes, of which the first ones are played.
+            allowance: Env steps of the whole evaluation.
+            size: Episodes that belong together, of which either all are played or none.
+        """
+        env_steps, wanted = allowance.next_part(), plan.count // size
+        limit = self.envs.example.max_episode_steps
+        longest = longest_episode(limit, wanted, size, env_steps)
+        played = Episodes.none(self.envs.example.device)
+        while groups := min(wanted, env_steps // (size * longest)):
+            done = len(played.returns)
+            first, last = distributed.part_of(groups * size)
+            mine = pool.play(plan, done + first, done + last, longest)
+            episodes = of_all_processes(mine)
+            wanted, env_steps = wanted - groups, env_steps - int(episodes.lengths.sum())
+            played = Episodes(*map(torch.cat, zip(played, episodes, strict=True)))
+        allowance.spend(int(played.lengths.sum()), int(played.cut_off.sum()))
+        return played
+
+    def _target_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
+        """Return and success from the task's own resets."""
+        env, levels = self.envs.example, None
+        if self.envs.target is self.envs.own and env.level_space is not None:
+            rng = random_stream(self._stream_seed("target levels"), "levels", device=env.device)
+            levels = env.target_levels(self.episodes, rng)
+        seed = self._stream_seed("target episodes") % 2**31
+        plan = Plan(greedy(judge), self.episodes, seed, levels, success=self.envs.success)
+        episodes = self._play(self.envs.target, plan, allowance)
         results = {
             "target_return_mean": episodes.returns.mean().item(),
             "target_return_std": episodes.returns.std(correction=0).item(),
-            "target_success_rate": episodes.success.float().mean().item(),
-        }
+            "target_episodes": float(len(episodes.returns)),
+            "target_cut_off": float(episodes.cut_off.sum()),
+        } | success_rate("target_success_rate", episodes)
         # Where others report another return than the one learnt from.
-        if hasattr(self._own, "benchmark_return"):
-            reported = self._own.benchmark_return(episodes.success, episodes.lengths)
+        if hasattr(env, "benchmark_return"):
+            reported = env.benchmark_return(episodes.success, episodes.lengths)
             results["target_benchmark_return_mean"] = reported.mean().item()
         return results
 
-    def _heldout_metrics(self, judge: Judge) -> dict[str, float]:
-        return success_rates(self._heldout_success(judge, self.seed))
+    def _heldout_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
+        """Success at held-out levels, each played once: of every set, and of all levels."""
+        plan = self._plan("held-out episodes", judge, self.heldout.levels)
+        episodes = self._play(self.envs.own, plan, allowance)
+        number = self.heldout.number[: len(episodes.returns)]
+        results = success_rate("heldout_success_rate", episodes)
+        for index, name in enumerate(self.heldout.names):
+            of_set = Episodes(*(each[number == index] for each in episodes))
+            results |= success_rate(f"heldout_{name}_success_rate", of_set)
+        return results | {"heldout_levels": float(len(number))}
 
-    def _heldout_success(self, judge: Judge, seed: int) -> dict[str, Tensor]:
-        """Play every held-out level once, greedily: success ``[m]`` of each set."""
-        return {
-            name: self._play(
-                self._make(len(levels)),
-                lambda obs: judge.action_values(obs).argmax(1),
-                seed=seed,
-                levels=levels,
-            ).success
-            for name, levels in self._own.heldout().items()
-        }
-
-    def _attempts(
-        self, judge: Judge, levels: Tensor, valid: Tensor, rng: torch.Generator
-    ) -> Tensor:
-        """Play levels 16 times each with a little exploration: ``[n, 16]``; invalid ones fail."""
-        success = torch.zeros(len(levels), EPISODES_PER_LEVEL, device=self.device)
-        if valid.any():
-            played = levels[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
-            episodes = self._play(
-                self._make(len(played)),
-                lambda obs: epsilon_greedy(judge.action_values(obs), FRONTIER_EPSILON, rng),
-                seed=self.seed,
-                levels=played,
-            )
-            success[valid] = episodes.success.float().view(-1, EPISODES_PER_LEVEL)
-        return success
-
-    def _generated_metrics(self, judge: Judge) -> dict[str, float]:
-        """Play generated levels, and compare with p̂."""
-        rng = random_stream(self.seed, "generated evaluation", device=self.device)
-        box = UnitBox.of(self._own.level_space).to(self.device)
-        levels = judge.generate_levels(judge.draw_noise(self.generated, rng))
-        valid = self._own.valid(levels)
-        success = self._attempts(judge, levels, valid, rng)
+    def _level_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
+        """How good generated levels are; reference levels are played in turn with them."""
+        env, n = self.envs.example, self.generated
+        box = UnitBox.of(env.level_space).to(env.device)
+        seed = self._stream_seed("levels")
+        noise = judge.draw_noise(n, random_stream(seed, "generated", device=env.device))
+        generated = distributed.from_first(judge.generate_levels(noise))
+        reference = env.reference_levels(n, random_stream(seed, "reference", device=env.device))
+        valid = env.valid(generated)
         results = {
-            "levels_valid_rate": measure(MeanMetric(), valid.float()),
-            "levels_unique_rate": measure(UniqueRate(), box.to_unit(levels)),
-            "levels_frontier_rate": measure(FrontierHitRate(), success),
+            "levels_valid_rate": measure(MeanMetric, valid.float()),
+            "levels_unique_rate": measure(
+                UniqueRate, box.to_unit(generated), box.to_unit(reference)
+            ),
         }
         if valid.any():
-            results |= self._path_lengths(levels[valid])
-            results |= calibration(judge.success_probability(levels[valid]), success[valid])
+            results |= self._path_lengths(generated[valid])
+        success = self._attempts(judge, torch.stack([generated, reference], dim=1), allowance)
+        if success is None:
+            return results
+        for name, each in zip(("levels", "reference"), success.unbind(dim=1), strict=True):
+            results[f"{name}_frontier_rate"] = measure(FrontierHitRate, each)
+            results[f"{name}_learnability"] = measure(Learnability, each)
+        results["levels_measured"] = float(len(success))
+        played = valid[: len(success)]
+        if played.any():
+            p = distributed.from_first(judge.success_probability(generated[: len(played)][played]))
+            results |= calibration(p, success[:, 0][played])
         return results
+
+    def _attempts(self, judge: Judge, levels: Tensor, allowance: Allowance) -> Tensor | None:
+        """Play levels of two kinds in turn, a few times each with a little exploration.
+
+        Args:
+            judge: Who plays.
+            levels: Pairs of levels, ``[n, 2, d]``; invalid ones are not played and not solved.
+            allowance: Env steps of the whole evaluation.
+
+        Returns:
+            Success ``[m, 2, EPISODES_PER_LEVEL]`` at the first pairs, as far as the allowance goes;
+            None where success is unknown, or there was no room for a pair.
+        """
+        both = levels.flatten(0, 1)
+        valid = self.envs.example.valid(both)
+        repeated = both[valid].repeat_interleave(EPISODES_PER_LEVEL, dim=0)
+        plan = self._plan("attempts at levels", judge, repeated, FRONTIER_EPSILON)
+        episodes = self._play(self.envs.own, plan, allowance, size=EPISODES_PER_LEVEL)
+        if not episodes.known.all():
+            return None
+        outcomes = episodes.success.float().view(-1, EPISODES_PER_LEVEL)
+        success = outcomes.new_zeros(len(both), EPISODES_PER_LEVEL)
+        places = valid.nonzero().flatten()
+        success[places[: len(outcomes)]] = outcomes
+        missing = places[len(outcomes) :].tolist()
+        pairs = missing[0] // 2 if missing else len(levels)
+        return success.view(-1, 2, EPISODES_PER_LEVEL)[:pairs] if pairs else None
 
     def _path_lengths(self, levels: Tensor) -> dict[str, float]:
         """Quantiles of the fewest steps to the goal, where the environment knows them."""
-        optimal_steps = getattr(self._own, "optimal_steps", None)
+        optimal_steps = getattr(self.envs.example, "optimal_steps", None)
         if optimal_steps is None:
             return {}
-        metric = PathLengthQuantiles()
+        metric = PathLengthQuantiles(sync_on_compute=False)
         metric.update(optimal_steps(levels))
         return {f"levels_path_length_{name}": float(v) for name, v in metric.compute().items()}
 
-    def _reference_metrics(self, judge: Judge) -> dict[str, float]:
-        """The frontier hit rate of reference levels, to compare the generated ones' with."""
-        rng = random_stream(self.seed, "reference evaluation", device=self.device)
-        n = -(-self.generated // self.GENERATED_PER_REFERENCE)
-        levels = self._own.reference_levels(n, rng)
-        success = self._attempts(judge, levels, self._own.valid(levels), rng)
-        return {"reference_frontier_rate": measure(FrontierHitRate(), success)}
+
+def greedy(judge: Judge) -> Callable[[Tensor], Tensor]:
+    """The policy that is evaluated: observations ``[n, ...]`` to actions ``[n]``."""
+    return lambda obs: judge.action_values(obs).argmax(dim=1)
 
 
-def success_rates(success: dict[str, Tensor]) -> dict[str, float]:
-    """Success rate of every held-out set ``[m]``, and the mean over the sets, if there are any."""
-    rates = {
-        f"heldout_{name}_success_rate": each.float().mean().item() for name, each in success.items()
-    }
-    return rates | ({"heldout_success_rate": sum(rates.values()) / len(rates)} if rates else {})
+def of_all_processes(episodes: Episodes) -> Episodes:
+    """The episodes of all processes, in order of rank: in all the same, bit for bit."""
+    rows = distributed.gather_rows(torch.stack([each.float() for each in episodes], dim=1))
+    returns, lengths, *flags = rows.unbind(dim=1)
+    return Episodes(returns, lengths, *(flag.bool() for flag in flags))
+
+
+class HeldOut(NamedTuple):
+    """Held-out levels of all sets, in an order of which every beginning is spread evenly.
+
+    Attributes:
+        levels: The levels ``[m, d]``.
+        number: The number of each one's set ``[m]``.
+        names: The names of the sets.
+    """
+
+    levels: Tensor
+    number: Tensor
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(env: LevelEnv, for_test: bool) -> "HeldOut":
+        """Validation's part of an environment's held-out levels, or the test's: all others."""
+        sets = env.heldout()
+        parts, numbers = [torch.zeros(0, 0, device=env.device)] if not sets else [], []
+        for number, levels in enumerate(sets.values()):
+            order, validated = evenly(len(levels)), len(levels) // HELDOUT_PER_VALIDATED
+            mine = order[validated:] if for_test else order[:validated]
+            parts.append(levels[mine.sort().values.to(levels.device)])
+            numbers += [number] * len(mine)
+        order = evenly(len(numbers)).to(env.device)
+        pooled = torch.cat(parts)[order]
+        return HeldOut(pooled, torch.tensor(numbers, device=env.device)[order], tuple(sets))
+
+
+def success_rate(name: str, episodes: Episodes) -> dict[str, float]:
+    """The share of episodes that were solved, of those of which it is known, if there are any."""
+    known = int(episodes.known.sum())
+    return {name: float(episodes.success.sum()) / known} if known else {}
 
 
 def calibration(p: Tensor, success: Tensor) -> dict[str, float]:
     """How well p̂ of levels ``[n]`` foretells their episodes ``[n, k]``; AUC only if some differ."""
     predicted = p[:, None].expand_as(success)
     results = {
-        "levels_success_rate": measure(MeanMetric(), success),
-        "p_hat_brier": measure(BrierScore(), predicted, success),
+        "levels_success_rate": measure(MeanMetric, success),
+        "p_hat_brier": measure(BrierScore, predicted, success),
     }
     if success.any() and not success.all():
-        results["p_hat_auc"] = measure(BinaryAUROC(), predicted.flatten(), success.flatten().long())
+        results["p_hat_auc"] = measure(BinaryAUROC, predicted.flatten(), success.flatten().long())
     return results

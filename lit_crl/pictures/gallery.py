@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lit_crl.evaluation.protocol import EnvFactory
+from lit_crl.envs.factory import EnvFactory
 from lit_crl.pictures.canvas import Array
 from lit_crl.pictures.recording import picture_env, render_levels
 from lit_crl.pictures.style import styled

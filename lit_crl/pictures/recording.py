@@ -11,13 +11,16 @@ from torch import Tensor
 
 from lit_crl.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.evaluation.protocol import EnvFactory, run_episodes
+from lit_crl.envs.factory import EnvFactory
+from lit_crl.evaluation.episodes import run_episodes
 from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.pictures.scenes import Draw, scene
 from lit_crl.pictures.style import DARK, GREEN, VERMILLION
 
 #: Height of the line of words above a frame, in pixels; even, as films want their frames.
 CAPTION = 22
+#: Env steps that are shown of an episode that has no time limit.
+LONGEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def record_episodes(
         for index in moved.nonzero().flatten().tolist():
             seen[index].append(now[index])
 
-    episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch)
+    longest = env.max_episode_steps or LONGEST
+    episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch, cut_off_after=longest)
     known = getattr(env, "has_success", True)
     return [
         Recording(

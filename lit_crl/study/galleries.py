@@ -14,8 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lit_crl.envs.factory import EnvFactory
 from lit_crl.evaluation.figures import draw_task, label_edges
-from lit_crl.evaluation.protocol import EnvFactory
 from lit_crl.pictures.style import P_HAT, styled
 
 #: Moments of training that are shown at most, and levels of each where they are pictures.

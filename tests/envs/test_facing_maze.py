@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_crl.envs import FacingMaze, Maze, maze_layouts
+from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.grid_networks import GridGenerator
 from lit_crl.learner import CreativeLearner
@@ -181,7 +182,7 @@ def test_the_benchmarks_return_is_reported() -> None:
 
     learner.action_values = ahead  # type: ignore[method-assign]
     make = lambda n, device: FacingMaze(n, device, size=3, max_episode_steps=10)  # noqa: E731
-    evaluation = Evaluation(make, torch.device("cpu"), 200, 0, 0)
+    evaluation = Evaluation(EvaluationEnvs(make, make(1, "cpu")), 200, 0, 100_000, 0)
     results = evaluation.run(learner, False)
     env = make(200, "cpu")
     env.reset(seed=0)
