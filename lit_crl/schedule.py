@@ -64,6 +64,11 @@ class Schedule:
         self.steps_of_a_batch = num_envs * self._steps_per_batch
         self.batches_per_epoch = max(1, self._validate_every // self.steps_of_a_batch)
 
+    @property
+    def first_gan_phase(self) -> int:
+        """Env steps until the first GAN phase."""
+        return self.warmup + self._gan_every * self.steps_of_a_batch
+
     def is_warming_up(self, env_steps: int) -> bool:
         """Whether actions are still random and nothing is learnt."""
         return env_steps < self.warmup

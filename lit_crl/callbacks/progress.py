@@ -44,8 +44,7 @@ class EnvStepProgress(ProgressBar):
         if not self._enabled:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        has_gan = pl_module.level_gan is not None
-        gan = "DQN and GAN" if has_gan and data.gan_updates else "DQN alone"
+        gan = "DQN and GAN" if data.trains_gan else "DQN alone"
         where = type(data.env).__name__
         if where == "GymnasiumEnv":
             where = data.env.gymnasium_id
@@ -84,10 +83,9 @@ class EnvStepProgress(ProgressBar):
         numbers = data.metrics()
         status = f"ε {numbers['behaviour/epsilon']:.2f}  {speed:,.0f} steps/s"
         if "behaviour/return_mean" in numbers:
-            status = (
-                f"return {numbers['behaviour/return_mean']:.1f}  "
-                f"success {numbers['behaviour/success_rate']:.0%}  {status}"
-            )
+            success = numbers.get("behaviour/success_rate")
+            solved = "" if success is None else f"success {success:.0%}  "
+            status = f"return {numbers['behaviour/return_mean']:.1f}  {solved}{status}"
         self._bar.update(self._bar.task_ids[0], completed=data.env_steps, status=status)
         self._bar.refresh()
 
