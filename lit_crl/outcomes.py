@@ -80,7 +80,7 @@ class Collecting:
                 f"{self.first_phase:,} env steps, and data.env_steps is {self.budget:,}; give more "
                 "of them, or a smaller data.gan_every."
             )
-        if begin > self.budget // 10:
+        if begin > max(self.budget // 10, self.warmup):
             return (
                 f"Outcomes, which arm {arm!r} learns from, begin after about {begin:,} of "
                 f"{self.budget:,} env steps, when ε has fallen to data.label_epsilon "

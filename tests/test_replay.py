@@ -451,3 +451,22 @@ def test_an_empty_buffer_says_so() -> None:
     assert replay.num_startable == 0
     with pytest.raises(RuntimeError, match="the replay buffer is empty"):
         replay.sample((1,), rng())
+
+
+def test_a_boundary_written_over_a_row_forgets_its_reward() -> None:
+    """Zero times what an environment once gave must be zero, be that infinite."""
+    space = Box(-1, 1, (2,))
+    buffer, zeros = ReplayBuffer(8, 1, space, n_steps=2), torch.zeros(1, 2)
+    add = lambda reward: buffer.add(  # noqa: E731
+        zeros, torch.zeros(1, dtype=torch.long), torch.tensor([reward]), torch.tensor([0.9])
+    )
+    for _ in range(8):
+        add(float("inf"))
+    for _ in range(3):
+        add(1.0)
+        add(1.0)
+        buffer.add_final(zeros, torch.tensor([True]))
+    add(1.0)
+    add(1.0)
+    batch = buffer.sample((500,), torch.Generator().manual_seed(0))
+    assert batch.reward.isfinite().all()
