@@ -260,7 +260,7 @@ class ReplayDataModule(LightningDataModule):
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
             )  # fmt: skip
             if isinstance(self.own, LearnabilityScreen):
-                self.own.affordable(self.curriculum)  # refuses a budget that is too small
+                self.own.check(self.curriculum)
         self.rng = random_stream(self.seed, "replay", self.rank, device)
         self.rollout = Rollout(
             env, self.replay, self.archive if self.needs.gan else None,

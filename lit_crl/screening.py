@@ -46,7 +46,7 @@ class LearnabilityScreen:
 
     A few times in a run reference levels are played ``episodes`` times each, in environments of
     their own, and those with the largest p (1 − p) are drawn from until the next time. How many are
-    tried follows from what the screenings may cost: a share of the run's env steps.
+    tried follows from what the screenings may cost, which is a share of the run's env steps.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LearnabilityScreen:
         # A policy that has learned nothing yet solves nothing: every level would look alike.
         is_due = curriculum.spent() >= (self.done + 0.5) * part and teacher.updates > 0
         if is_due and self.done < self.screenings:
-            self.levels = self._screen(self.affordable(curriculum), curriculum, teacher)
+            self.levels = self._screen(curriculum, teacher)
             self.done += 1
         if self.levels is None:
             return curriculum.blank(0)
@@ -99,18 +99,13 @@ class LearnabilityScreen:
         )
         return self.levels[pick]
 
-    def affordable(self, curriculum: "Curriculum") -> int:
-        """How many levels the next screening can try, even if no episode ends before its limit.
+    def check(self, curriculum: "Curriculum") -> None:
+        """The budget pays for screenings that have something to choose from.
 
         Raises:
-            ConfigError: If these are fewer than ``FEWEST``.
+            ConfigError: If it does not.
         """
-        if not self.charged:
-            return self.candidates
-        allowed = self.share * curriculum.budget * (self.done + 1) / self.screenings
-        longest = self.episodes * cast(int, curriculum.env.max_episode_steps)
-        count = min(self.candidates, int((allowed - curriculum.charged_steps) / longest))
-        if count < FEWEST:
+        if (count := self.affordable(curriculum)) < FEWEST:
             raise ConfigError(
                 f"data.arm is 'sfl', but {self.share:.0%} of data.env_steps {curriculum.budget:,} "
                 f"in {self.screenings} screenings of {self.episodes} episodes a level, each of up "
@@ -118,14 +113,36 @@ class LearnabilityScreen:
                 "give more env_steps, a shorter max_episode_steps, or fewer screenings or a larger "
                 "share in init_args of lit_crl.screening.LearnabilityScreen"
             )
-        return count
 
-    def _screen(self, count: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
+    def affordable(self, curriculum: "Curriculum") -> int:
+        """How many more levels can be tried now, even if no episode ends before its limit."""
+        if not self.charged:
+            return self.candidates
+        allowed = self.share * curriculum.budget * (self.done + 1) / self.screenings
+        longest = self.episodes * cast(int, curriculum.env.max_episode_steps)
+        return min(self.candidates, int((allowed - curriculum.charged_steps) / longest))
+
+    def _screen(self, curriculum: "Curriculum", teacher: Any) -> Tensor:
+        """The best of as many levels as there are candidates, or as the share pays for.
+
+        What short episodes leave over goes into more levels, until one more might cost too much.
+        """
+        levels = curriculum.blank(0)
+        p = levels[:, 0]
+        while (count := min(self.affordable(curriculum), self.candidates - len(levels))) > 0:
+            more = curriculum.env.reference_levels(count, curriculum.rng)
+            levels, p = (
+                torch.cat([levels, more]),
+                torch.cat([p, self._try(more, curriculum, teacher)]),
+            )
+        return levels[learnability(p).topk(min(self.keep, max(1, len(levels) // 4))).indices]
+
+    def _try(self, levels: Tensor, curriculum: "Curriculum", teacher: Any) -> Tensor:
+        """How often the policy solves each of ``levels [m, d]``, ``[m]``."""
         from lit_crl.dqn import epsilon_greedy
         from lit_crl.evaluation.protocol import run_episodes
 
-        levels = curriculum.env.reference_levels(count, curriculum.rng)
-        env = curriculum.make_env(count * self.episodes, levels.device)
+        env = curriculum.make_env(len(levels) * self.episodes, levels.device)
         try:
             episodes = run_episodes(
                 env,
@@ -139,8 +156,7 @@ class LearnabilityScreen:
             env.close()
         if self.charged:
             curriculum.charged_steps += int(episodes.lengths.sum())
-        p = episodes.success.float().view(-1, self.episodes).mean(dim=1)
-        return levels[learnability(p).topk(min(self.keep, max(1, count // 4))).indices]
+        return episodes.success.float().view(-1, self.episodes).mean(dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """The levels that are drawn from, and how many screenings there were."""

@@ -1,4 +1,4 @@
-"""Runs in which no outcome can count are refused or say so; the GAN trains only where it is used."""
+"""Runs where no outcome can count are refused or say so; the GAN trains only where it is used."""
 
 import re
 from collections.abc import Callable
