@@ -9,8 +9,10 @@ arm has the mix's target and reference levels, and a source ``own`` for the rest
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from lit_crl.checks import ConfigError
@@ -25,18 +27,59 @@ MIXED = SOURCES[:4]
 EQUAL_MIX: Mapping[str, float] = dict.fromkeys(MIXED, 0.25)
 
 #: A user's arm ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units: how many,
-#: the curriculum with all that it knows, and who has p̂, generated levels and action values.
+#: the curriculum with all that it knows, and who has p̂, generated levels and action values. While
+#: it has no levels to give it returns ``[0, d]``: target and reference levels are played instead.
 OwnSource = Callable[..., Any]
 Arm = Literal[
     "target", "reference", "archive", "gan", "valid_reference", "plr", "accel", "sfl", "oracle"
 ]
-OWN: Mapping[str, Callable[[], OwnSource]] = {
-    "valid_reference": lambda: valid_reference,
+#: The arms that have a source ``own``: a function, or a class that remembers something.
+OWN: Mapping[str, OwnSource] = {
+    "valid_reference": valid_reference,
     "plr": PrioritizedLevelReplay,
     "accel": EditedLevelReplay,
     "sfl": LearnabilityScreen,
-    "oracle": lambda: LearnabilityScreen(charged=False),
+    "oracle": LearnabilityScreen,
 }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an arm cannot do without.
+
+    Args:
+        levels: An environment that can be reset to levels.
+        success: Episodes of which it is known whether they succeeded.
+        played: Levels that episodes have started at, to draw from or to learn from.
+        outcomes: Outcomes of training episodes, which p̂ learns from.
+        gan: A GAN that trains: the arm plays what it makes, or uses its p̂.
+        time_limit: Episodes that end by themselves.
+        one_process: A run of a single process.
+    """
+
+    levels: bool = True
+    success: bool = False
+    played: bool = False
+    outcomes: bool = False
+    gan: bool = False
+    time_limit: bool = False
+    one_process: bool = False
+
+
+#: What each arm needs. All that is done or checked for some arms alone is decided here.
+NEEDS: Mapping[str, Needs] = {
+    "target": Needs(levels=False),
+    "reference": Needs(),
+    "archive": Needs(success=True, played=True, outcomes=True, gan=True),
+    "gan": Needs(success=True, played=True, outcomes=True, gan=True),
+    "valid_reference": Needs(),
+    "plr": Needs(played=True),
+    "accel": Needs(played=True),
+    "sfl": Needs(success=True, time_limit=True, one_process=True),
+    "oracle": Needs(success=True, time_limit=True, one_process=True),
+}
+#: What a user's arm needs, as far as can be told before it asks: the GAN trains in case it asks.
+USERS_NEEDS = Needs(gan=True)
 
 
 class Finished(NamedTuple):
@@ -44,10 +87,17 @@ class Finished(NamedTuple):
 
     levels: Tensor
     success: Tensor
+    #: Whether ``success`` is known; where it is not, ``success`` says nothing.
+    success_known: Tensor
+    #: Whether the task ended, and not the time.
+    terminated: Tensor
+    #: Sum of the rewards, not discounted.
     returns: Tensor
-    #: Mean over the episode of V = max_a Q.
+    #: Mean over the episode's steps of the discounted return from that step on.
+    to_go: Tensor
+    #: Mean over the episode's steps of V = max_a Q, in the same unit.
     value: Tensor
-    #: Mean over the episode of |δ|, the one-step TD error.
+    #: Mean over the episode's steps of |δ|, the one-step TD error.
     td_error: Tensor
 
 
@@ -85,7 +135,20 @@ def own_source(arm: Arm | OwnSource) -> OwnSource | None:
         raise ConfigError(
             f"data.arm is {arm!r}: use one of {names}, or a function that draws levels"
         )
-    return OWN[arm]()
+    if arm == "oracle":
+        return LearnabilityScreen(charged=False)
+    source = OWN[arm]
+    return source() if isinstance(source, type) else source
+
+
+def needs_of(arm: Arm | OwnSource) -> Needs:
+    """What an arm needs; one that is given by its import path needs what its name does."""
+    if isinstance(arm, str):
+        return NEEDS[arm]
+    for name, source in OWN.items():
+        if arm is source or type(arm) is source:
+            return NEEDS[name]
+    return USERS_NEEDS
 
 
 def arm_name(arm: Arm | OwnSource) -> str:
@@ -93,19 +156,80 @@ def arm_name(arm: Arm | OwnSource) -> str:
     return arm if isinstance(arm, str) else getattr(arm, "__name__", type(arm).__name__)
 
 
-def check_arm(
-    arm: str, own: OwnSource | None, reals: str, proposals: str, env: Any, world_size: int
-) -> None:
-    """An arm fits the environment.
+def check_environment(arm: str, needs: Needs, env: Any) -> None:
+    """The environment has what an arm needs.
 
     Raises:
-        ConfigError: If it needs what the environment, or several processes, do not have.
+        ConfigError: If it has not.
     """
-    if arm != "target" and env.level_space is None:
+    if needs.levels and env.level_space is None:
         raise ConfigError(
             f"data.arm is {arm!r}, but {env.gymnasium_id or 'this environment'} has no "
             "level_space: use data.arm target, or give level_space and set_level"
         )
+    if needs.time_limit and env.max_episode_steps is None:
+        raise ConfigError(
+            f"data.arm is {arm!r}, but the environment has no time limit, so that trying levels "
+            "may take for ever: give max_episode_steps"
+        )
+
+
+def check_processes(arm: str, needs: Needs, world_size: int) -> None:
+    """An arm can be trained in so many processes.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    if needs.one_process and world_size > 1:
+        raise ConfigError(
+            f"data.arm is {arm!r}, whose screening would take each of the {world_size} processes "
+            "another time: use --trainer.devices 1"
+        )
+
+
+def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: str) -> None:
+    """The GAN trains where an arm needs it, with a loss that uses what it is given.
+
+    Raises:
+        ConfigError: If it does not, or ``data.reals`` labels levels for a loss that ignores labels.
+    """
+    if needs.outcomes and gan_updates == 0:
+        use = "plays the levels that the GAN makes" if arm == "gan" else "weighs levels by its p̂"
+        raise ConfigError(
+            f"data.gan_updates is 0, but data.arm {arm!r} {use}, and a GAN that never learns makes "
+            "noise: give data.gan_updates above 0, or use data.arm target or reference"
+        )
+    if needs.gan and gan_updates and reals == "labelled" and gan_loss != "least_squares":
+        raise ConfigError(
+            f"data.reals is 'labelled', but model.gan_loss {gan_loss!r} ignores labels: use "
+            "model.gan_loss least_squares, or data.reals frontier or visited"
+        )
+
+
+def check_played(
+    arm: str, needs: Needs, shares: Mapping[Source, float], env: Any, rng: torch.Generator
+) -> None:
+    """Episodes start at levels from which an arm can draw others.
+
+    Raises:
+        ConfigError: If all start at the task's own resets, which are rows of NaN, not levels.
+    """
+    if not needs.played or env.tracks_visited or shares.get("reference", 0.0) > 0:
+        return
+    if not env.target_levels(1, rng).isfinite().all():
+        raise ConfigError(
+            f"data.arm {arm!r} starts from levels that were played, but data.mix has no share of "
+            "reference levels, and target levels are the task's own resets, which are no levels: "
+            "give data.mix a reference share, or data.env target_levels"
+        )
+
+
+def check_visited(reals: str, proposals: str, env: Any) -> None:
+    """The environment tells which states it visits, if a setting needs them.
+
+    Raises:
+        ConfigError: If it does not.
+    """
     needs = {
         "reals is visited": (reals == "visited", "frontier or labelled"),
         "proposals is projected": (proposals == "projected", "frontier, realistic or valid"),
@@ -116,23 +240,14 @@ def check_arm(
                 f"data.{setting}, but {type(env).__name__} cannot turn the states it visits into "
                 f"levels: use {remedy}"
             )
-    if isinstance(own, LearnabilityScreen) and env.max_episode_steps is None:
-        raise ConfigError(
-            f"data.arm is {arm!r}, but the environment has no time limit, so that trying levels "
-            "may take for ever: give max_episode_steps"
-        )
-    if isinstance(own, LearnabilityScreen) and world_size > 1:
-        raise ConfigError(
-            f"data.arm is {arm!r}, whose screening would take each of the {world_size} processes "
-            "another time: use --trainer.devices 1"
-        )
 
 
 def arm_shares(arm: Arm | OwnSource, mix: Mapping[str, float]) -> dict[Source, float]:
     """The share of resets that each source gets under an arm.
 
     Raises:
-        ConfigError: If the mix names an unknown source, has a negative share, or does not sum to 1.
+        ConfigError: If the mix names an unknown source, has a negative share, does not sum to 1, or
+            leaves nothing to the source that makes the arm.
     """
     unknown = set(mix) - set(MIXED)
     if unknown:
@@ -145,4 +260,9 @@ def arm_shares(arm: Arm | OwnSource, mix: Mapping[str, float]) -> dict[Source, f
     before = SOURCES[: SOURCES.index(added)] if added != "own" else SOURCES[:2]
     shares: dict[Source, float] = {source: mix.get(source, 0.0) for source in before}
     shares[added] = 1 - sum(shares.values())
+    if shares[added] < 1e-6:
+        raise ConfigError(
+            f"data.mix is {dict(mix)}, which leaves no share to data.arm {arm_name(arm)!r}: lower "
+            f"the shares of {', '.join(before)}, or choose one of these as data.arm"
+        )
     return shares

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import Tensor
 
-from lit_crl.archive import Archive, frontier_weight, novelty
+from lit_crl.archive import KNOWN, Archive, frontier_weight, novelty
 from lit_crl.arms import SOURCES, Finished, OwnSource, Recorder, Source, Stateful, arm_name
 from lit_crl.batches import GanBatch
 from lit_crl.checks import ConfigError
@@ -30,8 +30,19 @@ from lit_crl.proposals import (
 Reals = Literal["frontier", "labelled", "visited"]
 
 
+#: Archive levels among which each one is chosen, at least.
+CHOICE = 4
+#: Of so many levels one is drawn without replacement, and then all can be drawn again: where fewer
+#: than that have weight, the others would have to make up the number.
+AT_ONCE = 32
+
+
 class Teacher(Protocol):
-    """What the curriculum asks of the GAN; levels are in the environment's units."""
+    """What the curriculum asks of the learner; levels are in the environment's units."""
+
+    #: Updates of the DQN and of the GAN so far.
+    updates: int
+    gan_updates: int
 
     def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
         """New levels, ``[n, d]``, of p̂ near ``difficulty`` if that is given."""
@@ -44,6 +55,43 @@ class Teacher(Protocol):
 
     def action_values(self, obs: Tensor) -> Tensor:
         """Q of the policy that is evaluated, ``[n, ...] -> [n, A]``."""
+
+
+class NotLearnedYet(Exception):
+    """A source asked for what the GAN does not know before its first update."""
+
+
+class Beginner:
+    """The teacher before the GAN's first update: it knows action values, and nothing of levels."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        """Pass on what ``teacher`` knows already."""
+        self.updates, self.gan_updates = teacher.updates, 0
+        self.action_values = teacher.action_values
+
+    def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
+        """Nothing: the generator makes noise."""
+        raise NotLearnedYet
+
+    def success_probability(self, levels: Tensor) -> Tensor:
+        """Nothing: p̂ has seen no outcome."""
+        raise NotLearnedYet
+
+    def realness(self, levels: Tensor) -> Tensor:
+        """Nothing: the discriminator has seen no level."""
+        raise NotLearnedYet
+
+
+def draw_by_weight(weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """``n`` indices drawn by ``weight [m]``, with few repeats.
+
+    They are drawn in rounds, each without replacement, and each so small a part of all that the
+    shares stay those of the weights, nearly.
+    """
+    rounds = -(-n * AT_ONCE // len(weight))
+    at_once = -(-n // rounds)
+    drawn = torch.multinomial(weight.expand(rounds, -1), at_once, generator=rng)
+    return drawn.flatten()[:n]
 
 
 class Curriculum:
@@ -65,7 +113,8 @@ class Curriculum:
         proposals: Proposals = "frontier",
         own: OwnSource | None = None,
         make_env: Callable[[int, torch.device], Any] | None = None,
-        steps_left: Callable[[], int] | None = None,
+        budget: int = 0,
+        spent: Callable[[], int] = lambda: 0,
         queue: int = 256,
         candidates: int = 1_024,
     ) -> None:
@@ -76,15 +125,16 @@ class Curriculum:
             archive: Levels met so far.
             shares: Share of resets that each source gets.
             novelty_exponent: How much novelty counts in the frontier weight.
-            min_outcomes: Outcomes needed before p̂, and so the generator, is trusted; until
-                then its share goes to the archive.
+            min_outcomes: Outcomes needed before the GAN learns. Until it has, the generator's share
+                goes to the archive.
             rng: Random stream.
             proposals: Which valid generated levels are played: near the ``frontier`` rather
                 than others; of these only ``realistic`` ones; in place of each the nearest visited
                 state (``projected``); or all ``valid`` ones alike.
             own: The source ``own``, of arms that have one.
             make_env: Makes further environments like ``env``, for sources that try levels.
-            steps_left: How many env steps these may take.
+            budget: Env steps of the run, of which such trials take a share.
+            spent: How many of them have been taken.
             queue: Levels drawn at a time.
             candidates: Levels among which the archive and the generator choose.
         """
@@ -95,7 +145,10 @@ class Curriculum:
         self.min_outcomes = min_outcomes
         self.rng = rng
         self.proposals, self.own = proposals, own
-        self._make_env, self._steps_left = make_env, steps_left
+        self._make_env = make_env
+        self.budget, self.spent = budget, spent
+        #: Whether the own source asked for what the GAN has not learned yet.
+        self.waits_for_gan = False
         #: Cycles so far, and env steps that sources took beside the training episodes'.
         self.cycles = self.charged_steps = 0
         self.candidates = candidates
@@ -123,10 +176,6 @@ class Curriculum:
         assert self._make_env is not None
         return self._make_env(num_envs, device)
 
-    def can_afford(self, env_steps: int) -> bool:
-        """Whether the run's budget still has so many env steps."""
-        return self._steps_left is None or env_steps <= self._steps_left()
-
     @property
     def record(self) -> Callable[[Finished], None] | None:
         """What wants to know of finished episodes, if anything does."""
@@ -134,8 +183,8 @@ class Curriculum:
 
     def draw(self, n: int, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """The next ``n`` levels ``[n, d]`` and the index of each one's source ``[n]``."""
-        while len(self._levels) < n:
-            levels, source = self._fill(teacher)
+        while (missing := n - len(self._levels)) > 0:
+            levels, source = self._fill(missing, teacher)
             self._levels = torch.cat([self._levels, levels])
             self._source = torch.cat([self._source, source])
         levels, self._levels = self._levels[:n], self._levels[n:]
@@ -143,41 +192,52 @@ class Curriculum:
         self.counts.played += int((source == SOURCES.index("gan")).sum())
         return levels, source
 
-    def _fill(self, teacher: Teacher) -> tuple[Tensor, Tensor]:
+    def _fill(self, missing: int, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """Levels for the queue; only the ``missing`` ones while a source has nothing to give."""
         n = self._queue_size
-        shares = [self.shares.get(source, 0.0) for source in SOURCES]
-        proposals = self._levels[:0]
-        if shares[3] and self.ready("visited" if self.proposals == "projected" else "frontier"):
-            proposals = self._propose(teacher, n)
-        if not len(proposals):
-            shares[2], shares[3] = shares[2] + shares[3], 0.0
-        if shares[2] and not len(self.archive):
-            shares[1], shares[2] = shares[1] + shares[2], 0.0
+        share = {source: self.shares.get(source, 0.0) for source in SOURCES}
+        drawn: dict[Source, Tensor] = {}
+        for name in reversed(SOURCES):
+            levels = self._from(name, n, teacher) if share[name] > 0 else self.blank(0)
+            if share[name] > 0 and not len(levels):
+                hand_on(share, name)
+                n = n if name == "gan" else min(n, missing)
+            drawn[name] = levels if len(levels) else self.blank(n)
         source = torch.multinomial(
-            torch.tensor(shares, device=self._levels.device),
+            torch.tensor(list(share.values()), device=self._levels.device),
             n,
             replacement=True,
             generator=self.rng,
         )
-        drawn = torch.stack(
-            [
-                self.env.target_levels(n, self.rng) if shares[0] else self._blank(n),
-                self.env.reference_levels(n, self.rng) if shares[1] else self._blank(n),
-                self.frontier(n, teacher) if shares[2] else self._blank(n),
-                proposals[torch.arange(n) % len(proposals)] if shares[3] else self._blank(n),
-                self._own(n, teacher) if shares[4] else self._blank(n),
-            ]
-        )
-        return drawn[source, torch.arange(n, device=source.device)], source
+        table = torch.stack([drawn[name][:n] for name in SOURCES])
+        return table[source, torch.arange(n, device=source.device)], source
 
-    def _blank(self, n: int) -> Tensor:
+    def _from(self, source: Source, n: int, teacher: Teacher) -> Tensor:
+        """``n`` levels of a source ``[n, d]``, or none if it has none yet."""
+        if source == "target":
+            return self.env.target_levels(n, self.rng)
+        if source == "reference":
+            return self.env.reference_levels(n, self.rng)
+        if source == "archive":
+            return self.frontier(n, teacher)
+        if source == "own":
+            return self._own(n, teacher)
+        proposals = self._propose(teacher, n)
+        return proposals[torch.arange(n) % len(proposals)] if len(proposals) else proposals
+
+    def blank(self, n: int) -> Tensor:
+        """``n`` rows of zeros, where levels are to be ``[n, d]``."""
         return torch.zeros(n, self.box.dim, device=self._levels.device)
 
     def _own(self, n: int, teacher: Teacher) -> Tensor:
         assert self.own is not None
-        levels = self.own(n, self, teacher)
+        try:
+            levels = self.own(n, self, teacher if teacher.gan_updates else Beginner(teacher))
+        except NotLearnedYet:
+            self.waits_for_gan = True
+            return self.blank(0)
         name, shape = arm_name(cast(Any, self.own)), getattr(levels, "shape", type(levels).__name__)
-        if shape != (n, self.box.dim):
+        if shape not in ((n, self.box.dim), (0, self.box.dim)):
             raise ConfigError(
                 f"data.arm: {name} was asked for levels of shape {(n, self.box.dim)}, but gave "
                 f"{tuple(shape) if isinstance(levels, Tensor) else shape}"
@@ -195,6 +255,9 @@ class Curriculum:
         return bool(self.env.valid(levels).all())
 
     def _propose(self, teacher: Teacher, n: int) -> Tensor:
+        """At most ``n`` generated levels; none as long as the generator has not been trained."""
+        if not (teacher.gan_updates and self.ready(self._known_by_proposals)):
+            return self.blank(0)
         candidates = teacher.generate_levels(self.candidates)
         valid = self.env.valid(candidates)
         self.counts.valid += int(valid.sum())
@@ -212,15 +275,24 @@ class Curriculum:
         self.counts.unique += len(candidates) * distinct
         return candidates[choose_proposals(valid, proposal_weight(self.proposals, p), n, self.rng)]
 
+    @property
+    def _known_by_proposals(self) -> Reals:
+        return "visited" if self.proposals == "projected" else "frontier"
+
     def frontier(self, n: int, teacher: Teacher) -> Tensor:
-        """``n`` archive levels drawn by frontier weight, with replacement, ``[n, d]``."""
-        candidates = self.archive.candidates(self.candidates, self.rng)
-        weight = frontier_weight(
-            teacher.success_probability(candidates),
-            novelty(self.box.to_unit(candidates)),
-            self.novelty_exponent,
-        )
-        return candidates[torch.multinomial(weight, n, replacement=True, generator=self.rng)]
+        """``n`` archive levels drawn by frontier weight, ``[n, d]``; none if the archive is empty.
+
+        The more are drawn, the more candidates the archive gives, so that none is drawn very often.
+        Before the GAN's first update novelty alone counts.
+        """
+        if n == 0 or not len(self.archive):
+            return self.blank(0)
+        candidates = self.archive.candidates(max(self.candidates, CHOICE * n), self.rng)
+        known = self.archive.candidates(KNOWN, self.rng)
+        far = novelty(self.box.to_unit(candidates), self.box.to_unit(known))
+        p = teacher.success_probability(candidates) if teacher.gan_updates else 0.5 + 0 * far
+        weight = frontier_weight(p, far, self.novelty_exponent)
+        return candidates[draw_by_weight(weight, n, self.rng)]
 
     def reals(
         self, kind: Reals, n: int, reference_share: float, teacher: Teacher
@@ -246,14 +318,14 @@ class Curriculum:
         missing = self._archived(kind, num_reference - len(reference), teacher)
         levels = torch.cat([archived, missing, reference])
         levels = levels[torch.randperm(n, generator=self.rng, device=levels.device)]
-        if kind == "labelled":
+        if kind == "labelled" and teacher.gan_updates:
             return levels, on_frontier(teacher.success_probability(levels)).float()
         return levels, torch.ones(n, device=levels.device)
 
     def _archived(self, kind: Reals, n: int, teacher: Teacher) -> Tensor:
         """``n`` archive levels that are real in that way, ``[n, d]``."""
         if n == 0:
-            return self._blank(0)
+            return self.blank(0)
         if kind == "frontier":
             return self.frontier(n, teacher)
         if kind == "labelled":
@@ -284,6 +356,7 @@ class Curriculum:
             "rng": self.rng.get_state(),
             "cycles": self.cycles,
             "charged_steps": self.charged_steps,
+            "waits_for_gan": self.waits_for_gan,
             "own": self.own.state_dict() if isinstance(self.own, Stateful) else {},
         }
 
@@ -293,5 +366,22 @@ class Curriculum:
         self.counts = ProposalCounts(**state["counts"])
         self.rng.set_state(state["rng"].cpu())
         self.cycles, self.charged_steps = state["cycles"], state["charged_steps"]
+        self.waits_for_gan = state["waits_for_gan"]
         if isinstance(self.own, Stateful):
             self.own.load_state_dict(state["own"])
+
+
+def hand_on(share: dict[Source, float], source: Source) -> None:
+    """Give the share of a source that has no levels yet to others, in place.
+
+    The generator's goes to the archive; that of the archive, or of an own source, to target and
+    reference levels, in the proportion that these have, or to target levels if they have none.
+    """
+    freed, share[source] = share[source], 0.0
+    if source == "gan":
+        share["archive"] += freed
+        return
+    known = share["target"] + share["reference"]
+    portion = share["target"] / known if known > 0 else 1.0
+    share["target"] += freed * portion
+    share["reference"] += freed * (1 - portion)

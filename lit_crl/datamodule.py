@@ -13,8 +13,21 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lit_crl import checks, distributed
-from lit_crl.archive import Archive
-from lit_crl.arms import EQUAL_MIX, Arm, OwnSource, arm_name, arm_shares, check_arm, own_source
+from lit_crl.archive import TRIED, VISITED, Archive
+from lit_crl.arms import (
+    EQUAL_MIX,
+    Arm,
+    OwnSource,
+    arm_name,
+    arm_shares,
+    check_environment,
+    check_gan,
+    check_played,
+    check_processes,
+    check_visited,
+    needs_of,
+    own_source,
+)
 from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
@@ -25,10 +38,12 @@ from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.exploration import EpsilonLadder, Exploration
 from lit_crl.hindsight import Hindsight
+from lit_crl.outcomes import Collecting, unknown_success, why_too_few
 from lit_crl.proposals import Proposals
 from lit_crl.replay import ReplayBuffer
 from lit_crl.rollout import Actor, Rollout
 from lit_crl.schedule import Schedule
+from lit_crl.screening import LearnabilityScreen
 from lit_crl.seeding import random_stream, stream_seed
 from lit_crl.stopwatch import Stopwatch
 
@@ -67,8 +82,8 @@ class ReplayDataModule(LightningDataModule):
         reals: Reals = "frontier",
         reference_reals: float = 0.25,
         novelty_exponent: float = 0.5,
-        tried: int = 4_096,
-        visited: int = 32_768,
+        tried: int = TRIED,
+        visited: int = VISITED,
         label_epsilon: float = 0.1,
         validate_every: int = 10_000,
         validation_episodes: int = 20,
@@ -98,7 +113,8 @@ class ReplayDataModule(LightningDataModule):
             batch_size: Transitions an update of the DQN, in each process.
             updates_per_batch: K, updates of the DQN in one batch (one ``training_step``).
             steps_per_batch: Steps of every environment between two batches.
-            exploration: ε of each environment; default: a ladder from 0.4 down to 0.4⁸.
+            exploration: ε of each environment; default: a ladder from 0.4 down to 0.4⁸, at
+                whose greedy end a single environment is.
             hindsight: Share of transitions relabelled with a goal reached later (goal tasks).
             frame_stack: Frames that an observation's first axis holds (FrameStackObservation's
                 stack_size), newest last; the replay keeps each but once.
@@ -107,9 +123,10 @@ class ReplayDataModule(LightningDataModule):
             mix: Share of resets from each source under the ``gan`` arm; an arm gives those
                 that it lacks to its own. Default: 25 % each.
             gan_every: Batches from one GAN phase to the next (one cycle).
-            gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN.
+            gan_updates: Updates of discriminator and generator in one GAN phase; 0: no GAN. It
+                trains under the arms archive and gan, and under your own.
             gan_batch_size: Levels an update of the GAN, in each process.
-            min_outcomes: Outcomes needed before the GAN trains and its levels are played.
+            min_outcomes: Outcomes needed before the GAN trains.
             proposals: Generated levels to play: ``valid`` ones all alike; rather those at the
                 ``frontier``; of these the ``realistic`` ones; the visited states nearest to these
                 (``projected``).
@@ -142,6 +159,7 @@ class ReplayDataModule(LightningDataModule):
         )
         self.make_env, self.arm, self.own = env_factory(env), arm_name(arm), own_source(arm)
         self.shares = arm_shares(arm, mix or EQUAL_MIX)
+        self.needs = needs_of(arm)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
         self.capacity, self._shape = capacity, (updates_per_batch, batch_size)
         self.gamma, self.n_steps, self.frame_stack = gamma, n_steps, frame_stack
@@ -158,18 +176,30 @@ class ReplayDataModule(LightningDataModule):
         self.rank, self.world_size, self.batches_done = 0, 1, 0
         self.archive, self.curriculum = cast(Archive | None, None), cast(Curriculum | None, None)
         self.clock = Stopwatch()
+        #: When outcomes begin and when the first is expected, in env steps; None: none is needed.
+        self._outcomes_begin: int | None = None
+        self._outcomes_expected: int | None = None
+
+    @property
+    def trains_gan(self) -> bool:
+        """Whether there are GAN phases: only under arms that use what they make."""
+        return self.needs.gan and self.gan_updates > 0
+
+    @property
+    def trained_env_steps(self) -> int:
+        """Env steps of training episodes, by all processes."""
+        return self.rollout.env_steps * self.world_size
 
     @property
     def env_steps(self) -> int:
         """Env steps taken so far, by all processes, those of screening levels included."""
         charged = self.curriculum.charged_steps if self.curriculum else 0
-        played = self.rollout.env_steps if hasattr(self, "rollout") else 0
-        return played * self.world_size + charged
+        return (self.trained_env_steps if hasattr(self, "rollout") else 0) + charged
 
     @property
     def epsilon(self) -> Tensor:
         """ε of every environment now, ``[N]``; 1 while warming up."""
-        if self.schedule.is_warming_up(self.env_steps):
+        if self.schedule.is_warming_up(self.trained_env_steps):
             return torch.ones(self.num_envs, device=self.env.device)
         return self.exploration(self.num_envs, self.env_steps).to(self.env.device)
 
@@ -183,6 +213,7 @@ class ReplayDataModule(LightningDataModule):
         elif stage == "fit" and self._closed:
             self._reopen()
         if stage == "fit" and not hasattr(self, "replay"):
+            self._check_arm()
             self._set_up_collection()
 
     def _set_up_env(self) -> None:
@@ -190,7 +221,10 @@ class ReplayDataModule(LightningDataModule):
             self.env = level_env(self.make_env(self.num_envs, self._device()))
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
-        check_arm(self.arm, self.own, self.reals, self.proposals, self.env, self.world_size)
+        check_environment(self.arm, self.needs, self.env)
+        check_visited(self.reals, self.proposals, self.env)
+        rng = random_stream(self.seed, "check of the arm", device=self.env.device)
+        check_played(self.arm, self.needs, self.shares, self.env, rng)
         self.evaluation_envs, self._closed = EvaluationEnvs(self.make_env, self.env), False
 
     def _reopen(self) -> None:
@@ -203,6 +237,28 @@ class ReplayDataModule(LightningDataModule):
                 user.env = self.env
         if users:
             self.rollout.load_state_dict(state)
+
+    def _check_arm(self) -> None:
+        """Refuse what can never work; say so where outcomes come late."""
+        check_processes(self.arm, self.needs, self.world_size)
+        learner = None if self.trainer is None else self.trainer.lightning_module
+        gan_loss = getattr(learner, "gan_loss", "least_squares")
+        check_gan(self.arm, self.needs, self.gan_updates, self.reals, gan_loss)
+        if self.needs.outcomes:
+            self._expect_outcomes()
+
+    def _expect_outcomes(self) -> None:
+        """From now on outcomes are waited for."""
+        collecting = Collecting(
+            self.exploration, self.label_epsilon, self.num_envs, self.world_size,
+            self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget,
+            self.env.max_episode_steps,
+        )  # fmt: skip
+        begin = collecting.check(self.arm)
+        self._outcomes_begin = begin
+        self._outcomes_expected = collecting.expected(begin)
+        if (warning := collecting.forewarning(self.arm, begin)) is not None:
+            distributed.say(warning)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
@@ -224,13 +280,15 @@ class ReplayDataModule(LightningDataModule):
                 env, self.archive, self.shares,
                 novelty_exponent=self.novelty_exponent, min_outcomes=self.min_outcomes,
                 proposals=self.proposals, own=self.own, make_env=self.make_env,
-                steps_left=lambda: self.schedule.budget - self.env_steps,
+                budget=self.schedule.budget, spent=lambda: self.env_steps,
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
             )  # fmt: skip
+            if isinstance(self.own, LearnabilityScreen):
+                self.own.check(self.curriculum)
         self.rng = random_stream(self.seed, "replay", self.rank, device)
-        archive = self.archive if self.gan_updates > 0 or self.arm in ("archive", "gan") else None
         self.rollout = Rollout(
-            env, self.replay, archive, gamma=self.gamma, label_epsilon=self.label_epsilon,
+            env, self.replay, self.archive if self.needs.gan else None,
+            gamma=self.gamma, label_epsilon=self.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
         )  # fmt: skip
@@ -243,7 +301,7 @@ class ReplayDataModule(LightningDataModule):
         """Collect and sample until the budget is spent."""
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         self.rollout.play_with(learner, self.clock)
-        while self.schedule.is_warming_up(self.env_steps):
+        while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(learner.act, learner)
         while not self.schedule.is_spent(self.env_steps):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
@@ -253,6 +311,7 @@ class ReplayDataModule(LightningDataModule):
             self.batches_done += 1
             if self.archive is not None and self.schedule.ends_cycle(self.batches_done):
                 self.archive.exchange_outcomes()
+                self._watch_outcomes()
             with self.clock("gan"):
                 levels = self._gan_batch(learner)
             with self.clock("replay"):
@@ -261,6 +320,41 @@ class ReplayDataModule(LightningDataModule):
             self._stop_if_spent()
             yield batch
         self._stop_if_spent()
+
+    def _watch_outcomes(self) -> None:
+        """Stop where the arm can never work, and say once where it seems not to.
+
+        All processes come here at the same time, and judge by what all of them know.
+        """
+        curriculum, log = cast(Curriculum, self.curriculum), self.rollout.log
+        device = self.env.device
+        waits = not distributed.all_agree(not curriculum.waits_for_gan, device)
+        if waits and self._outcomes_begin is None:
+            self._begin_to_wait()
+        if self.needs.success or waits:
+            is_unknown = not getattr(self.env, "has_success", True) and not log.known
+            if distributed.all_agree(is_unknown and log.ended > 0, device):
+                raise unknown_success(self.arm, log.ended)
+        expected = self._outcomes_expected
+        if expected is None or self.env_steps < expected:
+            return
+        self._outcomes_expected = None
+        outcomes, needed = len(cast(Archive, self.archive).tried), self.min_outcomes
+        spent = self.env_steps - cast(int, self._outcomes_begin)
+        left = self.schedule.budget - self.env_steps
+        if outcomes < needed and outcomes * (1 + left / max(spent, 1)) < needed:
+            distributed.say(
+                why_too_few(self.arm, self.env_steps, outcomes, needed, log.ended, log.judged)
+            )
+
+    def _begin_to_wait(self) -> None:
+        """A user's arm has asked for p̂ or for generated levels: from now on it needs outcomes."""
+        if not self.trains_gan:
+            raise ConfigError(
+                f"data.gan_updates is 0, but data.arm {self.arm!r} asks for p̂ or for generated "
+                "levels, which nobody has learned: give data.gan_updates above 0"
+            )
+        self._expect_outcomes()
 
     def _batch(self, levels: GanBatch | None) -> Batch:
         shape, progress = self._shape, self.env_steps / self.schedule.budget
@@ -286,7 +380,7 @@ class ReplayDataModule(LightningDataModule):
             self.rollout.step(act, self.epsilon, draw)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
-        due = self.gan_updates > 0 and self.schedule.ends_cycle(self.batches_done)
+        due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)
         if not due or self.curriculum is None:
             return None
         if not distributed.all_agree(self.curriculum.ready(self.reals), self.rng.device):

@@ -28,9 +28,10 @@ class Transitions(NamedTuple):
 def epsilon_ladder(num_envs: int, base: float = 0.4, exponent: float = 7.0) -> Tensor:
     """Exploration rate of each environment, from greedy-ish to exploratory, ``[num_envs]``.
 
-    ε_i = base^(1 + exponent · i / (N − 1)), Horgan et al. 2018 (Ape-X), §4.
+    ε_i = base^(1 + exponent · i / (N − 1)), Horgan et al. 2018 (Ape-X), §4. A single environment
+    is the ladder's greedy end: at its other end no episode would say what the policy can do.
     """
-    position = torch.arange(num_envs, dtype=torch.float32) / max(num_envs - 1, 1)
+    position = torch.linspace(0, 1, num_envs) if num_envs > 1 else torch.ones(1)
     return torch.pow(torch.tensor(base), 1 + exponent * position)
 
 

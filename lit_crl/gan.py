@@ -5,6 +5,7 @@
 meant to be minimised. They are written with ``softplus`` on logits, which cannot overflow.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -143,8 +144,7 @@ def generator_losses(
     with torch.no_grad():
         real_logit = discriminator(real)
     adversarial = generator_loss(kind, real_logit, discriminator(fake))
-    p = torch.sigmoid(discriminator.success_logit(fake))
-    return challenge(p), adversarial
+    return challenge(discriminator.success_logit(fake)), adversarial
 
 
 def learnability(p: Tensor) -> Tensor:
@@ -155,9 +155,15 @@ def learnability(p: Tensor) -> Tensor:
     return 4 * p * (1 - p)
 
 
-def challenge(p: Tensor) -> Tensor:
-    """−E[4 p̂ (1 − p̂)]: smallest when every generated level is on the policy's frontier."""
-    return -learnability(p).mean()
+def challenge(logit: Tensor) -> Tensor:
+    """E[KL(½ ‖ p̂)] = E[−½ log p̂ − ½ log(1 − p̂)] − log 2, in nats, from the logits of p̂ ``[B]``.
+
+    It is 0 where the policy solves every generated level every other time. Its derivative by a
+    logit is p̂ − ½: it stays near ½ where all levels are hopeless or solved, and it is never
+    larger, so that λ means the same everywhere. (−4 p̂ (1 − p̂) has the same minimum, but its
+    derivative vanishes at p̂ = 0 and 1; that of logit², 2 · logit, would outgrow any λ there.)
+    """
+    return 0.5 * (F.softplus(logit) + F.softplus(-logit)).mean() - math.log(2)
 
 
 def success_loss(logit: Tensor, success: Tensor) -> Tensor:
@@ -165,6 +171,6 @@ def success_loss(logit: Tensor, success: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, success)
 
 
-def joint_loss(dqn: Tensor, gan: Tensor, lambda_gan: float) -> Tensor:
-    """L = L_DQN + λ · L_GAN, the objective that the two phases descend in turn."""
-    return dqn + lambda_gan * gan
+def generator_objective(challenge: Tensor, adversarial: Tensor, lambda_gan: float) -> Tensor:
+    """What the generator minimises: challenge + λ · L_GAN."""
+    return challenge + lambda_gan * adversarial

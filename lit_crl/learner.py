@@ -28,7 +28,7 @@ from lit_crl.stopwatch import Stopwatch
 
 
 class CreativeLearner(LightningModule):
-    """A DQN and a GAN trained in turn on L = L_DQN + λ · L_GAN.
+    """A DQN and a GAN, trained in turn.
 
     In the *DQN phase* the Q-network learns from replayed transitions while the GAN is frozen. In
     the *GAN phase* the discriminator learns what levels the policy reaches (and, with its
@@ -87,7 +87,7 @@ class CreativeLearner(LightningModule):
                 its start; 1 keeps it constant.
             gan_loss: Adversarial loss: ``relativistic``, ``non_saturating``,
                 ``least_squares`` (labelled, as in Goal-GAN) or ``hinge``.
-            lambda_gan: λ of the joint objective. The generator minimises
+            lambda_gan: λ of what the generator minimises,
                 ``challenge + λ · L_GAN``: a large λ makes levels like those reached, a small one
                 levels that are solved every other time.
             r1: Weight of the gradient penalty on real levels.
@@ -277,7 +277,16 @@ class CreativeLearner(LightningModule):
     test_step = validation_step
 
     def predict_step(self, asked: tuple[int, float | None], batch_idx: int) -> dict[str, Tensor]:
-        """So many generated levels of that difficulty, with their p̂."""
+        """So many generated levels of that difficulty, with their p̂.
+
+        Raises:
+            ConfigError: If the generator has never been trained.
+        """
+        if not self.gan_updates:
+            raise ConfigError(
+                "there is no generator to make levels with: no GAN was trained, which takes "
+                "data.arm archive, gan, or one of your own, and data.gan_updates above 0"
+            )
         levels = self.generate_levels(*asked)
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 

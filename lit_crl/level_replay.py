@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 Score = Literal["max_mc", "td_error"]
 
 
-def max_mc(best_return: Tensor, value: Tensor) -> Tensor:
-    """MaxMC, R_max − mean_t V(s_t), at least 0, ``[n]``; Jiang et al. 2021 (PLR⊥), §4.
+def max_mc(best_to_go: Tensor, value: Tensor) -> Tensor:
+    """MaxMC, mean_t (R_t − V(s_t)) of the best episode, at least 0, ``[n]``.
 
-    R_max is the best return ever seen on the level. An overestimating Q would make it negative.
+    Jiang et al. 2021 (PLR⊥), §4, have R_max, the level's best return, for all R_t. V is
+    discounted, so the returns are too, each from its step t on: where V is exact the score is 0.
+    (Without discount, and with a reward at the end alone, R_t = R_max.) An overestimating Q would
+    make it negative.
     """
-    return (best_return - value).clamp(min=0)
+    return (best_to_go - value).clamp(min=0)
 
 
 def rank_priorities(score: Tensor, temperature: float) -> Tensor:
@@ -57,7 +60,7 @@ class PrioritizedLevelReplay:
 
         Args:
             size: Levels that are kept.
-            least: Until so many are known reference levels are drawn instead.
+            least: Until so many are known this source gives none.
             score: ``max_mc`` or ``td_error`` (mean |δ| of the newest episode).
             temperature: β of the priorities by rank; small: only the best few are replayed.
             staleness: Share ρ of priority by the time since a level was last played.
@@ -65,7 +68,8 @@ class PrioritizedLevelReplay:
         self.size, self.least, self.score = size, least, score
         self.temperature, self.staleness = temperature, staleness
         self.levels: Tensor | None = None
-        #: Per level: score, best return, and the number of drawn levels when it was last played.
+        #: Per level: score, best return to go of an episode that ended the task (−∞: none did), and
+        #: the number of drawn levels when it was last played.
         self.numbers = torch.zeros(0, 3)
         self.drawn = 0
 
@@ -74,9 +78,9 @@ class PrioritizedLevelReplay:
         return len(self.numbers)
 
     def __call__(self, n: int, curriculum: "Curriculum", teacher: object) -> Tensor:
-        """``n`` levels ``[n, d]``, by priority."""
+        """``n`` levels ``[n, d]``, by priority; none while too few are known."""
         if self.levels is None or len(self) < self.least:
-            return curriculum.env.reference_levels(n, curriculum.rng)
+            return curriculum.blank(0)
         score, _, last = self.numbers.unbind(1)
         fresh = rank_priorities(score, self.temperature)
         stale = staleness_priorities(self.drawn - last)
@@ -93,14 +97,16 @@ class PrioritizedLevelReplay:
             self.numbers = self.numbers.to(finished.levels)
         # One entry a level: the last of equal rows stands for all of them.
         levels, place = torch.unique(finished.levels, dim=0, return_inverse=True)
-        returns = torch.full_like(levels[:, 0], -torch.inf)
-        returns = returns.scatter_reduce(0, place, finished.returns.to(returns), "amax")
-        value, td_error = (torch.zeros_like(returns) for _ in range(2))
-        value[place], td_error[place] = finished.value, finished.td_error
+        # Where the time was up part of the return is only V's guess: good for now, but no record.
+        record = finished.to_go.where(finished.terminated, -torch.inf).to(levels)
+        best = torch.full_like(levels[:, 0], -torch.inf).scatter_reduce(0, place, record, "amax")
+        to_go, value, td_error = (torch.zeros_like(best) for _ in range(3))
+        to_go[place], value[place] = finished.to_go, finished.value
+        td_error[place] = finished.td_error
         known, index = self._find(levels)
-        returns[known] = returns[known].maximum(self.numbers[index, 1])
-        score = max_mc(returns, value) if self.score == "max_mc" else td_error
-        row = torch.stack([score, returns, torch.full_like(score, self.drawn)], dim=1)
+        best[known] = best[known].maximum(self.numbers[index, 1])
+        score = max_mc(best.maximum(to_go), value) if self.score == "max_mc" else td_error
+        row = torch.stack([score, best, torch.full_like(score, self.drawn)], dim=1)
         self.numbers[index, :2] = row[known, :2]
         self._take_in(levels[~known], row[~known])
 
@@ -150,7 +156,7 @@ class EditedLevelReplay(PrioritizedLevelReplay):
     def __call__(self, n: int, curriculum: "Curriculum", teacher: object) -> Tensor:
         """``n`` levels ``[n, d]``; an edit that cannot be played is undone."""
         levels = super().__call__(n, curriculum, teacher)
-        if len(self) < self.least:
+        if not len(levels):
             return levels
         changed = self._edited(levels, curriculum)
         coin = torch.rand(n, generator=curriculum.rng, device=levels.device) < 0.5

@@ -62,7 +62,8 @@ class DiscriminatorObjective:
         losses = self.level_gan.discriminator_losses(
             GanBatch(*levels), z, self.gan_loss, self.r1, self.r2
         )
-        return torch.stack(list(losses.values())).sum(), losses
+        objective = torch.stack(list(losses.values())).sum()
+        return objective, losses | {"gan/discriminator_objective": objective}
 
 
 @dataclass
@@ -78,7 +79,9 @@ class GeneratorObjective:
         challenge, adversarial = self.level_gan.generator_losses(
             GanBatch(*levels), z, self.gan_loss
         )
-        return challenge + self.lambda_gan * adversarial, {
+        objective = gan.generator_objective(challenge, adversarial, self.lambda_gan)
+        return objective, {
             "gan/challenge": challenge,
             "gan/generator_loss": adversarial,
+            "gan/generator_objective": objective,
         }

@@ -189,8 +189,9 @@ class Policy:
         if self.level_gan is None:
             has_levels = self.blueprint.level_space is not None
             raise ConfigError(
-                "there is no generator: no GAN was trained, which takes data.gan_updates above 0 "
-                "and a run long enough for data.min_outcomes outcomes"
+                "there is no generator: no GAN was trained, which takes data.arm archive, gan "
+                "or one of your own, data.gan_updates above 0, and a run long enough for "
+                "data.min_outcomes outcomes"
                 if has_levels
                 else "there is no generator: the task has no levels"
             )

@@ -130,6 +130,8 @@ class ReplayBuffer:
         row = self._next(column, cursor)
         self._put_observations(row, cursor, obs.index_select(0, column))
         self.boundary.index_fill_(0, row, True)
+        # A fold multiplies what stands here by 0, which an old infinite reward would survive.
+        self.reward.index_fill_(0, row, 0)
         self._advance(row, cursor)
         self.cursor += done
 

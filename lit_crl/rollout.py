@@ -37,27 +37,55 @@ class EpisodeLog:
     successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     episodes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     solved: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    #: Episodes of which it was known whether they succeeded, and of these those that explored
+    #: little enough to speak of the policy.
+    known: int = 0
+    judged: int = 0
 
-    def add(self, returns: Tensor, success: Tensor, source: Tensor, greedy: Tensor) -> None:
-        """Record finished episodes ``[m]``; only those of ``greedy`` environments are averaged."""
-        # One wait for the device; float64 holds all four exactly.
-        rows = torch.stack([x.double() for x in (returns, success, source, greedy)]).tolist()
-        for episode_return, solved, index, is_greedy in zip(*rows, strict=True):
+    def add(
+        self, returns: Tensor, success: Tensor, known: Tensor, source: Tensor, greedy: Tensor
+    ) -> None:
+        """Record finished episodes ``[m]``.
+
+        Args:
+            returns: Their returns.
+            success: Whether they succeeded, where that is ``known``.
+            known: Whether it is.
+            source: Index of the source of their level.
+            greedy: Whether they explored little: only these are averaged.
+        """
+        # One wait for the device; float64 holds all of them exactly.
+        rows = torch.stack([x.double() for x in (returns, success, known, source, greedy)]).tolist()
+        for episode_return, solved, is_known, index, is_greedy in zip(*rows, strict=True):
             self.episodes[SOURCES[int(index)]] += 1
-            self.solved[SOURCES[int(index)]] += int(solved)
             if is_greedy:
                 self.returns.append(episode_return)
+            if is_known:
+                self.known += 1
+                self.solved[SOURCES[int(index)]] += int(solved)
+            if is_known and is_greedy:
+                self.judged += 1
                 self.successes.append(solved)
 
+    @property
+    def ended(self) -> int:
+        """Episodes that have ended."""
+        return sum(self.episodes.values())
+
     def means(self) -> dict[str, float]:
-        """As metrics: recent return and success, and episodes by the source of their level."""
+        """As metrics: recent return and success, and episodes by the source of their level.
+
+        Of successes nothing is told where none has been known.
+        """
         numbers: dict[str, float] = {}
         if self.returns:
             numbers["behaviour/return_mean"] = sum(self.returns) / len(self.returns)
+        if self.successes:
             numbers["behaviour/success_rate"] = sum(self.successes) / len(self.successes)
         for source in SOURCES:
             numbers[f"curriculum/{source}_episodes"] = self.episodes[source]
-            numbers[f"curriculum/{source}_solved"] = self.solved[source]
+            if self.known or not self.ended:
+                numbers[f"curriculum/{source}_solved"] = self.solved[source]
         return numbers
 
 
@@ -83,7 +111,8 @@ class Rollout:
             archive: Where levels and outcomes go; None where nothing is made of them.
             gamma: Discount factor of one step.
             label_epsilon: Episodes of environments that explore more than this say nothing
-                about the policy, so their outcomes are not recorded.
+                about the policy, so their outcomes are not recorded. Nor are those of which the
+                environment's ``info["success_known"]`` says that success is unknown.
             seed: Seed of the environments' own random streams.
             record: What wants to know of finished episodes, beside the archive.
         """
@@ -130,7 +159,7 @@ class Rollout:
         self._ended = self.done.nonzero().squeeze(1)
         self.env_steps += self.env.num_envs
         if len(self._ended):
-            self._finish(info["success"])
+            self._finish(info, terminated)
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
 
@@ -167,22 +196,29 @@ class Rollout:
         self.episode_return.index_fill_(0, self._ended, 0)
         self.largest_epsilon.index_fill_(0, self._ended, 0)
 
-    def _finish(self, success: Tensor) -> None:
+    def _finish(self, info: dict[str, Any], terminated: Tensor) -> None:
         self.replay.add_final(self.obs, self.done)
-        fields = (self.episode_return, success, self.source, self.largest_epsilon)
-        returns, success, source, epsilon = (x.index_select(0, self._ended) for x in fields)
+        success = info["success"]
+        # Environments that do not say so always know.
+        known = info.get("success_known", torch.ones_like(success))
+        fields = (self.episode_return, success, known, self.source, self.largest_epsilon)
+        returns, success, known, source, epsilon = (x.index_select(0, self._ended) for x in fields)
         judged = epsilon <= self.label_epsilon
-        self.log.add(returns, success, source, judged)
+        self.log.add(returns, success, known, source, judged)
         if self.level is None or (self.archive is None and self.record is None):
             return
         level = self.level.index_select(0, self._ended)
-        legal = self._legal(level, source)
+        # The task's own resets, rows of NaN, are no levels that could be reset to again.
+        legal = self._legal(level, source) & level.isfinite().all(dim=1)
         if self.record is not None and self._trace is not None:
-            finished = Finished(level, success, returns, *self._trace.finish(self._ended))
-            self.record(Finished(*(field[legal] for field in finished)))
+            terminated = terminated.index_select(0, self._ended)
+            traced = self._trace.finish(self._ended)
+            finished = Finished(level, success, known, terminated, returns, *traced)
+            if legal.any():
+                self.record(Finished(*(field[legal] for field in finished)))
         if self.archive is not None:
-            known = judged & legal & level.isfinite().all(dim=1)
-            self.archive.add_outcomes(level[known], success[known])
+            labelled = judged & known & legal
+            self.archive.add_outcomes(level[labelled], success[labelled])
 
     def _legal(self, level: Tensor, source: Tensor) -> Tensor:
         """Which levels ``[m, d]`` are worth knowing: an episode can start there, ``[m]``.
@@ -222,6 +258,8 @@ class Rollout:
             "successes": list(self.log.successes),
             "episodes": dict(self.log.episodes),
             "solved": dict(self.log.solved),
+            "known": self.log.known,
+            "judged": self.log.judged,
             "trace": None if self._trace is None else self._trace.sums,
         }
 
@@ -243,3 +281,4 @@ class Rollout:
             getattr(self.log, recent).extend(state[recent])
         self.log.episodes.update(state["episodes"])
         self.log.solved.update(state["solved"])
+        self.log.known, self.log.judged = state["known"], state["judged"]

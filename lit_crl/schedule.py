@@ -66,6 +66,11 @@ class Schedule:
         #: Env steps from one validation to the next.
         self.steps_of_an_epoch = min(self.batches_per_epoch * self.steps_of_a_batch, self.budget)
 
+    @property
+    def first_gan_phase(self) -> int:
+        """Env steps until the first GAN phase."""
+        return self.warmup + self._gan_every * self.steps_of_a_batch
+
     def is_warming_up(self, env_steps: int) -> bool:
         """Whether actions are still random and nothing is learnt."""
         return env_steps < self.warmup

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.checks import ConfigError, positive, positive_unit_interval
 from lit_crl.gan import learnability
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: How much the policy explores while levels are screened.
 EPSILON = 0.05
+#: Fewest levels that a screening can choose among.
+FEWEST = 4
 #: Reference levels that are drawn at once, and in all, to find legal ones among them.
 BLOCK, MOST = 2**16, 2**26
 
@@ -42,71 +44,124 @@ def valid_reference(n: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
 class LearnabilityScreen:
     """The arm ``sfl``: the most learnable of many reference levels, Rutherford et al. 2024, §4.
 
-    Now and then ``candidates`` reference levels are played ``episodes`` times each, in environments
-    of their own, and the ``keep`` with the largest p (1 − p) are drawn from until the next time.
+    A few times in a run reference levels are played ``episodes`` times each, in environments of
+    their own, and those with the largest p (1 − p) are drawn from until the next time. How many are
+    tried follows from what the screenings may cost, which is a share of the run's env steps.
     """
 
     def __init__(
         self,
+        screenings: int = 3,
+        share: float = 0.15,
         candidates: int = 128,
         keep: int = 32,
-        episodes: int = 2,
-        cycles: int = 50,
+        episodes: int = 4,
         charged: bool = True,
     ) -> None:
-        """Screen when the first levels are asked for.
+        """Screen for the first time when the policy has learned for a while.
 
         Args:
-            candidates: Reference levels that are tried.
-            keep: How many of them are drawn from.
+            screenings: How often in a run: once in the middle of each of so many equal parts.
+            share: Largest share of the run's env steps that all screenings take together.
+            candidates: Reference levels that are tried at a time, at most.
+            keep: How many of them are drawn from: at most, and at most a quarter.
             episodes: Episodes on each.
-            cycles: Cycles from one screening to the next.
             charged: Count the screening's env steps as the run's. False is an oracle, for
                 analysis only: it knows the difficulty of levels for nothing.
+
+        Raises:
+            ConfigError: If a number makes no sense.
         """
+        prefix = "data__arm__"
+        positive(
+            **{f"{prefix}screenings": screenings, f"{prefix}candidates": candidates,
+               f"{prefix}keep": keep, f"{prefix}episodes": episodes}
+        )  # fmt: skip
+        positive_unit_interval(**{f"{prefix}share": share})
+        self.screenings, self.share = screenings, share
         self.candidates, self.keep, self.episodes = candidates, keep, episodes
-        self.cycles, self.charged = cycles, charged
+        self.charged = charged
         self.levels: Tensor | None = None
-        self.next_cycle = 0
+        self.done = 0
 
     def __call__(self, n: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
-        """``n`` of the levels that were solved sometimes, ``[n, d]``.
-
-        The last ones are kept where the budget is too small for another screening; if there are
-        none yet, reference levels are drawn.
-        """
-        dear = self.candidates * self.episodes * cast(int, curriculum.env.max_episode_steps)
-        affordable = not self.charged or curriculum.can_afford(dear)
-        if curriculum.cycles >= self.next_cycle and affordable:
+        """``n`` of the levels that were solved sometimes, ``[n, d]``; none before a screening."""
+        part = curriculum.budget / self.screenings
+        # A policy that has learned nothing yet solves nothing: every level would look alike.
+        is_due = curriculum.spent() >= (self.done + 0.5) * part and teacher.updates > 0
+        if is_due and self.done < self.screenings:
             self.levels = self._screen(curriculum, teacher)
-            self.next_cycle = curriculum.cycles + self.cycles
+            self.done += 1
         if self.levels is None:
-            return curriculum.env.reference_levels(n, curriculum.rng)
+            return curriculum.blank(0)
         pick = torch.randint(
             len(self.levels), (n,), generator=curriculum.rng, device=self.levels.device
         )
         return self.levels[pick]
 
+    def check(self, curriculum: "Curriculum") -> None:
+        """The budget pays for screenings that have something to choose from.
+
+        Raises:
+            ConfigError: If it does not.
+        """
+        if (count := self.affordable(curriculum)) < FEWEST:
+            raise ConfigError(
+                f"data.arm is 'sfl', but {self.share:.0%} of data.env_steps {curriculum.budget:,} "
+                f"in {self.screenings} screenings of {self.episodes} episodes a level, each of up "
+                f"to {curriculum.env.max_episode_steps} steps, pay for {count} levels at a time: "
+                "give more env_steps, a shorter max_episode_steps, or fewer screenings or a larger "
+                "share in init_args of lit_crl.screening.LearnabilityScreen"
+            )
+
+    def affordable(self, curriculum: "Curriculum") -> int:
+        """How many more levels can be tried now, even if no episode ends before its limit."""
+        if not self.charged:
+            return self.candidates
+        allowed = self.share * curriculum.budget * (self.done + 1) / self.screenings
+        longest = self.episodes * cast(int, curriculum.env.max_episode_steps)
+        return min(self.candidates, int((allowed - curriculum.charged_steps) / longest))
+
     def _screen(self, curriculum: "Curriculum", teacher: Any) -> Tensor:
+        """The best of as many levels as there are candidates, or as the share pays for.
+
+        What short episodes leave over goes into more levels, until one more might cost too much.
+        """
+        levels = curriculum.blank(0)
+        p = levels[:, 0]
+        while (count := min(self.affordable(curriculum), self.candidates - len(levels))) > 0:
+            more = curriculum.env.reference_levels(count, curriculum.rng)
+            levels, p = (
+                torch.cat([levels, more]),
+                torch.cat([p, self._try(more, curriculum, teacher)]),
+            )
+        return levels[learnability(p).topk(min(self.keep, max(1, len(levels) // 4))).indices]
+
+    def _try(self, levels: Tensor, curriculum: "Curriculum", teacher: Any) -> Tensor:
+        """How often the policy solves each of ``levels [m, d]``, ``[m]``."""
         from lit_crl.dqn import epsilon_greedy
         from lit_crl.evaluation.episodes import run_episodes
 
-        levels = curriculum.env.reference_levels(self.candidates, curriculum.rng)
-        episodes = run_episodes(
-            curriculum.make_env(self.candidates * self.episodes, levels.device),
-            lambda obs: epsilon_greedy(teacher.action_values(obs), EPSILON, curriculum.rng),
-            seed=int(torch.randint(2**31, (1,), generator=curriculum.rng, device=levels.device)),
-            levels=levels.repeat_interleave(self.episodes, dim=0),
-        )
+        env = curriculum.make_env(len(levels) * self.episodes, levels.device)
+        try:
+            episodes = run_episodes(
+                env,
+                lambda obs: epsilon_greedy(teacher.action_values(obs), EPSILON, curriculum.rng),
+                seed=int(
+                    torch.randint(2**31, (1,), generator=curriculum.rng, device=levels.device)
+                ),
+                levels=levels.repeat_interleave(self.episodes, dim=0),
+            )
+        finally:
+            env.close()
         if self.charged:
             curriculum.charged_steps += int(episodes.lengths.sum())
-        p = episodes.success.float().view(-1, self.episodes).mean(dim=1)
-        return levels[learnability(p).topk(self.keep).indices]
+        return episodes.success.float().view(-1, self.episodes).mean(dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The levels that are drawn from, and until when."""
-        return {"levels": self.levels, "next_cycle": self.next_cycle}
+        """The levels that are drawn from, and how many screenings there were."""
+        return {"levels": self.levels, "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.levels, self.next_cycle = state["levels"], state["next_cycle"]
+        self.levels, self.done = state["levels"], state["done"]

@@ -29,6 +29,7 @@ from lit_crl.screening import LearnabilityScreen, valid_reference
 from lit_crl.value_trace import ValueTrace
 
 Make = Callable[..., Any]
+SCREEN = LearnabilityScreen(screenings=1, share=0.6, candidates=8, episodes=2)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -49,9 +50,15 @@ def curriculum_of(env: Any, own: Any, **changes: Any) -> Curriculum:
     )
 
 
-def finished(levels: Tensor, returns: list[float], value: list[float]) -> Finished:
-    numbers = torch.tensor(value)
-    return Finished(levels, torch.tensor(returns) > 0, torch.tensor(returns), numbers, numbers / 2)
+def finished(
+    levels: Tensor, returns: list[float], value: list[float], terminated: bool = True
+) -> Finished:
+    numbers, reached = torch.tensor(value), torch.tensor(returns)
+    all_of_them = torch.ones(len(levels), dtype=torch.bool)
+    return Finished(
+        levels, reached > 0, all_of_them, all_of_them & terminated, 10 * reached, reached,
+        numbers, numbers / 2,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("arm", ["valid_reference", "plr", "accel", "sfl", "oracle"])
@@ -126,7 +133,7 @@ def test_replay_draws_by_priority_and_moves_on_from_what_it_drew() -> None:
     replay = PrioritizedLevelReplay(least=4, temperature=1.0, staleness=0.0)
     here = curriculum_of(env, replay)
     levels = env.reference_levels(4, rng())
-    assert env.valid(replay(8, here, None)).all()  # reference levels, as long as it knows none
+    assert replay(8, here, None).shape == (0, 2)  # as long as it knows none
     replay.record(finished(levels, [1.0] * 4, [0.9, 0.1, 0.5, 0.7]))
     drawn = replay(20_000, here, None)
     share = [(drawn == level).all(dim=1).float().mean().item() for level in levels]
@@ -166,51 +173,110 @@ def test_edits_are_valid_close_and_about_half_of_what_is_drawn(make: Any) -> Non
 class ByHeight:
     """A judge who drives right, which solves the mountain car only from near the flag."""
 
+    updates = gan_updates = 1
+
     def action_values(self, obs: Tensor) -> Tensor:
         return torch.tensor([0.0, 0.0, 1.0]).expand(len(obs), 3)
 
 
 def test_screening_finds_what_is_solved_sometimes_and_is_charged() -> None:
-    screen = LearnabilityScreen(candidates=64, keep=8, episodes=4, cycles=2)
+    screen = LearnabilityScreen(screenings=2, candidates=64, keep=8, episodes=4, share=1.0)
     env = MountainCar(1)
-    left = [10**6]
+    spent, budget = [50_000], 2 * 64 * 4 * 200
     here = curriculum_of(
-        env, screen, make_env=lambda n, device: MountainCar(n, device), steps_left=lambda: left[0]
-    )
+        env, screen, make_env=lambda n, device: MountainCar(n, device), budget=budget,
+        spent=lambda: spent[0],
+    )  # fmt: skip
     drawn = here.draw(32, cast(Any, ByHeight()))[0]
     first = here.charged_steps
     assert 64 * 4 < first < 64 * 4 * 200
     assert len(torch.unique(drawn, dim=0)) <= 8
+    spent[0] = 3 * budget // 4 - 1  # one step before the middle of the second half
     here.new_cycle()
-    here.draw(32, cast(Any, ByHeight()))
-    assert here.charged_steps == first  # not every cycle
-    here.new_cycle()
-    left[0] = 64 * 4 * 200 - 1  # less than the longest episodes would take
     here.draw(32, cast(Any, ByHeight()))
     assert here.charged_steps == first
-    left[0] += 1
+    spent[0] += 1
     here.new_cycle()
     here.draw(32, cast(Any, ByHeight()))
-    assert here.charged_steps > first
+    assert first < here.charged_steps <= budget
+    assert len(screen.levels) == 8
+    spent[0] = budget
+    here.new_cycle()
+    last = here.charged_steps
+    here.draw(32, cast(Any, ByHeight()))
+    assert here.charged_steps == last, "as many screenings as were asked for"
 
 
-def test_the_oracle_screens_for_nothing_and_without_a_budget_there_are_reference_levels() -> None:
-    make_env = lambda n, device: MountainCar(n, device)  # noqa: E731
-    here = curriculum_of(MountainCar(1), own_source("oracle"), make_env=make_env)
-    here.draw(4, cast(Any, ByHeight()))
-    assert here.charged_steps == 0
-    poor = curriculum_of(
-        MountainCar(1), LearnabilityScreen(), make_env=make_env, steps_left=lambda: 0
+@pytest.mark.parametrize("budget", [64_000, 100_000, 1_000_000])
+def test_all_screenings_together_keep_to_their_share(budget: int) -> None:
+    spent = [0]
+    here = curriculum_of(
+        MountainCar(1), LearnabilityScreen(episodes=2),
+        make_env=lambda n, device: MountainCar(n, device, force=1e-9),
+        budget=budget, spent=lambda: spent[0],
+    )  # fmt: skip
+    charged = []
+    for spent[0] in range(0, budget, budget // 20):
+        here.new_cycle()
+        here.draw(1, cast(Any, ByHeight()))
+        charged.append(here.charged_steps)
+    assert len(set(charged)) == 1 + 3, "three screenings"
+    assert 0.1 * budget < charged[-1] <= 0.15 * budget or budget > 500_000
+    assert charged[-1] <= 3 * 128 * 2 * 200
+
+
+def test_an_untrained_policy_screens_nothing_and_other_sources_play_its_share() -> None:
+    def fail(n: int, device: Any) -> Any:
+        raise AssertionError("screened")
+
+    teacher = ByHeight()
+    teacher.updates = 0
+    here = curriculum_of(
+        MountainCar(1), LearnabilityScreen(), make_env=fail, budget=10**6, spent=lambda: 9 * 10**5
     )
-    assert MountainCar(1).valid(poor.draw(4, cast(Any, ByHeight()))[0]).all()
-    assert poor.charged_steps == 0
+    levels, source = here.draw(40, cast(Any, teacher))
+    assert (source == 0).all() and MountainCar(1).valid(levels).all()
+
+
+def test_a_level_is_tried_often_enough_to_tell_more_than_never_sometimes_and_always() -> None:
+    assert LearnabilityScreen().episodes >= 4
+
+
+def test_a_budget_too_small_for_a_screening_is_refused_before_training() -> None:
+    data = ReplayDataModule(MountainCar, arm="sfl", env_steps=10_000)
+    with pytest.raises(ConfigError, match=r"'sfl', but 15% of data\.env_steps .* give more"):
+        data.setup("fit")
+
+
+def test_the_environments_of_a_screening_are_closed() -> None:
+    made: list[MountainCar] = []
+
+    def make_env(n: int, device: Any) -> MountainCar:
+        made.append(MountainCar(n, device))
+        return made[-1]
+
+    here = curriculum_of(
+        MountainCar(1), LearnabilityScreen(), make_env=make_env, budget=100_000,
+        spent=lambda: 50_000,
+    )  # fmt: skip
+    here.draw(1, cast(Any, ByHeight()))
+    assert made and all(env.closed for env in made)
+
+
+def test_the_oracle_screens_for_nothing() -> None:
+    here = curriculum_of(
+        MountainCar(1), own_source("oracle"), budget=1_000, spent=lambda: 900,
+        make_env=lambda n, device: MountainCar(n, device),
+    )  # fmt: skip
+    assert (here.draw(4, cast(Any, ByHeight()))[1] == 4).all()
+    assert here.charged_steps == 0
 
 
 def test_a_trace_is_the_mean_over_the_episode() -> None:
     g, gamma, envs, steps = rng(5), 0.9, 3, 12
     table = torch.randn(steps + 1, envs, 2, generator=g)
     trace = ValueTrace(envs, gamma, torch.device("cpu"))
-    naive: list[list[tuple[float, float]]] = [[] for _ in range(envs)]
+    naive: list[list[tuple[float, float, float, float]]] = [[] for _ in range(envs)]
     for t in range(steps):
         action = torch.randint(2, (envs,), generator=g)
         reward, over = torch.rand(envs, generator=g), torch.rand(envs, generator=g) < 0.2
@@ -218,19 +284,64 @@ def test_a_trace_is_the_mean_over_the_episode() -> None:
         trace.see(lambda obs: table[obs, torch.arange(envs)], now, action, (then, reward, over))
         for i in range(envs):
             q, q_next = table[t, i], table[t + 1, i]
-            target = float(reward[i]) + (0 if over[i] else gamma * float(q_next.max()))
-            naive[i].append((float(q.max()), abs(target - float(q[action[i]]))))
+            future = 0 if over[i] else gamma * float(q_next.max())
+            error = abs(float(reward[i]) + future - float(q[action[i]]))
+            naive[i].append((float(reward[i]), future, float(q.max()), error))
         if t in (4, 11):
             ended = torch.tensor([0, 2]) if t == 4 else torch.tensor([0, 1, 2])
-            value, td_error = trace.finish(ended)
-            for place, i in enumerate(ended.tolist()):
-                assert value[place].item() == pytest.approx(
-                    sum(v for v, _ in naive[i]) / len(naive[i]), abs=1e-5
-                )
-                assert td_error[place].item() == pytest.approx(
-                    sum(d for _, d in naive[i]) / len(naive[i]), abs=1e-5
-                )
+            found = torch.stack(tuple(trace.finish(ended))).T.tolist()
+            for (to_go, value, td_error), i in zip(found, ended.tolist(), strict=True):
+                later, returns = naive[i][-1][1], []
+                for r, *_ in reversed(naive[i]):  # backwards, as returns are defined
+                    later = r + (later if not returns else gamma * later)
+                    returns.append(later)
+                number = len(returns)
+                assert to_go == pytest.approx(sum(returns) / number, abs=1e-5)
+                assert value == pytest.approx(sum(v for *_, v, _ in naive[i]) / number, abs=1e-5)
+                assert td_error == pytest.approx(sum(d for *_, d in naive[i]) / number, abs=1e-5)
                 naive[i].clear()
+
+
+@pytest.mark.parametrize(("length", "limit"), [(3, 100), (23, 100), (400, 23)])
+@pytest.mark.parametrize("reward", [0.0, -1.0])
+def test_a_level_whose_value_is_known_exactly_has_nothing_to_learn(
+    length: int, limit: int, reward: float
+) -> None:
+    """A chain of ``length`` steps, a reward for each and 1 at the end; the time may be up before.
+
+    V is the sum of a geometric series, and MaxMC must see no regret, wherever the episode ends.
+    """
+    gamma = 0.97
+
+    def value(left: Tensor) -> Tensor:
+        """Of being so many steps before the end, the end included."""
+        return (left > 0) * (reward * (1 - gamma**left) / (1 - gamma) + gamma ** (left - 1))
+
+    trace = ValueTrace(1, gamma, torch.device("cpu"))
+    for step in range(min(length, limit)):
+        left = torch.tensor([float(length - step)])
+        over = left == 1
+        trace.see(
+            lambda obs: value(obs)[:, None], left, torch.zeros(1, dtype=torch.long),
+            (left - 1, torch.full((1,), reward) + over, over),
+        )  # fmt: skip
+    traced = trace.finish(torch.tensor([0]))
+    assert traced.value.abs() > 0.1 or limit < length
+    assert traced.td_error.item() == pytest.approx(0, abs=1e-4)
+    replay, level = PrioritizedLevelReplay(least=1), torch.zeros(1, 2)
+    yes = torch.ones(1, dtype=torch.bool)
+    replay.record(Finished(level, yes, yes, yes & (limit > length), torch.ones(1), *traced))
+    assert replay.numbers[0, 0].item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_return_that_v_foretold_past_the_time_limit_is_no_record() -> None:
+    replay, level = PrioritizedLevelReplay(least=1), torch.tensor([[0.1]])
+    replay.record(finished(level, [5.0], [1.0], terminated=False))
+    assert replay.numbers[0].tolist() == [4.0, -torch.inf, 0.0]
+    replay.record(finished(level, [2.0], [1.0]))
+    assert replay.numbers[0].tolist() == [1.0, 2.0, 0.0]
+    replay.record(finished(level, [1.5], [1.0], terminated=False))
+    assert replay.numbers[0].tolist() == [1.0, 2.0, 0.0]
 
 
 def test_proposals_without_labels_are_all_alike() -> None:
@@ -303,9 +414,9 @@ def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
     return levels[levels[:, 0] > -0.5][:n]
 
 
-@pytest.mark.parametrize("arm", ["plr", "accel", LearnabilityScreen(8, 4, 2, 2), right_half])
-def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, arm: Any) -> None:
-    run = make_run(env=MountainCar, arm=arm, env_steps=12_000, num_envs=16)
+@pytest.mark.parametrize("arm", ["plr", "accel", SCREEN, right_half])
+def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, short_car: Any, arm: Any) -> None:
+    run = make_run(env=short_car, arm=copy.deepcopy(arm), env_steps=12_000, num_envs=16)
     run.fit()
     data = run.data
     assert data.rollout.log.episodes["own"] > 0
@@ -341,16 +452,15 @@ def test_where_nobody_can_sample_valid_levels_none_are_demanded_of_an_own_arm() 
     assert not env.valid(levels).any() and (source == 4).all()
 
 
-@pytest.mark.parametrize("arm", ["gan", "archive", "plr", "accel", LearnabilityScreen(8, 4, 2, 2)])
+@pytest.mark.parametrize("arm", ["gan", "archive", "plr", "accel", SCREEN])
 def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -> None:
     """Most resets are at illegal levels, but archive and buffer hold none of them."""
-    mix = {"target": 0.3, "reference": 0.4, "archive": 0.3}
-    run = make_run(env=ThinManifold, arm=arm, mix=mix, env_steps=12_000, num_envs=16)
+    mix = {"target": 0.3, "reference": 0.4, "archive": 0.2, "gan": 0.1}
+    run = make_run(env=ThinManifold, arm=copy.deepcopy(arm), mix=mix, env_steps=12_000, num_envs=16)
     run.fit()
     data = run.data
     assert data.rollout.log.episodes["reference"] > 2 * data.rollout.log.episodes["target"] / 3
-    if isinstance(arm, str):
-        assert len(data.archive.tried) > 0
+    assert (len(data.archive.tried) > 0) == (arm in ("archive", "gan"))
     for ring in (data.archive.tried, data.archive.visited):
         assert data.env.valid(ring.levels[: len(ring)]).all()
     if arm in ("plr", "accel"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -68,6 +68,7 @@ class StubTeacher:
     def __init__(self, p: Callable[[Tensor], Tensor] | None = None) -> None:
         self.rng = rng(99)
         self.p = p or (lambda levels: torch.full((len(levels),), 0.5))
+        self.updates = self.gan_updates = 1
         self.made: list[Tensor] = []
 
     def generate_levels(self, n: int) -> Tensor:
@@ -108,6 +109,11 @@ def curriculum(
     )
 
 
+def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
+    """A user's arm."""
+    return torch.tensor([5.0, 0.0]).expand(n, 2)
+
+
 def region_of(levels: Tensor) -> Tensor:
     return levels[:, 0].floor().long()
 
@@ -132,6 +138,7 @@ def test_an_arm_keeps_the_shares_before_its_own_and_takes_the_rest(
 ) -> None:
     mix = {source: part / sum(parts) for source, part in zip(MIXED, parts, strict=True)}
     given_mix = {source: share for source, share in mix.items() if share or not sparse}
+    assume(sum(mix[source] for source in MIXED[: MIXED.index(arm)]) < 1)
     shares = arm_shares(arm, given_mix)
     rest, expected = 1.0, {}
     for source in MIXED:
@@ -154,7 +161,12 @@ def test_the_four_arms_of_equal_quarters() -> None:
 
 def test_a_source_that_the_mix_leaves_out_has_no_share() -> None:
     assert arm_shares("archive", {"gan": 1.0}) == {"target": 0, "reference": 0, "archive": 1}
-    assert arm_shares("gan", {"target": 1.0})["gan"] == 0
+
+
+@pytest.mark.parametrize("arm", ["reference", "archive", "gan", "plr", "accel", "sfl", right_half])
+def test_a_mix_that_leaves_nothing_to_the_arm_itself_is_refused(arm: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.mix .* leaves no share to data\.arm .*: lower"):
+        arm_shares(arm, {"target": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -230,10 +242,63 @@ def test_before_enough_outcomes_the_archive_plays_the_gans_share(tried: int, rea
     assert (played.counts.candidates > 0) == ready
 
 
-def test_with_an_empty_archive_reference_levels_are_played_instead() -> None:
-    levels, source = curriculum(QUARTERS, Archive(2), queue=500).draw(3_000, StubTeacher())
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        (QUARTERS, [0.5, 0.5, 0, 0]),
+        ({"target": 0.1, "reference": 0.3, "archive": 0.6}, [0.25, 0.75, 0, 0]),
+        ({"target": 0.2, "reference": 0.0, "archive": 0.8}, [1, 0, 0, 0]),
+        ({"archive": 0.5, "gan": 0.5}, [1, 0, 0, 0]),
+    ],
+)
+def test_with_an_empty_archive_target_and_reference_levels_are_played_in_their_proportion(
+    shares: dict[str, float], expected: list[float]
+) -> None:
+    levels, source = curriculum(shares, Archive(2), queue=500).draw(3_000, StubTeacher())
     assert torch.equal(region_of(levels), source)
-    assert_shares(source, [0.25, 0.75, 0, 0])
+    assert_shares(source, expected)
+
+
+def test_what_is_played_for_an_empty_archive_is_not_queued() -> None:
+    played = curriculum({"archive": 1.0}, Archive(2), queue=500)
+    assert (played.draw(3, StubTeacher())[1] == TARGET).all()
+    played.archive.add_visited(region(ARCHIVE, 50, rng(3)))
+    assert (played.draw(200, StubTeacher())[1] == ARCHIVE).all()
+
+
+def test_a_generator_that_was_never_trained_is_not_asked_and_its_p_hat_counts_nowhere() -> None:
+    def fail(levels: Tensor) -> Tensor:
+        raise AssertionError("p̂ of a network that has seen no outcome")
+
+    teacher, played = StubTeacher(fail), curriculum(QUARTERS, queue=500)
+    teacher.gan_updates = 0
+    assert played.ready(), "there are outcomes enough"
+    levels, source = played.draw(3_000, teacher)
+    assert not teacher.made and torch.equal(region_of(levels), source)
+    assert_shares(source, [0.25, 0.25, 0.5, 0])
+    for kind in ("frontier", "labelled", "visited"):
+        assert played.reals(cast(Any, kind), 50, 0.0, teacher)[1].all()
+    teacher.p, teacher.gan_updates = (lambda levels: torch.full((len(levels),), 0.5)), 1
+    played.new_cycle()
+    assert_shares(played.draw(3_000, teacher)[1], [0.25] * 4)
+
+
+def test_one_gan_phase_has_many_different_reals_and_none_of_them_often() -> None:
+    """As a default run has them: half the archive is hopeless, and a tenth is on the frontier."""
+    archive, g = Archive(2), rng(3)
+    archive.add_visited(region(ARCHIVE, 32_768, g))
+    for _ in range(4):
+        archive.add_outcomes(region(ARCHIVE, 1_024, g), torch.rand(1_024, generator=g) < 0.5)
+    teacher = StubTeacher(lambda levels: (1 - 20 * (levels[:, 1] - 0.5).abs()).clamp(0.001) / 2)
+    played = curriculum(QUARTERS, archive, novelty_exponent=0.5, candidates=1_024)
+    levels = played.reals("frontier", 8_192, 0.25, teacher)[0]
+    archived = levels[region_of(levels) == ARCHIVE]
+    counts = archived.unique(dim=0, return_counts=True)[1]
+    assert len(archived) == 6_144
+    assert len(counts) > 1_000 and counts.max() <= 40
+    assert counts.sort(descending=True).values[:100].sum() < 0.35 * 6_144
+    # They are still those of the frontier: (4 p̂ (1 − p̂) + 0.01)², twice novelty at random.
+    assert (teacher.p(archived) > 0.1).float().mean() > 0.9
 
 
 def test_when_no_proposal_is_valid_the_archive_plays_the_gans_share() -> None:

@@ -189,7 +189,7 @@ def test_rows_are_those_of_metrics_csv(folder: Path, logged: Segment) -> None:
     header = (folder / "csv" / "metrics.csv").read_text().split("\n")[0].split(",")
     assert set(header) <= logged.keys
     assert {key.split("/")[0] for key in header[1:]} == {
-        "behaviour", "curriculum", "dqn", "evaluation", "gan", "joint"
+        "behaviour", "curriculum", "dqn", "evaluation", "gan"
     }  # fmt: skip
 
 

@@ -155,7 +155,10 @@ def test_the_gan_phase_runs_every_so_many_batches_once_there_are_outcomes(make_r
 
 def test_without_gan_updates_there_is_no_gan_phase(make_run: Make) -> None:
     record = Recorder()
-    run = make_run(callbacks=[record], validate=False, gan_updates=0).fit()
+    run = make_run(
+        callbacks=[record], validate=False, gan_updates=0, arm=lambda n, curriculum, teacher:
+        curriculum.env.reference_levels(n, curriculum.rng)
+    ).fit()  # fmt: skip
     assert all(batch.gan is None for batch in record.batches) and run.learner.gan_updates == 0
 
 
@@ -187,8 +190,9 @@ def test_environments_that_explore_too_much_give_no_outcomes(make_run: Make) -> 
 def test_reals_come_from_the_archive(make_run: Make, kind: str) -> None:
     record = Recorder()
     run = make_run(
-        callbacks=[record], validate=False, reals=kind, reference_reals=0.0, gan_updates=4
-    ).fit()
+        callbacks=[record], validate=False, reals=kind, reference_reals=0.0, gan_updates=4,
+        learner={"gan_loss": "least_squares"},
+    ).fit()  # fmt: skip
     archive = run.data.archive
     visited = rows(archive.visited.levels[: len(archive.visited)])
     tried = rows(archive.tried.levels[: len(archive.tried)])
@@ -218,8 +222,12 @@ class JudgeReals(Callback):
 @pytest.mark.parametrize("kind", ["visited", "labelled", "frontier"])
 def test_only_labelled_reals_are_judged_by_the_success_head(make_run: Make, kind: str) -> None:
     judge = JudgeReals()
-    make_run(callbacks=[judge], validate=False, reals=kind).fit()
-    labels, on_frontier = torch.cat(judge.labels), torch.cat(judge.on_frontier)
+    make_run(
+        callbacks=[judge], validate=False, reals=kind, learner={"gan_loss": "least_squares"}
+    ).fit()
+    # Before the first GAN phase p̂ has learned nothing: all reals are positive there.
+    assert judge.labels[0].all()
+    labels, on_frontier = torch.cat(judge.labels[1:]), torch.cat(judge.on_frontier[1:])
     assert on_frontier.any() and not on_frontier.all()
     expected = on_frontier.float() if kind == "labelled" else torch.ones_like(labels)
     assert torch.equal(labels, expected)

@@ -14,7 +14,7 @@ def test_the_ladder_is_the_formula_at_all_times(
     n: int, base: float, exponent: float, env_steps: int
 ) -> None:
     epsilon = EpsilonLadder(base, exponent)(n, env_steps).tolist()
-    expected = [base ** (1 + exponent * i / max(n - 1, 1)) for i in range(n)]
+    expected = [base ** (1 + exponent * (i / (n - 1) if n > 1 else 1)) for i in range(n)]
     assert epsilon == pytest.approx(expected, rel=1e-4)
 
 

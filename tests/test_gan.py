@@ -223,7 +223,8 @@ def test_the_generators_losses_are_challenge_and_the_adversarial_loss(kind: Any)
     fake = generator(z)
     challenge, adversarial = gan.generator_losses(discriminator, kind, real, fake)
     p = [sigmoid(x) for x in discriminator.success_logit(fake).tolist()]
-    assert challenge.item() == pytest.approx(-mean(4 * q * (1 - q) for q in p), rel=1e-5)
+    naive = mean(-math.log(q) / 2 - math.log(1 - q) / 2 - math.log(2) for q in p)
+    assert challenge.item() == pytest.approx(naive, rel=1e-4, abs=1e-6)
     naive = naive_generator(kind, discriminator(real).tolist(), discriminator(fake).tolist())
     assert adversarial.item() == pytest.approx(naive, rel=1e-4, abs=1e-6)
 
@@ -241,12 +242,23 @@ def test_learnability_peaks_at_one_half_and_vanishes_at_never_and_always() -> No
 
 
 def test_challenge_is_lowest_where_all_levels_are_on_the_frontier() -> None:
-    assert gan.challenge(torch.tensor([0.5, 0.5])).item() == -1
-    assert gan.challenge(torch.tensor([0.0, 1.0])).item() == 0
-    assert gan.challenge(torch.tensor([0.5, 1.0])).item() == -0.5
-    p = torch.tensor([0.2, 0.9], requires_grad=True)
-    (gradient,) = torch.autograd.grad(gan.challenge(p), p)
-    assert gradient[0] < 0 < gradient[1], "descending it moves p towards one half"
+    p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    each = torch.stack([gan.challenge(logit) for logit in torch.logit(p)[:, None]])
+    assert p[each.argmin()].item() == pytest.approx(0.5) and each.min().item() == pytest.approx(0)
+    for q, seen in zip(p.tolist(), each.tolist(), strict=True):
+        divergence = 0.5 * math.log(0.5 / q) + 0.5 * math.log(0.5 / (1 - q))
+        assert seen == pytest.approx(divergence, abs=1e-9)
+    assert gan.challenge(torch.logit(p)).item() == pytest.approx(each.mean().item())
+    assert gan.challenge(torch.tensor([1e4, -1e4])).isfinite()
+
+
+def test_challenge_still_pulls_where_all_is_hopeless_or_solved() -> None:
+    p = torch.tensor([0.001, 0.01, 0.3, 0.5, 0.999])
+    logit = torch.logit(p).requires_grad_()
+    (gradient,) = torch.autograd.grad(len(p) * gan.challenge(logit), logit)
+    assert gradient.tolist() == pytest.approx((p - 0.5).tolist(), abs=1e-6)
+    assert gradient[[0, -1]].abs().min() > 0.49 and gradient.abs().max() <= 0.5
+    assert gradient[0] < 0 < gradient[-1], "descending it moves p̂ towards one half"
 
 
 @settings(max_examples=30, deadline=None)
@@ -263,10 +275,11 @@ def test_the_success_loss_survives_extreme_logits() -> None:
     assert loss.item() == pytest.approx(1e3 / 3)
 
 
-def test_the_joint_loss_is_the_sum_weighted_by_lambda() -> None:
-    dqn_loss, gan_loss = torch.tensor(2.0), torch.tensor(3.0)
+def test_the_generators_objective_is_the_sum_weighted_by_lambda() -> None:
+    challenge, adversarial = torch.tensor(2.0), torch.tensor(3.0)
     for weight in (0.0, 0.5, 10.0):
-        assert gan.joint_loss(dqn_loss, gan_loss, weight).item() == 2 + weight * 3
+        objective = gan.generator_objective(challenge, adversarial, weight)
+        assert objective.item() == 2 + weight * 3
 
 
 def flat_gradient(loss: Tensor, network: nn.Module) -> Tensor:
@@ -290,13 +303,13 @@ def test_lambda_turns_the_generators_gradient_and_does_not_only_scale_it(kind: A
     generator, discriminator, real, z = players()
     fake = generator(z)
     adversarial = gan.generator_loss(kind, discriminator(real), discriminator(fake))
-    challenge = gan.challenge(torch.sigmoid(discriminator.success_logit(fake)))
+    challenge = gan.challenge(discriminator.success_logit(fake))
     pure = flat_gradient(challenge, generator)
     plain = flat_gradient(adversarial, generator)
     assert pure.norm() > 0 and plain.norm() > 0 and abs(cosine(pure, plain)) < 0.99
     before = 2.0
     for weight in (0.0, 0.1, 1.0, 1e4):
-        total = flat_gradient(gan.joint_loss(challenge, adversarial, weight), generator)
+        total = flat_gradient(gan.generator_objective(challenge, adversarial, weight), generator)
         towards_challenge = cosine(total, pure)
         assert towards_challenge < before, "a larger λ must turn away from the challenge"
         before = towards_challenge
@@ -311,15 +324,15 @@ def test_a_plain_scale_would_cancel_in_adam() -> None:
         optimizer = Adam(generator.parameters(), lr=1e-3, eps=1e-16)
         fake = generator(z)
         adversarial = gan.generator_loss("relativistic", discriminator(real), discriminator(fake))
-        p = torch.sigmoid(discriminator.success_logit(fake))
-        loss_of(gan.challenge(p), adversarial).backward()
+        loss_of(gan.challenge(discriminator.success_logit(fake)), adversarial).backward()
         optimizer.step()
         return torch.cat([w.detach().flatten() for w in generator.parameters()])
 
     scaled = [step(lambda _, adversarial, w=w: w * adversarial) for w in (1.0, 100.0)]
     assert torch.allclose(*scaled, atol=1e-5)
     weighed = [
-        step(lambda c, adversarial, w=w: gan.joint_loss(c, adversarial, w)) for w in (0, 100)
+        step(lambda c, adversarial, w=w: gan.generator_objective(c, adversarial, w))
+        for w in (0, 100)
     ]
     assert (weighed[0] - weighed[1]).abs().max() > 1e-3
 

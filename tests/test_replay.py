@@ -472,3 +472,22 @@ def test_actions_saved_by_16_bits_are_loaded() -> None:
     saved["action"] = torch.arange(8, dtype=torch.int16) % 3
     replay.load_state_dict(saved)
     assert replay.action.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_a_boundary_written_over_a_row_forgets_its_reward() -> None:
+    """Zero times what an environment once gave must be zero, be that infinite."""
+    space = Box(-1, 1, (2,))
+    buffer, zeros = ReplayBuffer(8, 1, space, n_steps=2), torch.zeros(1, 2)
+    add = lambda reward: buffer.add(  # noqa: E731
+        zeros, torch.zeros(1, dtype=torch.long), torch.tensor([reward]), torch.tensor([0.9])
+    )
+    for _ in range(8):
+        add(float("inf"))
+    for _ in range(3):
+        add(1.0)
+        add(1.0)
+        buffer.add_final(zeros, torch.tensor([True]))
+    add(1.0)
+    add(1.0)
+    batch = buffer.sample((500,), torch.Generator().manual_seed(0))
+    assert batch.reward.isfinite().all()

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.archive import Archive
-from lit_crl.arms import SOURCES
+from lit_crl.arms import SOURCES, Finished
 from lit_crl.dqn import Transitions
 from lit_crl.envs import GymnasiumEnv, MountainCar
 from lit_crl.replay import ReplayBuffer
@@ -328,7 +328,8 @@ def test_the_log_forgets_all_but_the_last_hundred_episodes() -> None:
     log, naive = EpisodeLog(), deque[float](maxlen=100)
     for first in range(0, 260, 13):
         returns = torch.arange(first, first + 13).float()
-        log.add(returns, returns % 2 == 0, torch.full((13,), 2), returns % 3 > 0)
+        known = torch.ones(13, dtype=torch.bool)
+        log.add(returns, returns % 2 == 0, known, torch.full((13,), 2), returns % 3 > 0)
         naive.extend(r for r in returns.tolist() if r % 3)
     assert list(log.returns) == list(naive)
     assert list(log.successes) == [float(r % 2 == 0) for r in naive]
@@ -339,6 +340,44 @@ def test_the_log_forgets_all_but_the_last_hundred_episodes() -> None:
 def test_no_mean_is_told_before_an_episode_has_finished() -> None:
     assert set(EpisodeLog().means().values()) == {0}
     assert not [name for name in EpisodeLog().means() if name.startswith("behaviour")]
+
+
+def test_unknown_success_is_never_a_failure() -> None:
+    log, nothing = EpisodeLog(), torch.zeros(4, dtype=torch.bool)
+    log.add(torch.ones(4), nothing, nothing, torch.zeros(4), ~nothing)
+    means = log.means()
+    assert means["behaviour/return_mean"] == 1 and means["curriculum/target_episodes"] == 4
+    assert not [name for name in means if "success" in name or "solved" in name]
+    half = torch.tensor([True, False, True, False])
+    log.add(torch.ones(4), half, half, torch.zeros(4), ~nothing)
+    means = log.means()
+    assert means["behaviour/success_rate"] == 1, "of the two that are known"
+    assert means["curriculum/target_solved"] == 2
+    assert (log.ended, log.known, log.judged) == (8, 2, 2)
+
+
+class Reticent(Car):
+    """Says of two environments in four whether they succeeded."""
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        *result, info = super().step(actions)
+        known = torch.tensor([True, False, True, False])
+        return (*result, info | {"success_known": known})  # type: ignore[return-value]
+
+
+def test_outcomes_are_recorded_only_where_success_is_known() -> None:
+    env, archive = Reticent(4), Archive(2, tried=1_000, visited=2_000)
+    replay = ReplayBuffer(4_000, 4, env.single_observation_space)
+    heard: list[Finished] = []
+    rollout = Rollout(
+        env, replay, archive, gamma=GAMMA, label_epsilon=1.0, seed=0, record=heard.append
+    )
+    run = Played(env, replay, archive, rollout, Script(4)).step(120)
+    expected = [(e.level, float(e.terminated)) for i, e in run.env.finished if i in (0, 2)]
+    ring = archive.tried
+    found = zip(ring.levels[: len(ring)].tolist(), ring.values[: len(ring)].tolist(), strict=True)
+    assert list(found) == expected and len(expected) > 10
+    assert rollout.log.known == len(expected) < rollout.log.ended
 
 
 def test_every_step_of_every_environment_is_counted() -> None:
@@ -404,7 +443,7 @@ def put_car(env: Any, level: np.ndarray) -> np.ndarray:
     return level
 
 
-def gymnasium_rollout(archive: Archive | None, limit: int = 8) -> Rollout:
+def gymnasium_rollout(archive: Archive | None, limit: int = 8, **changes: Any) -> Rollout:
     space = MountainCar.level_space if archive is not None else None
     env = GymnasiumEnv(
         3,
@@ -415,16 +454,18 @@ def gymnasium_rollout(archive: Archive | None, limit: int = 8) -> Rollout:
     )
     assert isinstance(env.single_observation_space, Box)
     replay = ReplayBuffer(600, 3, env.single_observation_space)
-    return Rollout(env, replay, archive, gamma=GAMMA, label_epsilon=1.0, seed=5)
+    return Rollout(env, replay, archive, gamma=GAMMA, label_epsilon=1.0, seed=5, **changes)
 
 
 def idle(obs: Tensor, epsilon: Tensor) -> Tensor:
     return torch.ones(len(obs), dtype=torch.long)
 
 
-def test_the_tasks_own_resets_give_no_outcome() -> None:
-    archive = Archive(2)
-    rollout = gymnasium_rollout(archive)
+def test_the_tasks_own_resets_give_no_outcome_and_nobody_hears_of_them() -> None:
+    archive, heard = Archive(2), list[Finished]()
+    rollout = gymnasium_rollout(archive, record=heard.append)
+    values = lambda obs: torch.zeros(len(obs), 3)  # noqa: E731
+    rollout._action_values = values
     given = torch.tensor([-0.9, 0.01])
     turn = [0]
 
@@ -438,6 +479,11 @@ def test_the_tasks_own_resets_give_no_outcome() -> None:
     assert turn[0] == 4 and rollout.log.episodes["target"] == 15
     assert len(archive.tried) == 2 * 3
     assert torch.equal(archive.tried.levels[:6], given.expand(6, 2))
+    levels = torch.cat([finished.levels for finished in heard])
+    assert torch.equal(levels, given.expand(6, 2))
+    to_go = sum((1 - GAMMA**left) / (1 - GAMMA) for left in range(1, 9)) / 8
+    assert heard[0].to_go.tolist() == pytest.approx([-to_go] * 3)
+    assert heard[0].returns.tolist() == [-8.0] * 3 and not heard[0].terminated.any()
     assert len(archive.visited) == 0, "this environment cannot tell where it is"
 
 

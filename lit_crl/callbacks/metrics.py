@@ -6,14 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_crl import distributed
-from lit_crl.gan import joint_loss
 from lit_crl.seeding import random_stream
 
 #: Generated levels kept from each validation, for the figure of levels over training.
@@ -113,13 +111,8 @@ class RecordMetrics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         losses = learner.losses.pop_means()
         numbers = distributed.reduce_metrics(losses | data.metrics())
-        # The GAN's losses are new only after a GAN phase: the joint loss takes the last ones.
+        # The GAN's losses are new only after a GAN phase: until the next one they are repeated.
         self._last |= {name: numbers[name] for name in losses}
-        self._last["joint/loss"] = joint_loss(
-            torch.tensor(self._last["dqn/loss"]),
-            torch.tensor(self._last.get("gan/generator_loss", 0.0)),
-            learner.lambda_gan,
-        ).item()
         self._log(trainer, numbers | self._last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -45,8 +45,7 @@ class EnvStepProgress(ProgressBar):
         if not self._enabled:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        has_gan = pl_module.level_gan is not None
-        gan = "DQN and GAN" if has_gan and data.gan_updates else "DQN alone"
+        gan = "DQN and GAN" if data.trains_gan else "DQN alone"
         where = getattr(data.env, "name", type(data.env).__name__)
         self.console.print(
             f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "

@@ -66,6 +66,7 @@ SECTIONS: dict[str, list[Lines | Gallery | LastTable]] = {
         Lines("error of p̂ (Brier score)", ("evaluation/p_hat_brier",)),
         Lines("losses", ("gan/generator_loss", "gan/discriminator_loss", "gan/success_loss")),
         Lines("challenge", ("gan/challenge",)),
+        Lines("what is minimised", ("gan/generator_objective", "gan/discriminator_objective")),
         Lines("gradients", ("gan/generator_gradient_norm", "gan/discriminator_gradient_norm")),
     ],
     "Curriculum": [
@@ -89,7 +90,6 @@ SECTIONS: dict[str, list[Lines | Gallery | LastTable]] = {
         Lines("loss", ("dqn/loss",)),
         Lines("Q", ("dqn/q_mean",)),
         Lines("gradient", ("dqn/gradient_norm",)),
-        Lines("L = L_DQN + λ · L_GAN", ("joint/loss",)),
     ],
     "Speed": [
         Lines("env steps per second", ("system/env_steps_per_second",)),

@@ -1,0 +1,139 @@
+"""Whether outcomes can come at all, and what is said where they do not.
+
+An *outcome* is the success or failure of an episode that explored little. p̂, and with it the GAN,
+learn from outcomes alone: without them an arm that needs the GAN would quietly be another arm.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from lit_crl.checks import ConfigError
+from lit_crl.exploration import Exploration
+
+#: How many moments of a run are looked at to find when outcomes begin.
+MOMENTS = 1_000
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How experience is collected, as far as it decides when outcomes come.
+
+    Args:
+        exploration: ε of the environments.
+        label_epsilon: Only episodes that explore at most this much give outcomes.
+        num_envs: Environments of one process.
+        world_size: Processes.
+        warmup: Env steps with random actions.
+        first_phase: Env steps until the first GAN phase.
+        budget: Env steps of the run.
+        time_limit: Longest episode, in steps; None where there is no limit.
+    """
+
+    exploration: Exploration
+    label_epsilon: float
+    num_envs: int
+    world_size: int
+    warmup: int
+    first_phase: int
+    budget: int
+    time_limit: int | None
+
+    def begin(self) -> int | None:
+        """Env steps after which some environment explores little enough; None: it never does."""
+        moments = [int(m) for m in torch.linspace(self.warmup, self.budget, MOMENTS).tolist()]
+        return next((step for step in moments if self._least(step) <= self.label_epsilon), None)
+
+    def _least(self, env_steps: int) -> torch.Tensor:
+        return self.exploration(self.num_envs, env_steps).min()
+
+    def expected(self, begin: int) -> int:
+        """Env steps until which the first outcome should have come.
+
+        The episodes that run when outcomes ``begin`` have explored too much; those that follow
+        count. A tenth of the budget is waited for in any case.
+        """
+        longest = (self.time_limit or 0) * self.num_envs * self.world_size
+        return max(self.budget // 10, begin + 2 * longest)
+
+    def check(self, arm: str) -> int:
+        """When outcomes begin.
+
+        Raises:
+            ConfigError: If none can ever count.
+        """
+        if (begin := self.begin()) is None:
+            raise ConfigError(
+                f"data.arm {arm!r} learns from episodes with ε of at most data.label_epsilon "
+                f"({self.label_epsilon:g}), but the smallest ε is still "
+                f"{self._least(self.budget).item():.2g} when data.env_steps {self.budget:,} are "
+                "spent: let data.exploration fall earlier or lower (data.exploration.steps, "
+                "data.exploration.end), or raise data.label_epsilon"
+            )
+        return begin
+
+    def forewarning(self, arm: str, begin: int) -> str | None:
+        """What is to be said at the start if the GAN learns late, or perhaps not at all."""
+        if self.first_phase > self.budget:
+            return (
+                f"The GAN that arm {arm!r} needs will not learn: its first phase comes after "
+                f"{self.first_phase:,} env steps, and data.env_steps is {self.budget:,}; give more "
+                "of them, or a smaller data.gan_every."
+            )
+        if begin > max(self.budget // 10, self.warmup):
+            return (
+                f"Outcomes, which arm {arm!r} learns from, begin after about {begin:,} of "
+                f"{self.budget:,} env steps, when ε has fallen to data.label_epsilon "
+                f"{self.label_epsilon:g}; a lower data.exploration.steps lets them begin earlier."
+            )
+        if self.expected(begin) > self.budget:
+            return (
+                f"Perhaps no outcome, which arm {arm!r} learns from, will count within "
+                f"data.env_steps {self.budget:,}: episodes last up to {self.time_limit:,} steps in "
+                f"each of {self.num_envs * self.world_size} environments; give more env_steps or "
+                "fewer data.num_envs."
+            )
+        return None
+
+
+def unknown_success(arm: str, episodes: int) -> ConfigError:
+    """What to raise where an arm needs to know of success, and nobody tells."""
+    return ConfigError(
+        f"data.arm is {arm!r}, but after {episodes} episodes it is unknown whether any succeeded: "
+        'give success_return in data.env, let the environment\'s step report info["success"], or '
+        "use data.arm target or reference"
+    )
+
+
+def why_too_few(
+    arm: str, env_steps: int, outcomes: int, needed: int, ended: int, judged: int
+) -> str:
+    """One sentence on why an arm waits in vain for outcomes, and what helps.
+
+    Args:
+        arm: Its name.
+        env_steps: Spent so far.
+        outcomes: How many have counted so far.
+        needed: How many the GAN needs before it learns.
+        ended: Episodes that have ended.
+        judged: Those of them that explored little.
+    """
+    if not ended:
+        reason = "no episode has ended: give max_episode_steps, or a larger data.env_steps"
+    elif not judged:
+        reason = (
+            f"all {ended:,} episodes that ended have explored more than data.label_epsilon: raise "
+            "it, or let data.exploration fall earlier"
+        )
+    elif not outcomes:
+        reason = (
+            f"none of {judged:,} episodes started at a valid level: give data.mix more reference "
+            "levels, or the environment target_levels that are levels"
+        )
+    else:
+        reason = (
+            f"only {outcomes:,} outcomes count so far, and at this rate data.min_outcomes "
+            f"({needed:,}) will not be reached: lower it, raise data.label_epsilon, or give a "
+            "larger data.env_steps"
+        )
+    return f"After {env_steps:,} env steps the GAN that arm {arm!r} needs cannot learn: {reason}."
