@@ -146,7 +146,8 @@ class Archive:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._new = [(levels, success) for levels, success in state["new"]]
+        device = self.tried.levels.device  # files are read to the CPU
+        self._new = [(levels.to(device), success.to(device)) for levels, success in state["new"]]
         for name in ("tried", "visited"):
             self.load_ring(name, state["rings"])
 

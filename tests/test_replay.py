@@ -419,7 +419,7 @@ def test_a_saved_buffer_continues_as_if_it_had_never_stopped(before: int) -> Non
     ],
 )
 def test_a_state_of_another_shape_is_refused(other: ReplayBuffer) -> None:
-    with pytest.raises(ValueError, match=r"the saved replay's .*data\.capacity"):
+    with pytest.raises(ValueError, match=r"the saved replay.*resume with the data\."):
         ReplayBuffer(36, 3, NUMBERS).load_state_dict(other.state_dict())
 
 

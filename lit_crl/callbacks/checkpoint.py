@@ -12,6 +12,7 @@ from lit_crl.checkpoint_files import (
     FORMAT,
     NAMES,
     companion_name,
+    companion_rank,
     read_checkpoint,
     write_atomically,
 )
@@ -118,11 +119,21 @@ class RunCheckpoint(Callback):
             last, previous = (self.folder / name for name in NAMES)
             write_atomically(checkpoint, last, keep_as=previous if self._last_is_whole else None)
         trainer.strategy.barrier()
-        for stale in self.folder.glob(f"collected-*-rank{trainer.global_rank}.pt*"):
-            if not any(f"-{token}-" in stale.name for token in self._tokens):
-                stale.unlink()
+        self._remove_stale(trainer)
         self._last_is_whole = True
         self._saved_at, self._saved_env_steps = time.monotonic(), data.env_steps
+
+    def _remove_stale(self, trainer: Trainer) -> None:
+        """Remove companions that belong to no checkpoint, also halves left behind by a kill.
+
+        Every process removes its own, and those of processes that there are no more.
+        """
+        for path in self.folder.glob("collected-*"):
+            rank = companion_rank(path.name)
+            is_kept = any(f"-{token}-" in path.name for token in self._tokens)
+            is_mine = rank is not None and rank % trainer.world_size == trainer.global_rank
+            if is_mine and (not is_kept or path.suffix == ".partial"):
+                path.unlink()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -1,6 +1,7 @@
 """Metrics over env steps: collected from learner and data, written to every logger."""
 
 import csv
+import io
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_crl import distributed
+from lit_crl.checkpoint_files import replace_text
 from lit_crl.gan import joint_loss
 from lit_crl.seeding import random_stream
 
@@ -23,8 +25,9 @@ SNAPSHOT_LEVELS = 256
 class MetricsCsv(Logger):
     """``metrics.csv``: one row for each time something was logged, ``env_steps`` first.
 
-    Rows are kept in memory and the file is replaced as a whole, so it is never half written. A
-    resumed run first drops the rows that come after its checkpoint.
+    Rows are appended to the file; only where one brings a new column, the file is replaced as a
+    whole. A resumed run first drops a last line that was cut off, and the rows that come after its
+    checkpoint.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +35,9 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, float | str]] = []
-        self._unsaved = 0
+        self._saved = 0
+        #: Columns of the file; empty: it is still to be written, or was another run's.
+        self._columns: dict[str, None] = {}
 
     @property
     def name(self) -> str:
@@ -58,23 +63,31 @@ class MetricsCsv(Logger):
         """Add a row at ``step`` env steps."""
         row: dict[str, float | str] = {"env_steps": step or 0, **metrics}
         self.rows.append(row)
-        self._unsaved += 1
-        if self._unsaved >= 20:
+        if len(self.rows) - self._saved >= 20:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write all rows."""
-        if not self._unsaved:
+        """Write the rows that are not in the file yet."""
+        new = self.rows[self._saved :]
+        if not new:
             return
-        columns = dict.fromkeys(name for row in self.rows for name in row)
-        partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(partial, self.path)
-        self._unsaved = 0
+        columns = self._columns | dict.fromkeys(name for row in new for name in row)
+        if columns == self._columns:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._lines(new))
+                file.flush()
+                os.fsync(file.fileno())
+        else:
+            self._columns = dict.fromkeys(name for row in self.rows for name in row)
+            header = self._lines([{name: name for name in self._columns}])
+            replace_text(header + self._lines(self.rows), self.path)
+        self._saved = len(self.rows)
+
+    def _lines(self, rows: list[dict[str, float | str]]) -> str:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, fieldnames=list(self._columns), restval="").writerows(rows)
+        return text.getvalue()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -84,13 +97,15 @@ class MetricsCsv(Logger):
     def resume(self, env_steps: int) -> None:
         """Take up the file's rows up to ``env_steps``."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [dict(row) for row in csv.DictReader(file)]
+            text = self.path.read_bytes().decode("utf-8", errors="replace")
+            lines = text.split("\r\n")
+            rows = csv.DictReader(lines[:-1])  # after the last whole line comes nothing, or a half
             self.rows = [
                 {name: value for name, value in row.items() if value != ""}
                 for row in rows
                 if int(float(row["env_steps"])) <= env_steps
             ]
+            self._columns, self._saved = {}, 0
 
 
 class RecordMetrics(Callback):
