@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -220,6 +221,17 @@ def without_the_rest(content: Any) -> Any:
     start = content.storage_offset() * content.element_size()
     part = held[start : start + content.nbytes]
     return content.new_empty(0).set_(part, 0, content.shape)  # type: ignore[call-overload]
+
+
+def plain(value: Any) -> Any:
+    """Settings as files hold them: Python's numbers for NumPy's, lists for tuples, str for paths."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def contiguous(states: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:

@@ -152,11 +152,17 @@ class RunCheckpoint(Callback):
         """Bring back what was collected.
 
         Raises:
-            ConfigError: If the companion file is missing.
+            ConfigError: If there is no companion file, or it does not fit.
         """
         if trainer.state.fn != "fit":
             return
-        saved, source = checkpoint["lit_crl"], Path(str(trainer.ckpt_path))
+        source = Path(str(trainer.ckpt_path))
+        if "lit_crl" not in checkpoint:
+            raise ConfigError(
+                f"{source} can be tested but not resumed: it was saved by a Trainer without "
+                "lit_crl.callbacks.RunCheckpoint; give one that RunCheckpoint wrote"
+            )
+        saved = checkpoint["lit_crl"]
         path = source.parent / companion_name(saved, trainer.global_rank)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if saved["world_size"] != trainer.world_size:
@@ -165,7 +171,7 @@ class RunCheckpoint(Callback):
         elif not path.is_file():
             raise ConfigError(
                 f"{source} can be tested but not resumed: its companion {path.name} is "
-                "missing; copy it back beside the checkpoint"
+                "missing; copy it back beside the checkpoint, or give one that RunCheckpoint wrote"
             )
         else:
             learner: Any = pl_module
