@@ -10,8 +10,9 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -163,18 +164,38 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
+    with writing(path), partial_of(path).open("wb") as file:
+        torch.save(without_the_rest(content), file)
+        _put_in_place(file, path, keep_as)
+
+
+def replace_text(text: str, path: Path) -> None:
+    """Write ``text`` so that ``path`` is either the old file or the whole new one.
+
+    Raises:
+        RunError: If it cannot be written; the old file is as it was.
+    """
+    with writing(path), partial_of(path).open("wb") as file:
+        file.write(text.encode())
+        _put_in_place(file, path)
+
+
+def partial_of(path: Path) -> Path:
+    """Where the content of ``path`` is written first."""
+    return path.with_name(path.name + ".partial")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where ``path`` cannot be written, and leave no half of it.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     try:
-        with partial.open("wb") as file:
-            torch.save(without_the_rest(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None and path.is_file():
-            os.replace(path, keep_as)
-        os.replace(partial, path)
-        sync_folder(path.parent)
+        yield
     except (OSError, RuntimeError) as error:  # torch raises the second on a full disk
-        partial.unlink(missing_ok=True)
+        partial_of(path).unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
             f"cannot write {path} ({reason}): free some space or make it writable, and continue "
@@ -182,14 +203,14 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
         ) from error
 
 
-def replace_text(text: str, path: Path) -> None:
-    """Write ``text`` so that ``path`` is either the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _put_in_place(file: BinaryIO, path: Path, keep_as: Path | None = None) -> None:
+    """Give the written ``file`` its name, so that it has it after a power cut, too."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    if keep_as is not None and path.is_file():
+        os.replace(path, keep_as)
+    os.replace(partial_of(path), path)
     sync_folder(path.parent)
 
 
@@ -224,7 +245,7 @@ def without_the_rest(content: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Settings as files hold them: Python's numbers for NumPy's, lists for tuples, str for paths."""
+    """Settings as files hold them: Python's numbers, not NumPy's, and lists, not tuples."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

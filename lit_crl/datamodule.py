@@ -31,11 +31,11 @@ from lit_crl.schedule import Schedule
 from lit_crl.seeding import random_stream, stream_seed
 from lit_crl.stopwatch import Stopwatch
 
-
 #: Settings that a resumed run must leave as they were: what was collected depends on them.
 LASTING = (
-    "num_envs capacity gamma n_steps frame_stack priority_exponent tried visited seed"
-).split()
+    "num_envs", "capacity", "gamma", "n_steps", "frame_stack", "priority_exponent", "tried",
+    "visited", "seed",
+)  # fmt: skip
 
 
 class ReplayDataModule(LightningDataModule):
@@ -267,9 +267,9 @@ class ReplayDataModule(LightningDataModule):
         """Collect and sample until the budget is spent."""
         if self.schedule.is_spent(self.env_steps):
             distributed.say(
-                f"Nothing is left to train: of the budget of {self.schedule.budget:,} env steps "
-                f"(data.env_steps) {self.env_steps:,} were taken. A larger budget goes on, and a "
-                "new ReplayDataModule starts afresh."
+                f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
+                f"budget (data.env_steps) is {self.schedule.budget:,}. Raise it to go on, or start "
+                "a new run."
             )
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         self.rollout.play_with(learner, self.clock)

@@ -26,13 +26,8 @@ from lit_crl.phases import EagerPhase, Phase, Turns, players_of
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
 
-
-#: Settings that a checkpoint keeps: those of ``CreativeLearner`` that are plain values.
-_SETTINGS = (
-    "hidden dueling layer_norm scale_obs planning_steps double_dqn td_loss target_rate "
-    "target_period max_grad_norm final_lr gan_loss lambda_gan r1 r2 gan_hidden noise_dim ema_rate "
-    "level_noise compile seed"
-).split()
+#: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
+OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
 
 
 class CreativeLearner(LightningModule):
@@ -117,10 +112,11 @@ class CreativeLearner(LightningModule):
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        given = {name: value for name, value in locals().items() if name in _SETTINGS}
-        checks.model_settings(locals())
-        # Lightning writes them into checkpoints; optimizers are code, which none of these holds.
-        self.save_hyperparameters(plain(given), logger=False)
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        checks.model_settings(given)
+        # Lightning writes these into checkpoints, which hold no code.
+        named = {key: value for key, value in given.items() if key not in OPTIMIZERS}
+        self.save_hyperparameters(plain(named), logger=False)
         self.automatic_optimization = False
         sizes = (planning_steps, tuple(gan_hidden), noise_dim, level_noise)
         self.sizes = Sizes(tuple(hidden), dueling, layer_norm, scale_obs, *sizes)
@@ -332,9 +328,18 @@ class CreativeLearner(LightningModule):
         check_fit(dict(self.state_dict()), checkpoint["state_dict"])
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            names = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
-            states = checkpoint["optimizer_states"]
-            for name, optimizer, state in zip(
-                names, self.configure_optimizers(), states, strict=False
-            ):
-                go_on_with(f"model.{name}", optimizer, state)
+            if not checkpoint.get("optimizer_states"):
+                raise ConfigError(
+                    "the checkpoint has weights alone, from which no fit can go on: give one that "
+                    "RunCheckpoint wrote, or start a new run with these weights"
+                )
+            self._give_own_settings(checkpoint["optimizer_states"])
+
+    def _give_own_settings(self, states: Sequence[dict[str, Any]]) -> None:
+        falling = [group["lr"] for group in states[0]["param_groups"]]
+        mine = self.configure_optimizers()
+        for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
+            go_on_with(f"model.{name}", optimizer, state)
+        # The Q-network's rate is as it was when the checkpoint was saved; each DQN phase sets it.
+        for group, rate in zip(states[0]["param_groups"], falling, strict=True):
+            group["lr"] = rate

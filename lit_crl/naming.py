@@ -21,7 +21,7 @@ MARK = "made in Python"
 
 
 def is_plain(value: Any) -> bool:
-    """Whether YAML can say ``value`` itself: numbers, strings, None, and lists and dicts of them."""
+    """Whether YAML can say ``value``: a number, a string, None, or a list or dict of them."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
     if isinstance(value, list | tuple):

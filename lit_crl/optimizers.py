@@ -41,9 +41,9 @@ def go_on_with(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
     kept = {name for numbers in state["state"].values() for name in numbers}
     if sizes != saved_sizes or (kept and kept != numbers_kept(optimizer)):
         raise ConfigError(
-            f"{key} is now {type(optimizer).__name__}, which cannot go on with what the checkpoint's "
-            f"optimizer had learnt ({', '.join(sorted(kept))}): resume with the class and the "
-            "switches that it was saved with"
+            f"{key} is now {type(optimizer).__name__}, which cannot go on with what the "
+            f"checkpoint's optimizer had learnt ({', '.join(sorted(kept))}): resume with the class "
+            "and the switches that it was saved with"
         )
     state["param_groups"] = [
         {**saved, **{name: value for name, value in group.items() if name != "params"}}

@@ -303,8 +303,10 @@ class ReplayBuffer:
                 f"run's {self.length} for each of {self.num_envs}: resume with the data.capacity "
                 "and data.num_envs it was saved with"
             )
-        tensors = {name: torch.atleast_1d(mine) for name, mine in self._tensors().items()}
-        saved = {name: torch.atleast_1d(state.get(name, torch.empty(0))) for name in tensors}
+        # All with a first axis, also the one number among them.
+        tensors = {name: m if m.ndim else m.view(1) for name, m in self._tensors().items()}
+        saved = {name: state.get(name, torch.empty(0)) for name in tensors}
+        saved = {name: theirs if theirs.ndim else theirs.view(1) for name, theirs in saved.items()}
         for name, mine in tensors.items():
             theirs = saved[name]
             alike = mine.shape[1:] == theirs.shape[1:] and mine.dtype == theirs.dtype

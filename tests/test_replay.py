@@ -5,6 +5,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lit_crl.checkpoint_files import write_atomically
 from lit_crl.dqn import Transitions
 from lit_crl.priorities import Priorities
 from lit_crl.replay import ReplayBuffer
@@ -451,3 +453,39 @@ def test_an_empty_buffer_says_so() -> None:
     assert replay.num_startable == 0
     with pytest.raises(RuntimeError, match="the replay buffer is empty"):
         replay.sample((1,), rng())
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6])
+def test_a_file_holds_the_rows_that_were_written_and_no_more(
+    exponent: float, tmp_path: Path
+) -> None:
+    def empty() -> ReplayBuffer:
+        images = Box(0, 255, (1000,), np.uint8)
+        return ReplayBuffer(50_000, 5, images, n_steps=3, priority_exponent=exponent)
+
+    replay, draw = empty(), rng()
+    for _ in range(20):
+        obs = torch.randint(256, (5, 1000), generator=draw, dtype=torch.uint8)
+        replay.add(obs, torch.ones(5), torch.rand(5, generator=draw), torch.ones(5))
+        replay.add_final(obs, torch.tensor([True, False, False, True, False]))
+    path = tmp_path / "replay.pt"
+    write_atomically(replay.state_dict(), path)
+    assert 200 * 1000 <= path.stat().st_size < 250 * 1000  # of 50 MB
+    again = empty()
+    again.obs.fill_(7)  # what a buffer held before is gone
+    again.load_state_dict(torch.load(path, weights_only=True))
+    for name, tensor in replay._tensors().items():
+        assert torch.equal(tensor, again._tensors()[name]), name
+
+
+def test_a_file_that_holds_all_rows_is_read_too() -> None:
+    """As checkpoints of format 1 do."""
+    replay = ReplayBuffer(60, 2, NUMBERS)
+    for step in range(6):
+        replay.add(torch.full((2, 2), step), torch.zeros(2), torch.ones(2), torch.ones(2))
+    old = {"n_steps": torch.tensor(1), **replay._tensors()}
+    again = ReplayBuffer(60, 2, NUMBERS)
+    again.load_state_dict(through_a_file(old))
+    assert torch.equal(again.obs, replay.obs) and again.num_startable == replay.num_startable > 0
+    with pytest.raises(ValueError, match="30 rows for each of 2 environments, this run's 40"):
+        ReplayBuffer(80, 2, NUMBERS).load_state_dict(old)

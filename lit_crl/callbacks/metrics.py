@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_crl import distributed
-from lit_crl.checkpoint_files import replace_text
+from lit_crl.checkpoint_files import replace_text, writing
 from lit_crl.gan import joint_loss
 from lit_crl.seeding import random_stream
 
@@ -68,26 +69,27 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the rows that are not in the file yet."""
+        """Write the rows that are not in the file yet.
+
+        Raises:
+            RunError: If the disk is full, say.
+        """
         new = self.rows[self._saved :]
         if not new:
             return
         columns = self._columns | dict.fromkeys(name for row in new for name in row)
-        if columns == self._columns:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._lines(new))
+        has_new_column = columns != self._columns
+        self._columns = {}  # should this fail, the next time writes the whole file
+        if has_new_column:
+            columns = dict.fromkeys(name for row in self.rows for name in row)
+            header = [{name: name for name in columns}]
+            replace_text(_lines([*header, *self.rows], columns), self.path)
+        else:
+            with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_lines(new, columns))
                 file.flush()
                 os.fsync(file.fileno())
-        else:
-            self._columns = dict.fromkeys(name for row in self.rows for name in row)
-            header = self._lines([{name: name for name in self._columns}])
-            replace_text(header + self._lines(self.rows), self.path)
-        self._saved = len(self.rows)
-
-    def _lines(self, rows: list[dict[str, float | str]]) -> str:
-        text = io.StringIO(newline="")
-        csv.DictWriter(text, fieldnames=list(self._columns), restval="").writerows(rows)
-        return text.getvalue()
+        self._columns, self._saved = columns, len(self.rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -105,7 +107,13 @@ class MetricsCsv(Logger):
                 for row in rows
                 if int(float(row["env_steps"])) <= env_steps
             ]
-            self._columns, self._saved = {}, 0
+            self._columns, self._saved = {}, len(self.rows)
+
+
+def _lines(rows: Sequence[Mapping[str, float | str]], columns: Iterable[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, fieldnames=list(columns), restval="").writerows(rows)
+    return text.getvalue()
 
 
 class RecordMetrics(Callback):
