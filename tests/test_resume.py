@@ -309,9 +309,8 @@ def test_another_optimizer_goes_on_with_the_same_moments_or_is_refused(
         assert run.data.env_steps == run.data.schedule.budget
         return
     (name,) = after
-    with pytest.raises(
-        ConfigError, match=rf"model\.{name} is now \w+, which cannot go on"
-    ) as refusal:
+    sentence = rf"model\.{name} is now \w+, which cannot go on"
+    with pytest.raises(ConfigError, match=sentence) as refusal:
         run.fit(checkpoint)
     assert "\n" not in str(refusal.value)
 
@@ -446,8 +445,8 @@ def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: 
 def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
     """The device is a make-believe one, and files are read to the CPU."""
     run = make_run().fit()
-    state = run.data.curriculum.state_dict()
-    assert len(state["levels"])
+    queue = {"levels": torch.ones(2, 2), "source": torch.ones(2, dtype=torch.int64)}
+    state = {**run.data.curriculum.state_dict(), **queue}
 
     class Source:
         state: Any = None
