@@ -140,23 +140,36 @@ class Archive:
         return torch.cat([ring.draw(k, rng)[0] for ring, k in zip(rings, shares, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Both rings, as tensors and counts, and the outcomes not yet exchanged."""
-        rings = {
-            f"{name}.{field}": getattr(getattr(self, name), field)
-            for name in ("tried", "visited")
-            for field in ("levels", "values", "written")
-        }
+        """What both rings hold, as tensors and counts, and the outcomes not yet exchanged."""
+        rings: dict[str, Any] = {}
+        for name, ring in (("tried", self.tried), ("visited", self.visited)):
+            rings[f"{name}.levels"] = ring.levels[: len(ring)]
+            rings[f"{name}.values"] = ring.values[: len(ring)]
+            rings[f"{name}.written"], rings[f"{name}.size"] = ring.written, len(ring.levels)
         return {"rings": rings, "new": [list(outcomes) for outcomes in self._new]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._new = [(levels, success) for levels, success in state["new"]]
+        device = self.tried.levels.device  # files are read to the CPU
+        self._new = [(levels.to(device), success.to(device)) for levels, success in state["new"]]
         for name in ("tried", "visited"):
             self.load_ring(name, state["rings"])
 
     def load_ring(self, name: str, rings: dict[str, Any]) -> None:
-        """Restore ``tried`` or ``visited`` from a saved state's ``rings``."""
+        """Restore ``tried`` or ``visited`` from a saved state's ``rings``.
+
+        Raises:
+            ValueError: If the ring had another size.
+        """
         ring: LevelRing = getattr(self, name)
-        ring.levels.copy_(rings[f"{name}.levels"])
-        ring.values.copy_(rings[f"{name}.values"])
+        levels, values = (rings[f"{name}.{field}"] for field in ("levels", "values"))
+        # Files of format 1 have all rows of a ring, whether they hold a level or not.
+        size = rings.get(f"{name}.size", len(levels))
+        if size != len(ring.levels):
+            raise ValueError(
+                f"the saved archive has room for {size} {name} levels, this run's for "
+                f"{len(ring.levels)}"
+            )
         ring.written = rings[f"{name}.written"]
+        ring.levels[: len(levels)].copy_(levels)
+        ring.values[: len(levels)].copy_(values)

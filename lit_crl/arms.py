@@ -117,7 +117,7 @@ class Stateful(Protocol):
         """What a resume needs."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave; its tensors lie where the curriculum's levels do."""
 
 
 def own_source(arm: Arm | OwnSource) -> OwnSource | None:

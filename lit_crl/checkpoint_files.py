@@ -7,18 +7,23 @@ never used again. So whatever moment a run is killed at, a checkpoint and its co
 """
 
 import os
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lit_crl.checks import ConfigError, RunError
 
-#: Rises when an older file could no longer be read rightly.
-FORMAT = 1
+#: Rises when an older version of lit_crl could no longer read what is written.
+FORMAT = 2
+#: Formats that this version reads; 1 saved the replay's rows that were never written, too.
+READABLE = (1, FORMAT)
 #: Newest first.
 NAMES = ("last.ckpt", "previous.ckpt")
 
@@ -26,6 +31,12 @@ NAMES = ("last.ckpt", "previous.ckpt")
 def companion_name(saved: dict[str, Any], rank: int) -> str:
     """The file beside a checkpoint with what process ``rank`` had collected."""
     return f"collected-{saved['env_steps']:012d}-{saved['token']}-rank{rank}.pt"
+
+
+def companion_rank(name: str) -> int | None:
+    """The process whose companion has that file name, whole or half written; None: another file."""
+    found = re.fullmatch(r"collected-\d+-[0-9a-f]+-rank(\d+)\.pt(\.partial)?", name)
+    return int(found[1]) if found else None
 
 
 def companions(checkpoint: Path, saved: dict[str, Any]) -> Iterator[Path]:
@@ -56,10 +67,10 @@ def check_format(path: Path, loaded: dict[str, Any]) -> None:
     Raises:
         ConfigError: If not.
     """
-    if (found := loaded["lit_crl"].get("format")) != FORMAT:
+    if (found := loaded["lit_crl"].get("format")) not in READABLE:
         raise ConfigError(
-            f"{path} has checkpoint format {found}, this version reads format {FORMAT}: use the "
-            "version of lit_crl that wrote it"
+            f"{path} has checkpoint format {found}, this version reads formats up to {FORMAT}: use "
+            "the version of lit_crl that wrote it"
         )
 
 
@@ -153,22 +164,95 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
+    with writing(path), partial_of(path).open("wb") as file:
+        torch.save(without_the_rest(content), file)
+        _put_in_place(file, path, keep_as)
+
+
+def replace_text(text: str, path: Path) -> None:
+    """Write ``text`` so that ``path`` is either the old file or the whole new one.
+
+    Raises:
+        RunError: If it cannot be written; the old file is as it was.
+    """
+    with writing(path), partial_of(path).open("wb") as file:
+        file.write(text.encode())
+        _put_in_place(file, path)
+
+
+def partial_of(path: Path) -> Path:
+    """Where the content of ``path`` is written first."""
+    return path.with_name(path.name + ".partial")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where ``path`` cannot be written, and leave no half of it.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None and path.is_file():
-            os.replace(path, keep_as)
-        os.replace(partial, path)
+        yield
     except (OSError, RuntimeError) as error:  # torch raises the second on a full disk
-        partial.unlink(missing_ok=True)
+        partial_of(path).unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
             f"cannot write {path} ({reason}): free some space or make it writable, and continue "
             "with --ckpt_path last"
         ) from error
+
+
+def _put_in_place(file: BinaryIO, path: Path, keep_as: Path | None = None) -> None:
+    """Give the written ``file`` its name, so that it has it after a power cut, too."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    if keep_as is not None and path.is_file():
+        os.replace(path, keep_as)
+    os.replace(partial_of(path), path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in ``folder`` last through a power cut, where the system can do that."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def without_the_rest(content: Any) -> Any:
+    """``content`` with every tensor that is a part of a larger one as a tensor by itself.
+
+    ``torch.save`` writes the whole of the larger one. Nothing is copied: memory stays shared.
+    """
+    if isinstance(content, Mapping):
+        return {key: without_the_rest(value) for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(without_the_rest(value) for value in content)
+    if not isinstance(content, Tensor) or not content.is_contiguous():
+        return content
+    held = content.untyped_storage()
+    if held.nbytes() == content.nbytes:
+        return content
+    start = content.storage_offset() * content.element_size()
+    part = held[start : start + content.nbytes]
+    return content.new_empty(0).set_(part, 0, content.shape)  # type: ignore[call-overload]
+
+
+def plain(value: Any) -> Any:
+    """Settings as files hold them: Python's numbers, not NumPy's, and lists, not tuples."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def contiguous(states: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:

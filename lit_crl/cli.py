@@ -1,15 +1,18 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
+import functools
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -29,6 +32,7 @@ from lit_crl.dashboard.callback import Dashboard, display
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
 from lit_crl.learner import CreativeLearner
+from lit_crl.naming import refuse_description, written
 from lit_crl.play import Player
 from lit_crl.quiet import quiet_libraries
 from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
@@ -40,6 +44,34 @@ class CreativeCLI(LightningCLI):
     run_folder: Path
     #: What shows the run beside its files, if anything does.
     dashboard: Dashboard | None = None
+
+    def __init__(self, *args: Any, objects: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """As ``LightningCLI``, with ``objects``: settings by dotted key that no text can say."""
+        self.objects = dict(objects or {})
+        super().__init__(*args, **kwargs)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the arguments, and put objects over them.
+
+        Raises:
+            ConfigError: If a file only describes an object, because Python alone can make it.
+        """
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ArgumentError as error:
+            found = re.search(r'"([\w.]+)"', str(error))  # the key, in jsonargparse's words
+            refuse_description(found[1] if found else "a setting", str(error))
+            raise
+        if self.objects:
+            given: dict[str, Any] = {}
+            for key, value in self.objects.items():
+                group, _, name = key.rpartition(".")
+                (given.setdefault(group, {}) if group else given)[name] = value
+            subcommand = self.config.subcommand
+            over = {"subcommand": subcommand, subcommand: given}
+            self.config = parser.parse_object(over, cfg_base=self.config, defaults=False)
+        for key, value in self.config[self.config.subcommand].items():
+            refuse_description(key, str(value))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -180,7 +212,7 @@ class CreativeCLI(LightningCLI):
         self.csv = MetricsCsv(self.run_folder)
         alone = config.clone()
         alone.seeds = 1
-        text = self._parser(self.subcommand).dump(alone, skip_link_targets=True)
+        text = self._written(alone)
         self.report = RunReport(self.run_folder, config.experiment, text)
         checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
         loggers: list[Logger] = [self.csv]
@@ -196,6 +228,19 @@ class CreativeCLI(LightningCLI):
         # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
         kwargs["default_root_dir"] = checkpoint.folder
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _written(self, config: Namespace) -> str:
+        """The configuration as YAML; objects by what ``written`` calls them."""
+        dump = functools.partial(self._parser(self.subcommand).dump, skip_link_targets=True)
+        if not self.objects:
+            return str(dump(config))
+        for key in self.objects:
+            config[key] = None
+        saved = yaml.safe_load(dump(config, skip_validation=True))
+        for key, value in self.objects.items():
+            *groups, name = key.split(".")
+            functools.reduce(dict.__getitem__, groups, saved)[name] = written(value)
+        return yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
 
     def before_fit(self) -> None:
         """Take up the metrics of a resumed run."""
@@ -217,8 +262,14 @@ class CreativeCLI(LightningCLI):
             self.dashboard.conclude(self.run_folder / "figures")
 
 
-def main(args: Sequence[str] | None = None) -> CreativeCLI:
+def main(
+    args: Sequence[str] | None = None, objects: Mapping[str, Any] | None = None
+) -> CreativeCLI:
     """Run a subcommand, as the command line does; for notebooks: ``main(["fit", ...])``.
+
+    Args:
+        args: The command line's words; None: those of this process.
+        objects: Settings by dotted key that no text can say, ``{"data.env": MyEnv}``; they win.
 
     Raises:
         ConfigError: If the user asked for something that makes no sense.
@@ -238,6 +289,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         ReplayDataModule,
         trainer_class=Player,
         args=given,
+        objects=objects,
         save_config_callback=None,
         seed_everything_default=0,
         auto_configure_optimizers=False,

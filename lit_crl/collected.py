@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.fabric.utilities import move_data_to_device
+
 from lit_crl.checks import ConfigError
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.learner import CreativeLearner
@@ -52,7 +54,8 @@ def load_collected_state(
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])
             data.curriculum.load_state_dict(state["curriculum"])
-        learner.losses.load_state_dict(state["losses"])
+        # Files are read to the CPU; whatever is not copied into tensors of its owner moves here.
+        learner.losses.load_state_dict(move_data_to_device(state["losses"], learner.device))
         learner.streams.load_state_dict(state["streams"])
     data.batches_done = state["batches_done"]
     data.rng.set_state(state["rng"].cpu())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lit_crl.archive import KNOWN, Archive, frontier_weight, novelty
@@ -362,13 +363,14 @@ class Curriculum:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._levels, self._source = state["levels"], state["source"]
+        device = self._levels.device  # files are read to the CPU
+        self._levels, self._source = state["levels"].to(device), state["source"].to(device)
         self.counts = ProposalCounts(**state["counts"])
         self.rng.set_state(state["rng"].cpu())
         self.cycles, self.charged_steps = state["cycles"], state["charged_steps"]
         self.waits_for_gan = state["waits_for_gan"]
         if isinstance(self.own, Stateful):
-            self.own.load_state_dict(state["own"])
+            self.own.load_state_dict(move_data_to_device(state["own"], device))
 
 
 def hand_on(share: dict[Source, float], source: Source) -> None:

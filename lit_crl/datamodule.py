@@ -29,6 +29,7 @@ from lit_crl.arms import (
     own_source,
 )
 from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
+from lit_crl.checkpoint_files import plain
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
@@ -46,6 +47,12 @@ from lit_crl.schedule import Schedule
 from lit_crl.screening import LearnabilityScreen
 from lit_crl.seeding import random_stream, stream_seed
 from lit_crl.stopwatch import Stopwatch
+
+#: Settings that a resumed run must leave as they were: what was collected depends on them.
+LASTING = (
+    "num_envs", "capacity", "gamma", "n_steps", "frame_stack", "priority_exponent", "tried",
+    "visited", "seed",
+)  # fmt: skip
 
 
 class ReplayDataModule(LightningDataModule):
@@ -154,6 +161,8 @@ class ReplayDataModule(LightningDataModule):
         """
         super().__init__()
         checks.data_settings(locals())
+        self._lasting = plain({name: value for name, value in locals().items() if name in LASTING})
+        self._saved_batches = 0
         self.schedule = Schedule(
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
@@ -293,12 +302,57 @@ class ReplayDataModule(LightningDataModule):
             record=None if self.curriculum is None else self.curriculum.record,
         )  # fmt: skip
 
+    def state_dict(self) -> dict[str, Any]:
+        """How far the run is, and what must stay; ``collected_state`` has what was collected."""
+        kept = {"env": type(self.env).__name__, "arm": self.arm, **self._lasting}
+        return {"batches_done": self.batches_done, "settings": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See that a fit can go on from a checkpoint.
+
+        Raises:
+            ConfigError: If settings were changed that have to stay.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        mine = self.state_dict()["settings"]
+        changed = [
+            f"{'seed_everything' if name == 'seed' else f'data.{name}'} was {value} and is now "
+            f"{mine.get(name)}"
+            for name, value in state["settings"].items()
+            if value != mine.get(name)
+        ]
+        if changed:
+            raise ConfigError(
+                f"the checkpoint does not fit this run's data settings: {', '.join(changed)}; "
+                "resume with what it was saved with, or start a new run"
+            )
+        self._saved_batches = state["batches_done"]
+
     def train_dataloader(self) -> ReplayLoader:
-        """A sized iterable of batches; one pass is an epoch, which ends with a validation."""
+        """A sized iterable of batches; one pass is an epoch, which ends with a validation.
+
+        Raises:
+            ConfigError: If a checkpoint was loaded, but not what the run had collected by then.
+        """
+        if self.batches_done != self._saved_batches > 0:
+            raise ConfigError(
+                "the checkpoint was saved without what the run had collected, so training cannot "
+                "go on from it: save with lit_crl.callbacks.RunCheckpoint and give it to this "
+                "Trainer, too; or start a new run with the weights of "
+                "CreativeLearner.load_from_checkpoint"
+            )
+        self._saved_batches = 0
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
+        if self.schedule.is_spent(self.env_steps):
+            distributed.say(
+                f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
+                f"budget (data.env_steps) is {self.schedule.budget:,}. Raise it to go on, or start "
+                "a new run."
+            )
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         self.rollout.play_with(learner, self.clock)
         while self.schedule.is_warming_up(self.trained_env_steps):

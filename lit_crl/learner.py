@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from lit_crl import checks, dqn, gan
 from lit_crl.batches import Batch, GanBatch
 from lit_crl.blueprint import Blueprint, Sizes
-from lit_crl.checkpoint_files import check_fit, contiguous
+from lit_crl.checkpoint_files import check_fit, contiguous, plain
 from lit_crl.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
@@ -21,10 +21,13 @@ from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
 from lit_crl.networks import ActionValues
 from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
-from lit_crl.optimizers import gan_adam, q_adam
+from lit_crl.optimizers import gan_adam, go_on_with, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
+
+#: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
+OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
 
 
 class CreativeLearner(LightningModule):
@@ -103,13 +106,17 @@ class CreativeLearner(LightningModule):
             discriminator_optimizer: Optimizer of the discriminator and its success head.
             compile: Compile whole updates: the run starts up to a minute later (seconds, from a
                 cache) and then updates two to three times as fast.
-            seed: Seed of exploration and of z.
+            seed: Seed of the first weights, of exploration and of z.
 
         Raises:
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        checks.model_settings(locals())
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        checks.model_settings(given)
+        # Lightning writes these into checkpoints, which hold no code.
+        named = {key: value for key, value in given.items() if key not in OPTIMIZERS}
+        self.save_hyperparameters(plain(named), logger=False)
         self.automatic_optimization = False
         sizes = (planning_steps, tuple(gan_hidden), noise_dim, level_noise)
         self.sizes = Sizes(tuple(hidden), dueling, layer_norm, scale_obs, *sizes)
@@ -127,17 +134,22 @@ class CreativeLearner(LightningModule):
         self.updates = self.gan_updates = 0
         #: Which numbers the last evaluation had.
         self._measured: set[str] = set()
-        self.streams = RandomStreams(seed)
+        self.streams, self.seed = RandomStreams(seed), seed
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
-        self.blueprint = Blueprint.of(env, self.sizes)
-        self.num_actions, self.q_network = self.blueprint.num_actions, self.blueprint.q_network()
+        return self._build(Blueprint.of(env, self.sizes))
+
+    def _build(self, blueprint: Blueprint) -> "CreativeLearner":
+        self.blueprint, self.num_actions = blueprint, blueprint.num_actions
+        with torch.random.fork_rng(devices=()):  # the global stream is left as it was
+            torch.default_generator.manual_seed(self.seed)
+            self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.dqn_objective = DqnObjective(
             self.q_network, self.target_network, self.td_loss, self.double_dqn
         )
-        if (level_gan := self.blueprint.level_gan()) is not None:
+        if level_gan is not None:
             self.discriminator_objective = DiscriminatorObjective(
                 level_gan, self.gan_loss, self.r1, self.r2
             )
@@ -145,10 +157,30 @@ class CreativeLearner(LightningModule):
             self.generator_objective = GeneratorObjective(level_gan, self.gan_loss, self.lambda_gan)
         return self
 
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """The learner of a checkpoint, with the settings and networks that it was saved with.
+
+        See ``LightningModule.load_from_checkpoint``; nothing in the file is executed. Optimizers
+        are not in it: give them once more if they were not the default ones.
+        """
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+        )
+
     def configure_model(self) -> None:
         """Build the networks for the DataModule's environment, once."""
         self.streams.rank = self.global_rank
-        if not hasattr(self, "q_network"):
+        # Without a Trainer a checkpoint is being loaded, which says what the networks look like.
+        if not hasattr(self, "q_network") and self._trainer is not None:
             self.build(cast(Any, self.trainer).datamodule.env)
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -298,8 +330,32 @@ class CreativeLearner(LightningModule):
             optimizer["state"] = contiguous(optimizer["state"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counters back; a ConfigError if it is of other networks."""
-        check_fit(dict(self.state_dict()), checkpoint["state_dict"])
+        """Take the counters back; for ``load_from_checkpoint`` also build the networks.
+
+        What the optimizers had learnt goes on under the settings that this learner was given.
+
+        Raises:
+            ConfigError: If it is of other networks, or of optimizers that keep other numbers.
+        """
         saved = checkpoint["learner"]
+        if not hasattr(self, "q_network"):
+            self._build(Blueprint.from_state_dict(saved["blueprint"]))
         self.blueprint.check_layout(saved["blueprint"])
+        check_fit(dict(self.state_dict()), checkpoint["state_dict"])
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            if not checkpoint.get("optimizer_states"):
+                raise ConfigError(
+                    "the checkpoint has weights alone, from which no fit can go on: give one that "
+                    "RunCheckpoint wrote, or start a new run with these weights"
+                )
+            self._give_own_settings(checkpoint["optimizer_states"])
+
+    def _give_own_settings(self, states: Sequence[dict[str, Any]]) -> None:
+        falling = [group["lr"] for group in states[0]["param_groups"]]
+        mine = self.configure_optimizers()
+        for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
+            go_on_with(f"model.{name}", optimizer, state)
+        # The Q-network's rate is as it was when the checkpoint was saved; each DQN phase sets it.
+        for group, rate in zip(states[0]["param_groups"], falling, strict=True):
+            group["lr"] = rate

@@ -1,8 +1,12 @@
-"""The default optimizers of both players."""
+"""The default optimizers of both players, and how an optimizer goes on from a checkpoint."""
 
+import copy
 from typing import Any
 
+import torch
 from torch.optim import Adam, Optimizer
+
+from lit_crl.checks import ConfigError
 
 
 def q_adam(params: Any) -> Optimizer:
@@ -13,3 +17,45 @@ def q_adam(params: Any) -> Optimizer:
 def gan_adam(params: Any) -> Optimizer:
     """Adam for the GAN: no momentum, which would chase the other player (R3GAN, β₁ = 0)."""
     return Adam(params, lr=5e-4, betas=(0.0, 0.99), fused=True)
+
+
+def go_on_with(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give a saved ``state`` the settings of the ``optimizer`` that is to load it.
+
+    So a learning rate that was changed since is the one that is used, and only what the optimizer
+    had learnt (Adam's moments, say) comes from the checkpoint.
+
+    Args:
+        key: The setting that made ``optimizer``.
+        optimizer: One that has made no step.
+        state: An optimizer's ``state_dict``; its ``param_groups`` are changed.
+
+    Raises:
+        ConfigError: If ``optimizer`` keeps other numbers than were saved, or groups parameters
+            in another way.
+    """
+    groups = optimizer.param_groups
+    sizes, saved_sizes = (
+        [len(group["params"]) for group in one] for one in (groups, state["param_groups"])
+    )
+    kept = {name for numbers in state["state"].values() for name in numbers}
+    if sizes != saved_sizes or (kept and kept != numbers_kept(optimizer)):
+        raise ConfigError(
+            f"{key} is now {type(optimizer).__name__}, which cannot go on with what the "
+            f"checkpoint's optimizer had learnt ({', '.join(sorted(kept))}): resume with the class "
+            "and the switches that it was saved with"
+        )
+    state["param_groups"] = [
+        {**saved, **{name: value for name, value in group.items() if name != "params"}}
+        for saved, group in zip(state["param_groups"], groups, strict=True)
+    ]
+
+
+def numbers_kept(optimizer: Optimizer) -> set[str]:
+    """Names of what an optimizer keeps about each parameter, found by a step of a copy of it."""
+    probe = copy.deepcopy(optimizer)
+    for group in probe.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    probe.step()
+    return {name for numbers in probe.state.values() for name in numbers}

@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_crl import frames
 from lit_crl.checks import ConfigError
 from lit_crl.dqn import Transitions, n_step
-from lit_crl.drawing import draw_uniform
+from lit_crl.drawing import BLOCK, draw_uniform
 from lit_crl.hindsight import Hindsight
 from lit_crl.priorities import Priorities, Prioritized, importance_weight
 
@@ -276,11 +276,19 @@ class ReplayBuffer:
         return tensors | self.priorities.tensors()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that was stored, as tensors."""
-        return {"n_steps": torch.tensor(self.n_steps)} | self._tensors()
+        """Everything that was stored, as tensors; rows that were never written are left out."""
+        # Until the ring is full, the rows past the longest column have never been written.
+        rows = min(int(self.cursor.max()), self.length) * self.num_envs
+        written = dict.fromkeys([*self._row_fields, "startable"], rows)
+        written |= dict.fromkeys(["priority", "priority_sum"], -(-rows // BLOCK))
+        sizes = {"n_steps": torch.tensor(self.n_steps), "length": torch.tensor(self.length)}
+        return sizes | {
+            name: mine[: written[name]] if name in written else mine
+            for name, mine in self._tensors().items()
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what ``state_dict`` gave.
+        """Restore what ``state_dict`` gave, on the device of this buffer.
 
         Raises:
             ValueError: If it comes from a buffer of another shape.
@@ -290,19 +298,33 @@ class ReplayBuffer:
                 f"the saved replay folds {int(state['n_steps'])} steps, this run {self.n_steps}: "
                 "resume with the data.n_steps it was saved with"
             )
-        tensors = self._tensors()
+        num_envs = len(state["cursor"])
+        # Format 1 has no length, but all rows.
+        length = int(state.get("length", len(state["boundary"]) // num_envs))
+        if (length, num_envs) != (self.length, self.num_envs):
+            raise ValueError(
+                f"the saved replay has {length} rows for each of {num_envs} environments, this "
+                f"run's {self.length} for each of {self.num_envs}: resume with the data.capacity "
+                "and data.num_envs it was saved with"
+            )
+        # All with a first axis, also the one number among them.
+        tensors = {name: m if m.ndim else m.view(1) for name, m in self._tensors().items()}
+        saved = {name: state.get(name, torch.empty(0)) for name in tensors}
+        saved = {name: theirs if theirs.ndim else theirs.view(1) for name, theirs in saved.items()}
         for name, mine in tensors.items():
-            theirs = state.get(name, torch.empty(0))
+            theirs = saved[name]
             # Older checkpoints number actions by 16 bits, whatever their number.
-            is_alike = mine.dtype == theirs.dtype or name == "action"
-            if mine.shape != theirs.shape or not is_alike:
+            alike = mine.dtype == theirs.dtype or name == "action"
+            if mine.shape[1:] != theirs.shape[1:] or not alike or len(theirs) > len(mine):
                 raise ValueError(
                     f"the saved replay's {name} has shape {tuple(theirs.shape)}, this run's "
-                    f"{tuple(mine.shape)}: resume with the data.capacity, data.num_envs, data.env, "
-                    "data.frame_stack and data.priority_exponent it was saved with"
+                    f"{tuple(mine.shape)}: resume with the data.env, data.frame_stack and "
+                    "data.priority_exponent it was saved with"
                 )
         for name, mine in tensors.items():
-            mine.copy_(state[name])
+            written = len(saved[name])
+            mine[:written].copy_(saved[name])
+            mine[written:].zero_()
 
 
 def action_dtype(num_actions: int | None) -> torch.dtype:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from lit_crl.checkpoint_files import companions, read_checkpoint
 from lit_crl.collected import fitting
@@ -30,7 +31,10 @@ def load_resharded(data: ReplayDataModule, checkpoint: Path, saved: dict[str, An
     is_copy = not mine
     with fitting():
         for path in mine or [files[data.rank % len(files)]]:
-            _join(data, read_checkpoint(path), is_copy)
+            state = read_checkpoint(path)
+            # Files are read to the CPU; the replay is copied row by row.
+            state["archive"] = move_data_to_device(state["archive"], data.env.device)
+            _join(data, state, is_copy)
     env_steps = saved["lit_crl"]["env_steps"]
     data.rollout.env_steps = env_steps // data.world_size
     for purpose, rng in (("replay", data.rng), ("curriculum", getattr(data.curriculum, "rng", 0))):
@@ -53,8 +57,8 @@ def _join(data: ReplayDataModule, state: dict[str, Any], is_copy: bool) -> None:
     rings, counts = state["archive"]["rings"], data.curriculum.counts
     data.archive.load_ring("tried", rings)
     visited = data.archive.visited
-    written = min(rings["visited.written"], len(visited.levels))
-    visited.add(rings["visited.levels"][:written], rings["visited.values"][:written])
+    held = rings["visited.written"]  # of format 1 also rows that hold nothing
+    visited.add(rings["visited.levels"][:held], rings["visited.values"][:held])
     if not is_copy:
         for levels, success in state["archive"]["new"]:
             data.archive.add_outcomes(levels, success)

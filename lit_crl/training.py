@@ -12,9 +12,11 @@ from lit_crl import cli, run_folder
 from lit_crl.arguments import flags
 from lit_crl.callbacks import EnvStepProgress
 from lit_crl.callbacks.interruption import RunStopped
+from lit_crl.checkpoint_files import plain
 from lit_crl.checks import ConfigError
 from lit_crl.console import one_sentence
 from lit_crl.distributed import say
+from lit_crl.naming import is_plain, label
 from lit_crl.policy import Policy, load
 from lit_crl.quiet import quiet_libraries
 
@@ -29,7 +31,10 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     Args:
         experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
         **settings: As in the YAML files: ``data={"env_steps": 60_000, "arm": "archive"}``,
-            ``model={"hidden": [64, 64]}``, ``seed_everything=3``, ``config="my.yaml"``.
+            ``model={"hidden": [64, 64]}``, ``seed_everything=3``, ``config="my.yaml"``. Where a
+            file names a class or a function, the object itself does as well:
+            ``data={"env": MyEnv}``, ``model={"q_optimizer": functools.partial(SGD, lr=0.1)}``,
+            ``trainer={"callbacks": [MyCallback()]}``, for which ``callbacks=[...]`` is short.
 
     Returns:
         The policy of the newest checkpoint, on the CPU.
@@ -39,9 +44,15 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     """
     if settings.get("seeds", 1) != 1:
         raise ConfigError("train() gives one policy: call it once for each seed_everything")
-    given = {} if experiment is None else {"experiment": experiment}
+    given = ({} if experiment is None else {"experiment": experiment}) | _dotted(settings)
+    if added := [*given.pop("callbacks", ())]:
+        given["trainer.callbacks"] = [*(given.get("trainer.callbacks") or ()), *added]
+    objects = {key: value for key, value in given.items() if not is_plain(value)}
+    words = flags({key: value for key, value in given.items() if key not in objects})
+    if "data.env" in objects and not {"experiment", "config"} & given.keys():
+        objects["experiment"] = label(objects["data.env"])
     try:
-        folder = cli.main(["fit", *flags(given | _dotted(settings))]).run_folder
+        folder = cli.main(["fit", *words], objects).run_folder
     except RunStopped as stopped:
         if stopped.signum != signal.SIGINT:
             raise
@@ -70,7 +81,7 @@ def trainer(**settings: Any) -> Trainer:
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted keys, ``{"data": {"gamma": 1}}`` to ``{"data.gamma": 1}``."""
     found: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key, value in plain(settings).items():
         inner = value.items() if isinstance(value, Mapping) else ()
         found |= {f"{key}.{name}": setting for name, setting in inner} or {key: value}
     return found

@@ -131,7 +131,6 @@ def prepare_run(
         ReplayDataModule(env, **{**DATA, "seed": seed, **data}),
         make_trainer(**settings, **(trainer or {})),
     )
-    torch.manual_seed(seed)  # draws the weights, as seed_everything does on the command line
     return run
 
 

@@ -193,5 +193,5 @@ def test_a_saved_archive_continues_as_if_it_had_never_stopped() -> None:
 
 def test_an_archive_of_another_size_is_refused() -> None:
     state = Archive(2, tried=30, visited=10).state_dict()
-    with pytest.raises(RuntimeError, match="size"):
+    with pytest.raises(ValueError, match="room for 30 tried levels, this run's for 31"):
         Archive(2, tried=31, visited=10).load_state_dict(state)

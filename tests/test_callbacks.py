@@ -4,10 +4,13 @@ Oracles: a callback that takes its own notes of every batch and validation, the 
 with other tools (csv, json, zipfile, a PNG reader), and naive means.
 """
 
+import copy
 import csv
+import errno
 import io
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +33,7 @@ from lit_crl.callbacks import (
     RunReport,
 )
 from lit_crl.checkpoint_files import NAMES, companions, read_checkpoint
+from lit_crl.checks import RunError
 from lit_crl.envs import FacingMaze, GymnasiumEnv
 from lit_crl.loss_sums import LossSums
 from lit_crl.seeding import random_stream
@@ -181,20 +185,77 @@ def test_rows_reach_the_disk_in_time_and_columns_can_come_later(tmp_path: Path) 
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_metrics_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = MetricsCsv(tmp_path)
+def test_rows_are_appended_and_a_new_column_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
+    """So time is linear in rows; the file's inode tells which of the two was done."""
+    logger, path = MetricsCsv(tmp_path), tmp_path / "metrics.csv"
+    logger.log_metrics({"a": 0.0}, step=0)
+    logger.save()
+    first, sizes = path.stat().st_ino, []
+    for step in range(1, 61):
+        logger.log_metrics({"a": step / 2}, step=step)
+        sizes.append(path.stat().st_size)
+    assert path.stat().st_ino == first and len(set(sizes)) >= 3
+    logger.log_metrics({"b": 1.0}, step=61)
+    logger.save()
+    assert path.stat().st_ino != first
+    rows = [{"env_steps": step, "a": step / 2} for step in range(61)]
+    assert csv_rows(tmp_path) == [*rows, {"env_steps": 61, "b": 1.0}]
+
+
+@pytest.mark.parametrize("columns", [["a"], ["a", "b"]], ids=["appended", "replaced"])
+def test_a_full_disk_ends_the_run_in_a_sentence_and_loses_no_row(
+    columns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, path = MetricsCsv(tmp_path), tmp_path / "metrics.csv"
     logger.log_metrics({"a": 1.0}, step=1)
     logger.save()
-    before = (tmp_path / "metrics.csv").read_text()
+    before = path.read_bytes()
 
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(csv.DictWriter, "writerows", fail)
-    logger.log_metrics({"a": 2.0}, step=2)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", full)
+    logger.log_metrics(dict.fromkeys(columns, 2.0), step=2)
+    with pytest.raises(RunError, match=r"metrics\.csv \(No space left on device\): free"):
         logger.save()
-    assert (tmp_path / "metrics.csv").read_text() == before
+    assert path.read_bytes()[: len(before)] == before
+    monkeypatch.undo()
+    logger.finalize("failed")
+    assert csv_rows(tmp_path)[1:] == [{"env_steps": 2, **dict.fromkeys(columns, 2.0)}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 11])
+def test_a_resumed_run_drops_a_line_that_was_cut_off(cut: int, tmp_path: Path) -> None:
+    whole = MetricsCsv(tmp_path)
+    for step in range(4):
+        whole.log_metrics({"a": step / 4, "b": 0.125}, step=step)
+    whole.save()
+    path = tmp_path / "metrics.csv"
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])  # killed while the last row was written
+    resumed = MetricsCsv(tmp_path)
+    resumed.resume(3)
+    assert path.read_bytes() == content[:-cut]  # nothing is lost before there is more to write
+    resumed.log_metrics({"a": 0.75, "b": 0.125}, step=3)
+    resumed.save()
+    assert path.read_bytes() == content
+
+
+def test_asking_the_report_for_its_state_changes_nothing(
+    make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    report = RunReport(tmp_path, "tiny", "")
+    report._started, report._clocks = 90.0, [SimpleNamespace(seconds={"dqn": 4.0})]
+    monkeypatch.setattr("lit_crl.callbacks.report.time.monotonic", lambda: now[0])
+    before = copy.deepcopy(vars(report) | {"console": None})
+    first = report.state_dict()
+    assert first["wall_seconds"] == 10.0 and first["seconds"] == {"dqn": 4.0}
+    assert report.state_dict() == first
+    assert {**vars(report), "console": None} == before
+    now[0] = 103.0
+    assert report.state_dict()["wall_seconds"] == 13.0
 
 
 def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
@@ -507,8 +568,12 @@ def test_the_checkpoint_is_plain_tensors_and_has_one_companion(finished: Finishe
     assert all(
         torch.equal(saved["state_dict"][name], value) for name, value in run.weights().items()
     )
-    assert torch.equal(collected["replay"]["obs"], run.data.replay.obs)
-    assert torch.equal(collected["archive"]["rings"]["tried.levels"], run.data.archive.tried.levels)
+    replay, tried = run.data.replay, run.data.archive.tried
+    written = int(replay.cursor.max()) * replay.num_envs
+    assert written < len(replay.obs) and len(tried) < len(tried.levels)
+    assert torch.equal(collected["replay"]["obs"], replay.obs[:written])
+    rings = collected["archive"]["rings"]
+    assert torch.equal(rings["tried.levels"], tried.levels[: len(tried)])
     assert read_checkpoint(folder / "last.ckpt").keys() == saved.keys()
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from lit_crl.checkpoint_files import (
     companions,
     newest_whole,
     read_checkpoint,
+    replace_text,
+    without_the_rest,
     write_atomically,
 )
 from lit_crl.checks import ConfigError, RunError
@@ -49,6 +52,47 @@ def test_a_failing_save_leaves_the_old_file(
     assert torch.equal(read_checkpoint(path)["x"], torch.ones(1))
 
 
+def test_a_new_name_lasts_through_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's content reaches the disk before its name does, and that before the call ends."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(f"rename to {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    for name in ("a.pt", "a.txt"):
+        path = tmp_path / name
+        write_atomically({}, path) if name == "a.pt" else replace_text("words", path)
+        assert done == ["file", f"rename to {name}", "folder"]
+        done.clear()
+
+
+def test_a_part_of_a_tensor_is_written_without_the_rest(tmp_path: Path) -> None:
+    whole = torch.arange(500_000.0).view(1000, 500)
+    parts = {"rows": whole[3:7], "list": [whole[0], whole[:0]], "column": whole[:4, 1], "n": 1}
+    for part in without_the_rest(parts)["list"]:
+        assert part.untyped_storage().nbytes() == part.nbytes
+    assert without_the_rest(parts)["rows"].data_ptr() == parts["rows"].data_ptr()  # no copy
+    assert without_the_rest(whole) is whole
+    path = tmp_path / "parts.pt"
+    write_atomically({key: parts[key] for key in ("rows", "list", "n")}, path)
+    assert path.stat().st_size < 16_000  # of 2 MB
+    loaded = torch.load(path, weights_only=True)
+    assert torch.equal(loaded["rows"], whole[3:7]) and torch.equal(loaded["list"][0], whole[0])
+    assert loaded["list"][1].shape == (0, 500) and loaded["n"] == 1
+    write_atomically(parts, path)
+    assert torch.equal(torch.load(path, weights_only=True)["column"], whole[:4, 1])
+
+
 class Payload:
     """Writes a file when it is unpickled."""
 
@@ -78,6 +122,8 @@ def test_only_this_programs_plain_checkpoints_are_read(tmp_path: Path) -> None:
         torch.save(foreign, path)
         with pytest.raises(ConfigError, match="not written by lit_crl"):
             read_checkpoint(path)
+    torch.save({**good, "lit_crl": {"format": 1}}, path)  # of an earlier version
+    assert torch.equal(read_checkpoint(path)["x"], torch.ones(2))
     torch.save({"lit_crl": {"format": 999}}, path)
     with pytest.raises(ConfigError, match="format 999"):
         read_checkpoint(path)

@@ -7,8 +7,10 @@ losses, plain gradient descent), or the same run with one thing changed, compare
 import copy
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gymnasium.vector import VectorEnv
@@ -18,9 +20,10 @@ from torch.optim import SGD, Adam
 
 from lit_crl import CreativeLearner, dqn
 from lit_crl.batches import Batch, GanBatch
+from lit_crl.blueprint import Blueprint
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.dqn import Transitions
-from lit_crl.envs import GymnasiumEnv, MountainCar
+from lit_crl.envs import GymnasiumEnv, MountainCar, PointMass
 
 Train = Callable[..., Any]
 ENV = MountainCar(2)
@@ -29,9 +32,19 @@ LOW, HIGH = torch.as_tensor(ENV.level_space.low), torch.as_tensor(ENV.level_spac
 
 def make(seed: int = 0, env: VectorEnv[Any, Any, Any] = ENV, **changes: Any) -> CreativeLearner:
     """A small learner; equal arguments give equal weights and streams."""
-    torch.manual_seed(seed)
-    learner = CreativeLearner(**{"hidden": (16, 16), "gan_hidden": (16, 16), **changes})
+    sizes = {"hidden": (16, 16), "gan_hidden": (16, 16)}
+    learner = CreativeLearner(**{**sizes, "seed": seed, **changes})
     return learner.build(env)
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
 
 
 def sgd(lr: float) -> Callable[..., SGD]:
@@ -770,6 +783,57 @@ def test_a_learner_that_was_built_keeps_its_weights_when_it_is_trained(train_on:
     before = copy.deepcopy(learner.state_dict())
     train_on(learner, [dqn_only()], ENV)
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("made", [{}, {"env": PointMass, "learner": {"dueling": True}}], ids=str)
+def test_a_learner_is_loaded_from_its_checkpoint_without_a_trainer(
+    make_run: Callable[..., Any], tmp_path: Path, made: dict[str, Any]
+) -> None:
+    run = make_run(
+        **{**made, "learner": {"lambda_gan": np.float64(3.5), **made.get("learner", {})}}
+    )
+    path = tmp_path / "learner.ckpt"
+    run.fit().trainer.save_checkpoint(path)
+    torch.load(path, weights_only=True)  # plain values and tensors alone
+    before = torch.random.get_rng_state()
+    loaded = CreativeLearner.load_from_checkpoint(path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weights = run.learner.state_dict()
+    assert loaded.state_dict().keys() == weights.keys()
+    assert all(torch.equal(weights[name], value) for name, value in loaded.state_dict().items())
+    assert (loaded.updates, loaded.gan_updates) == (run.learner.updates, run.learner.gan_updates)
+    assert loaded.lambda_gan == 3.5 and loaded.sizes == run.learner.sizes
+    obs = torch.randn(5, *run.data.env.single_observation_space.shape)
+    assert torch.equal(loaded.action_values(obs), run.learner.action_values(obs))
+    assert loaded.generate_levels(3).shape == (3, loaded.level_gan.box.dim)
+    # It can be trained again, with settings of one's own.
+    again = make_run(**made)
+    again.learner = CreativeLearner.load_from_checkpoint(path, final_lr=1.0)
+    again.fit()
+    assert again.learner.final_lr == 1.0 and again.learner.updates == 2 * run.learner.updates
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    torch.save({"state_dict": {}, "hyper_parameters": Payload(trace)}, tmp_path / "bad.ckpt")
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        CreativeLearner.load_from_checkpoint(tmp_path / "bad.ckpt")
+    assert not trace.exists()
+
+
+def test_the_seed_draws_the_first_weights_and_leaves_other_streams_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = make(seed=3).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    same, other = (make(seed=seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(weights, same[name]) for name, weights in first.items())
+    matrices = [name for name, weights in first.items() if weights.ndim > 1]
+    assert matrices and not any(torch.equal(first[name], other[name]) for name in matrices)
+    torch.manual_seed(3)  # what `--seed_everything 3` does
+    drawn = Blueprint.of(ENV, make().sizes).q_network().state_dict()
+    assert all(torch.equal(drawn[name], first[f"q_network.{name}"]) for name in drawn)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lit_crl.checkpoint_files import write_atomically
 from lit_crl.dqn import Transitions
 from lit_crl.priorities import Priorities
 from lit_crl.replay import ReplayBuffer
@@ -419,7 +421,7 @@ def test_a_saved_buffer_continues_as_if_it_had_never_stopped(before: int) -> Non
     ],
 )
 def test_a_state_of_another_shape_is_refused(other: ReplayBuffer) -> None:
-    with pytest.raises(ValueError, match=r"the saved replay's .*data\.capacity"):
+    with pytest.raises(ValueError, match=r"the saved replay.*resume with the data\."):
         ReplayBuffer(36, 3, NUMBERS).load_state_dict(other.state_dict())
 
 
@@ -491,3 +493,39 @@ def test_a_boundary_written_over_a_row_forgets_its_reward() -> None:
     add(1.0)
     batch = buffer.sample((500,), torch.Generator().manual_seed(0))
     assert batch.reward.isfinite().all()
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6])
+def test_a_file_holds_the_rows_that_were_written_and_no_more(
+    exponent: float, tmp_path: Path
+) -> None:
+    def empty() -> ReplayBuffer:
+        images = Box(0, 255, (1000,), np.uint8)
+        return ReplayBuffer(50_000, 5, images, n_steps=3, priority_exponent=exponent)
+
+    replay, draw = empty(), rng()
+    for _ in range(20):
+        obs = torch.randint(256, (5, 1000), generator=draw, dtype=torch.uint8)
+        replay.add(obs, torch.ones(5), torch.rand(5, generator=draw), torch.ones(5))
+        replay.add_final(obs, torch.tensor([True, False, False, True, False]))
+    path = tmp_path / "replay.pt"
+    write_atomically(replay.state_dict(), path)
+    assert 200 * 1000 <= path.stat().st_size < 250 * 1000  # of 50 MB
+    again = empty()
+    again.obs.fill_(7)  # what a buffer held before is gone
+    again.load_state_dict(torch.load(path, weights_only=True))
+    for name, tensor in replay._tensors().items():
+        assert torch.equal(tensor, again._tensors()[name]), name
+
+
+def test_a_file_that_holds_all_rows_is_read_too() -> None:
+    """As checkpoints of format 1 do."""
+    replay = ReplayBuffer(60, 2, NUMBERS)
+    for step in range(6):
+        replay.add(torch.full((2, 2), step), torch.zeros(2), torch.ones(2), torch.ones(2))
+    old = {"n_steps": torch.tensor(1), **replay._tensors()}
+    again = ReplayBuffer(60, 2, NUMBERS)
+    again.load_state_dict(through_a_file(old))
+    assert torch.equal(again.obs, replay.obs) and again.num_startable == replay.num_startable > 0
+    with pytest.raises(ValueError, match="30 rows for each of 2 environments, this run's 40"):
+        ReplayBuffer(80, 2, NUMBERS).load_state_dict(old)

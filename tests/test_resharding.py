@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from lit_crl.archive import Archive
 from lit_crl.callbacks import RunCheckpoint
 from lit_crl.checkpoint_files import companions, read_checkpoint
 from lit_crl.checks import ConfigError
@@ -114,3 +116,17 @@ def test_a_ring_that_is_too_small_keeps_the_newest(two: tuple[Path, list[Any]]) 
 def test_other_sizes_are_refused(make_run: Make, two: tuple[Path, list[Any]]) -> None:
     with pytest.raises(ConfigError, match="does not fit"):
         taken_over(make_run, two[0], 0, 1, num_envs=4)
+
+
+def test_levels_from_files_go_to_the_device_of_the_archive(
+    make_run: Make, two: tuple[Path, list[Any]]
+) -> None:
+    """The device is a make-believe one; files are read to the CPU."""
+    run = make_run(**ROOMY)
+    run.data.setup("fit")
+    run.data.archive = Archive(2, tried=1_024, visited=4_096, device="meta")
+    run.data.env = SimpleNamespace(device=torch.device("meta"))
+    given: list[torch.Tensor] = []
+    run.data.archive.visited.add = lambda *tensors: given.extend(tensors)
+    load_resharded(run.data, two[0], read_checkpoint(two[0]))
+    assert len(given) == 4 and all(tensor.is_meta for tensor in given)

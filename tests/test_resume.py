@@ -7,6 +7,8 @@ they did after the last one must be done again.
 
 import copy
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lit_crl.archive import Archive
 from lit_crl.callbacks import MetricsCsv, RecordMetrics, RunCheckpoint, RunReport
 from lit_crl.checkpoint_files import companion_name, companions, write_atomically
 from lit_crl.checks import ConfigError
 from lit_crl.collected import collected_state, load_collected_state
 from lit_crl.envs import GymnasiumEnv, PointMass
 from lit_crl.exploration import LinearEpsilon
+from lit_crl.replay import ReplayBuffer
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
@@ -259,6 +263,220 @@ def test_the_learning_rate_of_the_configuration_beats_the_checkpoint(
     checkpoint = interrupted(make_run, tmp_path, 25, learner=adam(1e-3))
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], learner=adam(1e-4)).fit(checkpoint)
     assert resumed.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.5e-4)
+
+
+def optimizer(kind: str, name: str = "q_optimizer", **settings: Any) -> dict[str, Any]:
+    return {name: partial(getattr(torch.optim, kind), **{"lr": 1e-3, **settings})}
+
+
+def test_other_settings_of_the_gans_optimizers_beat_the_checkpoint(
+    make_run: Make, tmp_path: Path
+) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25)
+    changed = optimizer("Adam", "generator_optimizer", lr=3e-6, betas=(0.5, 0.9))
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)], learner=changed).fit(checkpoint)
+    discriminator, generator = (o.param_groups[0] for o in run.trainer.optimizers[1:])
+    assert (generator["lr"], generator["betas"]) == (3e-6, (0.5, 0.9))
+    assert (discriminator["lr"], discriminator["betas"]) == (5e-4, (0.0, 0.99))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "works"),
+    [
+        (optimizer("Adam"), optimizer("AdamW", weight_decay=0.1), True),  # the same moments
+        (optimizer("Adam"), optimizer("SGD"), False),
+        (optimizer("Adam"), optimizer("NAdam"), False),
+        (optimizer("Adam"), optimizer("Adam", amsgrad=True), False),
+        (optimizer("RMSprop"), optimizer("RMSprop", momentum=0.9), False),
+        (optimizer("SGD", momentum=0.9), optimizer("Adam"), False),
+        (
+            optimizer("Adam", "discriminator_optimizer"),
+            optimizer("SGD", "discriminator_optimizer"),
+            False,
+        ),
+    ],
+    ids=lambda given: "" if isinstance(given, bool) else f"{next(iter(given.values()))!r:.70}",
+)
+def test_another_optimizer_goes_on_with_the_same_moments_or_is_refused(
+    make_run: Make, tmp_path: Path, before: Any, after: Any, works: bool
+) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25, learner=before)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)], learner=after)
+    if works:
+        run.fit(checkpoint)
+        assert run.trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.1
+        assert run.data.env_steps == run.data.schedule.budget
+        return
+    (name,) = after
+    sentence = rf"model\.{name} is now \w+, which cannot go on"
+    with pytest.raises(ConfigError, match=sentence) as refusal:
+        run.fit(checkpoint)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "was"),
+    [
+        ({"gamma": 0.9}, r"data\.gamma was 0\.99 and is now 0\.9"),
+        ({"seed": 7}, "seed_everything was 0 and is now 7"),
+        ({"arm": "archive"}, r"data\.arm was gan and is now archive"),
+        ({"num_envs": 4}, r"data\.num_envs was 8 and is now 4"),
+        ({"n_steps": 1}, r"data\.n_steps was 3 and is now 1"),
+        ({"env": point_mass, "hindsight": 0.0}, r"data\.env was ShortCar and is now PointMass"),
+    ],
+    ids=lambda given: ", ".join(given) if isinstance(given, dict) else "",
+)
+def test_what_was_collected_under_other_settings_is_refused(
+    make_run: Make, tmp_path: Path, changed: dict[str, Any], was: str
+) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 15)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)], **{"env_steps": 2_000, **changed})
+    sentence = "other networks|does not fit: " if "env" in changed else was
+    with pytest.raises(ConfigError, match=sentence) as refusal:
+        run.fit(checkpoint)
+    assert "\n" not in str(refusal.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"batch_size": 8, "updates_per_batch": 5},
+        {"steps_per_batch": 2, "gan_every": 3},
+        {"validate_every": 64},
+        {"validate_every": 10_000},
+        {"gan_updates": 0},
+        {"gan_updates": 5, "gan_batch_size": 8},
+        {"exploration": LinearEpsilon(1.0, 0.1, 800), "label_epsilon": 0.5},
+        {"warmup": 800},
+    ],
+    ids=lambda changed: ", ".join(changed),
+)
+@pytest.mark.parametrize("within", [False, True], ids=["epoch's end", "within an epoch"])
+def test_how_the_rest_is_trained_can_be_changed(
+    make_run: Make, tmp_path: Path, changed: dict[str, Any], within: bool
+) -> None:
+    save = RunCheckpoint(tmp_path, every_env_steps=1 if within else 0)
+    first = make_run(callbacks=[save, KillAt(25)])
+    with pytest.raises(Killed):
+        first.fit()
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)], **{"env_steps": 2_400, **changed})
+    notes = Validations()
+    run.trainer.callbacks.append(notes)
+    run.fit(tmp_path / "last.ckpt")
+    assert run.data.schedule.is_spent(run.data.env_steps) and run.data.env_steps <= 2_400
+    left = run.data.env_steps - max(saved["lit_crl"]["env_steps"], changed.get("warmup", 0))
+    batches = left // run.data.schedule.steps_of_a_batch
+    per_batch = changed.get("updates_per_batch", 2)
+    assert run.learner.updates == saved["learner"]["updates"] + batches * per_batch
+    if changed.get("gan_updates") == 0:
+        assert run.learner.gan_updates == saved["learner"]["gan_updates"]
+    else:
+        assert run.learner.gan_updates > saved["learner"]["gan_updates"]
+    every = run.data.schedule.batches_per_epoch * run.data.schedule.steps_of_a_batch
+    gaps = {later - earlier for earlier, later in pairwise(notes.at)}
+    assert max(gaps, default=0) <= max(every, run.data.schedule.warmup)
+
+
+def test_without_its_experience_a_checkpoint_is_tested_but_not_resumed(
+    make_run: Make, tmp_path: Path
+) -> None:
+    """``Trainer.save_checkpoint`` and stock callbacks save no experience."""
+    first = make_run().fit()
+    path = tmp_path / "plain.ckpt"
+    first.trainer.save_checkpoint(path)
+    for callbacks in ([], [RunCheckpoint(tmp_path / "own")]):
+        run = make_run(callbacks=callbacks, env_steps=2_400)
+        with pytest.raises(ConfigError, match="RunCheckpoint") as refusal:
+            run.fit(path)
+        assert "\n" not in str(refusal.value)
+        assert run.learner.updates == first.learner.updates  # nothing was trained
+        tested = make_run(callbacks=callbacks)
+        tested.trainer.test(
+            tested.learner, datamodule=tested.data, ckpt_path=str(path), verbose=False
+        )
+    # The objects that still have their experience may go on.
+    first.data.schedule.budget += 640
+    first.fit(path)
+    assert first.data.env_steps == first.data.schedule.budget == 1_840
+
+
+def test_weights_alone_are_refused(make_run: Make, tmp_path: Path) -> None:
+    first = make_run().fit()
+    first.trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    with pytest.raises(ConfigError, match="has weights alone"):
+        make_run().fit(tmp_path / "weights.ckpt")
+
+
+def test_a_second_fit_says_that_nothing_is_left(
+    make_run: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run().fit()
+    updates = run.learner.updates
+    assert "Nothing is left" not in capsys.readouterr().out
+    run.fit()
+    assert run.learner.updates == updates
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "Nothing is left" in line]
+    assert "1,200 env steps were taken" in said and "(data.env_steps) is 1,200" in said
+
+
+def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: Path) -> None:
+    checkpoint = interrupted(make_run, tmp_path, 25)
+    token = torch.load(checkpoint, weights_only=True)["lit_crl"]["token"]
+    orphans = [
+        f"collected-000000000520-{token[::-1]}-rank1.pt",  # two processes were resumed as one
+        "collected-000000000999-0badc0de-rank0.pt",  # killed before its checkpoint
+        "collected-000000000999-0badc0de-rank3.pt.partial",  # killed while it was written
+        f"collected-000000000999-{token}-rank0.pt.partial",
+    ]
+    foreign = [tmp_path / "collected-by-hand.pt", tmp_path / "notes.txt"]
+    for path in [*(tmp_path / name for name in orphans), *foreign]:
+        path.write_bytes(b"x")
+    make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
+    kept = {tmp_path / name for name in ("last.ckpt", "previous.ckpt")}
+    for path in sorted(kept):
+        kept |= set(companions(path, torch.load(path, weights_only=True)))
+    assert set(tmp_path.iterdir()) == kept | set(foreign)
+
+
+def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
+    """The device is a make-believe one, and files are read to the CPU."""
+    run = make_run().fit()
+    queue = {"levels": torch.ones(2, 2), "source": torch.ones(2, dtype=torch.int64)}
+    state = {**run.data.curriculum.state_dict(), **queue}
+
+    class Source:
+        state: Any = None
+
+        def __call__(self, n: int, *_: Any) -> Any:
+            raise NotImplementedError
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.state = state
+
+    curriculum, archive = run.data.curriculum, Archive(2, tried=256, visited=512, device="meta")
+    curriculum.own = Source()
+    curriculum._levels = curriculum._levels.to("meta")
+    curriculum.load_state_dict({**state, "own": {"kept": [torch.ones(2)], "n": 3}})
+    assert curriculum._levels.is_meta and curriculum._source.is_meta
+    assert curriculum.own.state["kept"][0].is_meta and curriculum.own.state["n"] == 3
+    found = run.data.archive.state_dict()
+    archive.load_state_dict({**found, "new": [[torch.ones(3, 2), torch.ones(3)]]})
+    assert all(tensor.is_meta for tensor in archive._new[0])
+    replay = ReplayBuffer(2_000, 8, run.data.env.single_observation_space, n_steps=3, device="meta")
+    replay.load_state_dict(run.data.replay.state_dict())
+    assert all(tensor.is_meta for tensor in replay._tensors().values())
+    collected = copy.deepcopy(collected_state(run.data, run.learner))
+    collected["losses"] = {"sums": {"dqn/loss": torch.ones(())}, "counts": {"dqn/loss": 1}}
+    collected["curriculum"]["own"] = {}
+    run.learner.to("meta")
+    load_collected_state(run.data, run.learner, collected)
+    assert run.learner.losses._sums["dqn/loss"].is_meta
 
 
 def test_an_environment_that_cannot_be_saved_starts_new_episodes(

@@ -1,8 +1,12 @@
 """Training from Python: the README's examples, twice in one process, and interrupted."""
 
+import functools
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,10 +16,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 
 import lit_crl
+from lit_crl import cli
 from lit_crl.checks import ConfigError
+from lit_crl.envs import MountainCar
+from lit_crl.exploration import LinearEpsilon
 
 README = Path(__file__).parents[1] / "README.md"
 #: Settings of runs of a second.
@@ -106,6 +114,138 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=says) as refusal:
+        lit_crl.train(**settings)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+class Counts(Callback):
+    """Counts batches."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches += 1
+
+
+def with_objects(data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The tiny settings, with objects among them."""
+    together = {**TINY, **settings, "data": {**TINY["data"], **(data or {})}}
+    together["model"] = {**TINY["model"], **settings.get("model", {})}
+    together["trainer"] = {**TINY["trainer"], **settings.get("trainer", {})}
+    return together
+
+
+def command_line(*args: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "lit_crl", *args]
+    return subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            data = trainer.datamodule
+            seen.extend([type(data.env), data.exploration, data.capacity, *trainer.optimizers])
+
+    first, second, exploration = Look(), Counts(), LinearEpsilon(1.0, 0.1, 800)
+    rate = functools.partial(torch.optim.SGD, lr=0.125, momentum=0.5)
+    data = {"env": MountainCar, "exploration": exploration, "capacity": np.int64(5_000)}
+    model = {"q_optimizer": torch.optim.Adam, "discriminator_optimizer": rate}
+    settings = with_objects(data, model=model, trainer={"callbacks": [first]})
+    lit_crl.train(**settings, callbacks=[second])
+    assert seen[0] is MountainCar and seen[1] is exploration and seen[2] == 5_000
+    assert [type(optimizer) for optimizer in seen[3:]][:2] == [torch.optim.Adam, torch.optim.SGD]
+    assert seen[4].defaults["lr"] == 0.125 and second.batches > 10
+    config = tmp_path / "runs" / "MountainCar" / "seed0" / "config.yaml"  # the class names the run
+    found = yaml.safe_load(config.read_text())
+    assert found["data"]["env"] == "lit_crl.envs.MountainCar"
+    assert found["data"]["exploration"] == {
+        "class_path": "lit_crl.exploration.LinearEpsilon",
+        "init_args": {"start": 1.0, "end": 0.1, "steps": 800},
+    }
+    assert found["model"]["q_optimizer"] == "torch.optim.Adam"
+    assert found["model"]["discriminator_optimizer"] == {
+        "class_path": "torch.optim.SGD", "init_args": {"lr": 0.125, "momentum": 0.5},
+    }  # fmt: skip
+    # A local class cannot be named: the file says so, and the command line goes no further.
+    assert "made in Python" in found["trainer"]["callbacks"][0]
+    before = {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
+    refused = command_line("fit", "--config", str(config), "--name", "seed0", "--ckpt_path", "last")
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "trainer.callbacks only that it was made in Python" in refused.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    # Without it, the command line goes on from what Python began.
+    del found["trainer"]["callbacks"]
+    config.write_text(yaml.safe_dump(found))
+    words = ["--name", "seed0", "--ckpt_path", "last", "--data.env_steps", "1500"]
+    resumed = command_line("fit", "--config", str(config), *words)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 1_488
+
+
+@pytest.mark.parametrize("kind", ["a lambda", "a partial of a local class"])
+def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Local(MountainCar):
+        pass
+
+    kinds: dict[str, tuple[Any, str]] = {
+        "a lambda": (lambda num_envs, device: MountainCar(num_envs, device), "from_python"),
+        "a partial of a local class": (functools.partial(Local), "Local"),
+    }
+    env, label = kinds[kind]
+    lit_crl.train(**with_objects({"env": env}))
+    folder = tmp_path / "runs" / label / "seed0"
+    config = folder / "config.yaml"
+    assert "made in Python" in yaml.safe_load(config.read_text())["data"]["env"]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    for words in (["--config", str(config), "--name", "seed0"], ["--ckpt_path", str(checkpoint)]):
+        with pytest.raises(ConfigError, match=r"data\.env only that it was made in Python"):
+            cli.main(["fit", *words])
+    more = with_objects({"env": env, "env_steps": 1_800}, name="seed0", ckpt_path="last")
+    lit_crl.train(**more)
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1_776
+
+
+def test_a_scripts_own_arguments_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--double", "--experiment", "own words", "--help"])
+    lit_crl.train("cartpole", **TINY, name="mine")
+    assert (tmp_path / "runs" / "cartpole" / "mine" / "summary.json").is_file()
+    assert not any("command line" in str(warning.message) for warning in recwarn)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="already holds a run") as refusal:
+        lit_crl.train("cartpole", **TINY, name="mine")
+    assert "\n" not in str(refusal.value)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"callbacks": [3]}, r"trainer\.callbacks"),
+        ({"data": {"env": object()}}, r"data\.env"),
+        ({"data": {"exploration": torch.zeros(3)}}, r"data\.exploration"),
+        ({"model": {"q_optimizer": torch.optim.Adam(torch.nn.Linear(1, 1).parameters())}}, "model"),
+        ({"data": MountainCar}, "data"),
+    ],
+)
+def test_objects_of_another_kind_are_refused(
+    settings: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=key) as refusal:
         lit_crl.train(**settings)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.iterdir())

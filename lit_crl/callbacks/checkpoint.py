@@ -12,6 +12,7 @@ from lit_crl.checkpoint_files import (
     FORMAT,
     NAMES,
     companion_name,
+    companion_rank,
     read_checkpoint,
     write_atomically,
 )
@@ -118,11 +119,21 @@ class RunCheckpoint(Callback):
             last, previous = (self.folder / name for name in NAMES)
             write_atomically(checkpoint, last, keep_as=previous if self._last_is_whole else None)
         trainer.strategy.barrier()
-        for stale in self.folder.glob(f"collected-*-rank{trainer.global_rank}.pt*"):
-            if not any(f"-{token}-" in stale.name for token in self._tokens):
-                stale.unlink()
+        self._remove_stale(trainer)
         self._last_is_whole = True
         self._saved_at, self._saved_env_steps = time.monotonic(), data.env_steps
+
+    def _remove_stale(self, trainer: Trainer) -> None:
+        """Remove companions that belong to no checkpoint, also halves left behind by a kill.
+
+        Every process removes its own, and those of processes that there are no more.
+        """
+        for path in self.folder.glob("collected-*"):
+            rank = companion_rank(path.name)
+            is_kept = any(f"-{token}-" in path.name for token in self._tokens)
+            is_mine = rank is not None and rank % trainer.world_size == trainer.global_rank
+            if is_mine and (not is_kept or path.suffix == ".partial"):
+                path.unlink()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -141,11 +152,17 @@ class RunCheckpoint(Callback):
         """Bring back what was collected.
 
         Raises:
-            ConfigError: If the companion file is missing.
+            ConfigError: If there is no companion file, or it does not fit.
         """
         if trainer.state.fn != "fit":
             return
-        saved, source = checkpoint["lit_crl"], Path(str(trainer.ckpt_path))
+        source = Path(str(trainer.ckpt_path))
+        if "lit_crl" not in checkpoint:
+            raise ConfigError(
+                f"{source} can be tested but not resumed: it was saved by a Trainer without "
+                "lit_crl.callbacks.RunCheckpoint; give one that RunCheckpoint wrote"
+            )
+        saved = checkpoint["lit_crl"]
         path = source.parent / companion_name(saved, trainer.global_rank)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if saved["world_size"] != trainer.world_size:
@@ -154,7 +171,7 @@ class RunCheckpoint(Callback):
         elif not path.is_file():
             raise ConfigError(
                 f"{source} can be tested but not resumed: its companion {path.name} is "
-                "missing; copy it back beside the checkpoint"
+                "missing; copy it back beside the checkpoint, or give one that RunCheckpoint wrote"
             )
         else:
             learner: Any = pl_module

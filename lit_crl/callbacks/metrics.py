@@ -1,8 +1,10 @@
 """Metrics over env steps: collected from learner and data, written to every logger."""
 
 import csv
+import io
 import os
 from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_crl import distributed
+from lit_crl.checkpoint_files import replace_text, writing
 from lit_crl.seeding import random_stream
 
 #: Generated levels kept from each validation, for the figure of levels over training.
@@ -21,8 +24,9 @@ SNAPSHOT_LEVELS = 256
 class MetricsCsv(Logger):
     """``metrics.csv``: one row for each time something was logged, ``env_steps`` first.
 
-    Rows are kept in memory and the file is replaced as a whole, so it is never half written. A
-    resumed run first drops the rows that come after its checkpoint.
+    Rows are appended to the file; only where one brings a new column, the file is replaced as a
+    whole. A resumed run first drops a last line that was cut off, and the rows that come after its
+    checkpoint.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +34,9 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, float | str]] = []
-        self._unsaved = 0
+        self._saved = 0
+        #: Columns of the file; empty: it is still to be written, or was another run's.
+        self._columns: dict[str, None] = {}
 
     @property
     def name(self) -> str:
@@ -56,23 +62,32 @@ class MetricsCsv(Logger):
         """Add a row at ``step`` env steps."""
         row: dict[str, float | str] = {"env_steps": step or 0, **metrics}
         self.rows.append(row)
-        self._unsaved += 1
-        if self._unsaved >= 20:
+        if len(self.rows) - self._saved >= 20:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write all rows."""
-        if not self._unsaved:
+        """Write the rows that are not in the file yet.
+
+        Raises:
+            RunError: If the disk is full, say.
+        """
+        new = self.rows[self._saved :]
+        if not new:
             return
-        columns = dict.fromkeys(name for row in self.rows for name in row)
-        partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(partial, self.path)
-        self._unsaved = 0
+        columns = self._columns | dict.fromkeys(name for row in new for name in row)
+        has_new_column = columns != self._columns
+        self._columns = {}  # should this fail, the next time writes the whole file
+        if has_new_column:
+            columns = dict.fromkeys(name for row in self.rows for name in row)
+            header = [{name: name for name in columns}]
+            replace_text(_lines([*header, *self.rows], columns), self.path)
+        else:
+            with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_lines(new, columns))
+                file.flush()
+                os.fsync(file.fileno())
+        self._columns, self._saved = columns, len(self.rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -82,13 +97,21 @@ class MetricsCsv(Logger):
     def resume(self, env_steps: int) -> None:
         """Take up the file's rows up to ``env_steps``."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [dict(row) for row in csv.DictReader(file)]
+            text = self.path.read_bytes().decode("utf-8", errors="replace")
+            lines = text.split("\r\n")
+            rows = csv.DictReader(lines[:-1])  # after the last whole line comes nothing, or a half
             self.rows = [
                 {name: value for name, value in row.items() if value != ""}
                 for row in rows
                 if int(float(row["env_steps"])) <= env_steps
             ]
+            self._columns, self._saved = {}, len(self.rows)
+
+
+def _lines(rows: Sequence[Mapping[str, float | str]], columns: Iterable[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, fieldnames=list(columns), restval="").writerows(rows)
+    return text.getvalue()
 
 
 class RecordMetrics(Callback):

@@ -2,10 +2,10 @@
 
 import csv
 import json
-import os
 import platform
 import subprocess
 import time
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import lit_crl
 from lit_crl import distributed
 from lit_crl.bars import line_console
 from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
+from lit_crl.checkpoint_files import replace_text
 from lit_crl.checks import ConfigError
 from lit_crl.stopwatch import Stopwatch
 
@@ -78,9 +79,7 @@ def versions() -> dict[str, str]:
 
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Replace ``path`` by ``content`` as a whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    replace_text(json.dumps(content, indent=2) + "\n", path)
 
 
 class RunReport(Callback):
@@ -116,20 +115,21 @@ class RunReport(Callback):
         for clock in self._clocks:
             clock.seconds.clear()  # of an earlier fit
 
-    def tick(self) -> None:
-        """Count what has passed since the last time."""
-        if self._started is not None:
-            now = time.monotonic()
-            self.wall_seconds += now - self._started
-            self._started = now
+    def seconds_of_training(self) -> float:
+        """Seconds of training, those of the running fit included."""
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self.wall_seconds + running
+
+    def seconds_by_part(self) -> dict[str, float]:
+        """What they went into."""
+        total = Counter(self.seconds)
         for clock in self._clocks:
-            for part, seconds in clock.seconds.items():
-                self.seconds[part] = self.seconds.get(part, 0.0) + seconds
-            clock.seconds.clear()
+            total.update(clock.seconds)
+        return dict(total)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and add up the levels that all processes played."""
-        self.tick()
+        self.wall_seconds, self.seconds = self.seconds_of_training(), self.seconds_by_part()
         self._clocks = []  # the test that follows is no part of training
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         played = {"generated_played": data.curriculum.counts.played if data.curriculum else 0}
@@ -271,11 +271,10 @@ class RunReport(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Clock and counts."""
-        self.tick()
         return {
-            "wall_seconds": self.wall_seconds,
+            "wall_seconds": self.seconds_of_training(),
             "evaluation_env_steps": self.evaluation_env_steps,
-            "seconds": dict(self.seconds),
+            "seconds": self.seconds_by_part(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

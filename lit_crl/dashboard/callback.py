@@ -77,9 +77,9 @@ class Dashboard(Callback):
                 self.display.log_metrics(self._system(data), step=data.env_steps)
 
     def _system(self, data: Any) -> dict[str, float]:
-        self.report.tick()
-        numbers = {f"system/seconds_{part}": s for part, s in self.report.seconds.items()}
-        numbers["system/seconds"] = self.report.wall_seconds
+        parts = self.report.seconds_by_part()
+        numbers = {f"system/seconds_{part}": seconds for part, seconds in parts.items()}
+        numbers["system/seconds"] = self.report.seconds_of_training()
         replay = data.replay
         numbers["system/replay_fill"] = replay.num_startable / len(replay.boundary)
         numbers |= {f"system/{name}_gib": size / 2**30 for name, size in peak_memory().items()}
