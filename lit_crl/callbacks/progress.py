@@ -81,10 +81,9 @@ class EnvStepProgress(ProgressBar):
         numbers = data.metrics()
         status = f"ε {numbers['behaviour/epsilon']:.2f}  {speed:,.0f} steps/s"
         if "behaviour/return_mean" in numbers:
-            status = (
-                f"return {numbers['behaviour/return_mean']:.1f}  "
-                f"success {numbers['behaviour/success_rate']:.0%}  {status}"
-            )
+            if "behaviour/success_rate" in numbers:
+                status = f"success {numbers['behaviour/success_rate']:.0%}  {status}"
+            status = f"return {numbers['behaviour/return_mean']:.1f}  {status}"
         self._bar.update(self._bar.task_ids[0], completed=data.env_steps, status=status)
         self._bar.refresh()
 
@@ -96,8 +95,9 @@ class EnvStepProgress(ProgressBar):
         line = (
             f"{trainer.datamodule.env_steps:>9,} env steps"  # type: ignore[attr-defined]
             f"  return {numbers['target_return_mean']:8.2f}"
-            f"  success {numbers['target_success_rate']:4.0%}"
         )
+        if "target_success_rate" in numbers:
+            line += f"  success {numbers['target_success_rate']:4.0%}"
         if "heldout_success_rate" in numbers:
             line += f"  held-out {numbers['heldout_success_rate']:4.0%}"
         if "levels_frontier_rate" in numbers:

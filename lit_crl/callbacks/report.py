@@ -94,6 +94,8 @@ class RunReport(Callback):
         self.evaluation_env_steps = 0.0
         self.best_frontier = 0.0
         self.summary: dict[str, Any] = {}
+        #: What the test found; empty without one.
+        self.test: dict[str, float] = {}
         self.played = 0
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
@@ -138,7 +140,7 @@ class RunReport(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what evaluation cost, and remember how good the generator ever was."""
         numbers = trainer.callback_metrics
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.evaluation_env_steps += float(numbers["evaluation_env_steps"])
             frontier = float(numbers.get("levels_frontier_rate", 0.0))
             self.best_frontier = max(self.best_frontier, frontier)
@@ -150,6 +152,7 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         results = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.test = results
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(results, self.folder / "test.json")
         if not self._fitted:  # after a fit, the summary shows these numbers and more
@@ -205,10 +208,10 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        test = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.evaluation_env_steps += test["evaluation_env_steps"]
+        self.evaluation_env_steps += self.test.get("evaluation_env_steps", 0.0)
         nothing = dict.fromkeys(
-            ("heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
+            ("target_return_mean", "target_return_std", "target_success_rate",
+             "heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
              "levels_frontier_rate", "levels_unique_rate", "reference_frontier_rate")
         )  # fmt: skip
         has_gan = learner.gan_updates > 0
@@ -218,7 +221,7 @@ class RunReport(Callback):
             "seed": data.seed,
             "env_steps": data.env_steps,
             **nothing,
-            **test,
+            **self.test,
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
@@ -250,10 +253,12 @@ class RunReport(Callback):
     def _draw(self, trainer: Trainer, data: Any) -> None:
         from lit_crl.evaluation import figures  # drawing is slow to import and comes last
 
-        rows = next(log.rows for log in trainer.loggers if isinstance(log, MetricsCsv))
         title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
         folder = self.folder / "figures"
-        figures.save(figures.learning_curve(rows, title), folder / "learning_curve.png")
+        for log in trainer.loggers:
+            if isinstance(log, MetricsCsv):
+                curve = figures.learning_curve(log.rows, title)
+                figures.save(curve, folder / "learning_curve.png")
         recorder = next(c for c in trainer.callbacks if isinstance(c, RecordMetrics))  # type: ignore[attr-defined]
         if recorder.snapshots:
             pictures = hasattr(data.env, "render_levels")

@@ -47,7 +47,8 @@ def learning_curve(rows: Rows, title: str) -> Figure:
             bottom.plot(*series(rows, name), color=colour, marker=marker, label=label)
     bottom.set(ylabel="success rate", xlabel="env steps", ylim=(-0.04, 1.04))
     for axes in (top, bottom):
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     bottom.xaxis.set_major_formatter(EngFormatter(sep=""))
     return figure
 
