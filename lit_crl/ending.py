@@ -28,5 +28,6 @@ def reason(trainer: Trainer) -> str:
         if isinstance(callback, Timer) and (callback.time_remaining() or 1.0) <= 0:
             return "trainer.max_time was reached"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
-            return f"EarlyStopping: {callback.stopping_reason_message.rstrip('.')}"
+            message = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+            return f"EarlyStopping: {message.rstrip('.')}"
     return "a callback told the Trainer to stop"

@@ -273,7 +273,9 @@ class CreativeLearner(LightningModule):
             results = evaluation.run(self, self.gan_updates > 0)
         # Some numbers exist only now and then: afterwards every process has the same ones.
         results = distributed.reduce_metrics(results)
-        self.log_dict(results, logger=False, batch_size=1, sync_dist=True)
+        # While training, RecordMetrics hands them to the loggers, over env steps.
+        is_result = self.trainer.state.fn != "fit"
+        self.log_dict(results, logger=is_result, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step

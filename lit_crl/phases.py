@@ -11,11 +11,10 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -127,6 +126,12 @@ class Phase(Protocol):
                 update, K numbers.
             fields: What the objectives take, as stacks of minibatches ``[K, B, ...]``, or None.
         """
+
+
+def is_overridden(hook: str, hooked: LightningModule | Callback) -> bool:
+    """Whether a module or callback has a hook of its own, in its class or set on the object."""
+    base = LightningModule if isinstance(hooked, LightningModule) else Callback
+    return getattr(getattr(hooked, hook), "__func__", None) is not getattr(base, hook)
 
 
 def listeners(learner: LightningModule, hooks: Sequence[str]) -> list[str]:

@@ -2,14 +2,34 @@
 
 from collections.abc import Iterator
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, Timer, WeightAveraging
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from lit_crl.checks import ConfigError
+from lit_crl.checks import ConfigError, RunError
 from lit_crl.strategy import PhaseDDP
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+#: Callbacks that would not do here what they promise: what they do, and what to use instead.
+UNFIT: dict[tuple[type[Callback], ...], str] = {
+    (StochasticWeightAveraging, WeightAveraging): "averages all networks alike: set "
+    "model.target_rate for the Q-network's average, and model.ema_rate for the generator's",
+    (GradientAccumulationScheduler,): "adds up gradients, but each minibatch is an update: set a "
+    "larger data.batch_size instead",
+    (LearningRateFinder, BatchSizeFinder): "tries settings out on batches that training would then "
+    "lack: compare whole runs instead",
+    (BaseFinetuning, ModelPruning): "changes which weights are trained, but each phase trains all "
+    "weights of its networks: leave it out",
+}
 
 
 def check(trainer: Trainer) -> None:
@@ -52,11 +72,47 @@ def problems(trainer: Trainer) -> Iterator[str]:
         )
     yield from _limits(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
-            yield (
-                f"trainer.callbacks has {type(callback).__name__}, which averages all networks "
-                "alike: set model.target_rate for the Q-network's average, and model.ema_rate for "
-                "the generator's"
+        for kinds, does in UNFIT.items():
+            if isinstance(callback, kinds):
+                yield f"trainer.callbacks has {type(callback).__name__}, which {does}"
+
+
+def check_interval(trainer: Trainer, batches: int) -> None:
+    """Validations within an epoch are not further apart than it is long.
+
+    Args:
+        trainer: Whose settings say how often to validate.
+        batches: Length of an epoch.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    every, limit = trainer.val_check_interval, trainer.limit_train_batches  # type: ignore[attr-defined]
+    length = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    is_within_epoch = isinstance(every, int) and trainer.check_val_every_n_epoch is not None
+    if is_within_epoch and every > length:
+        raise ConfigError(
+            f"trainer.val_check_interval is {every}, but an epoch has {length} batches: give at "
+            "most so many, or a larger data.validate_every instead"
+        )
+
+
+def check_minimum(trainer: Trainer) -> None:
+    """A run whose budget is spent, and which gets no more batches, has done what was asked.
+
+    Raises:
+        RunError: If the Trainer would wait for more batches for ever.
+    """
+    loop = trainer.fit_loop
+    done = {
+        "min_epochs": (loop.min_epochs or 0, loop.epoch_progress.current.processed + 1),
+        "min_steps": (loop.min_steps or 0, trainer.global_step),
+    }
+    for key, (least, found) in done.items():
+        if found < least:
+            raise RunError(
+                f"trainer.{key} is {least}, but the budget is spent after {found}: raise "
+                f"data.env_steps, or lower trainer.{key}"
             )
 
 

@@ -27,6 +27,9 @@ class EnvStepAxis:
     #: Env steps taken so far, once a run has begun.
     env_steps_now: Callable[[], int] | None = None
 
+    #: Whether training goes on: what a test finds is reported elsewhere.
+    is_training = True
+
     def at(self, step: int | None) -> int:
         """The env steps at which to log; ``step`` counts only where no run has begun."""
         return (step or 0) if self.env_steps_now is None else self.env_steps_now()
@@ -74,6 +77,8 @@ class MetricsCsv(EnvStepAxis, Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add a row."""
+        if not self.is_training:
+            return
         row: dict[str, float | str] = {"env_steps": self.at(step), **metrics}
         self.rows.append(row)
         self._unsaved += 1
@@ -124,7 +129,7 @@ class RecordMetrics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, EnvStepAxis):
-                logger.env_steps_now = lambda: data.env_steps
+                logger.env_steps_now, logger.is_training = lambda: data.env_steps, stage == "fit"
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` batches."""

@@ -46,7 +46,8 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers over env steps."""
         numbers = {name: number for name, number in metrics.items() if name != "env_steps"}
-        super().log_metrics(numbers, self.at(step))
+        if self.is_training:
+            super().log_metrics(numbers, self.at(step))
 
     @rank_zero_only
     def show(self, sheet: "Sheet", env_steps: int) -> None:
@@ -64,7 +65,7 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
             for name, number in summary.items()
             if isinstance(number, (int, float))
         }
-        self.log_metrics(numbers, summary["env_steps"])
+        super().log_metrics(numbers, summary["env_steps"])
         self.experiment.close()
 
     @rank_zero_only

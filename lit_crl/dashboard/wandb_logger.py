@@ -107,7 +107,8 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers over env steps; no other step is logged beside them."""
-        self.experiment.log({**metrics, "env_steps": self.at(step)})
+        if self.is_training:
+            self.experiment.log({**metrics, "env_steps": self.at(step)})
 
     @rank_zero_only
     def show(self, sheet: "Sheet", env_steps: int) -> None:
