@@ -168,7 +168,9 @@ class CreativeLearner(LightningModule):
                     self.discriminator_optimizer,
                     level_gan.discriminator,
                 ),
-                make_optimizer("generator_optimizer", self.generator_optimizer, level_gan.generator),
+                make_optimizer(
+                    "generator_optimizer", self.generator_optimizer, level_gan.generator
+                ),
             ]
         return optimizers
 
@@ -274,8 +276,8 @@ class CreativeLearner(LightningModule):
         # Some numbers exist only now and then: afterwards every process has the same ones.
         results = distributed.reduce_metrics(results)
         # While training, RecordMetrics hands them to the loggers, over env steps.
-        is_result = self.trainer.state.fn != "fit"
-        self.log_dict(results, logger=is_result, batch_size=1, sync_dist=True)
+        to_loggers = False if self.trainer.state.fn == "fit" else None
+        self.log_dict(results, logger=to_loggers, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step

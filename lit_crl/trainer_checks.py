@@ -1,6 +1,7 @@
 """What of a Trainer's settings cannot be kept here, each refused in one sentence."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -87,7 +88,7 @@ def check_interval(trainer: Trainer, batches: int) -> None:
     Raises:
         ConfigError: If they are.
     """
-    every, limit = trainer.val_check_interval, trainer.limit_train_batches  # type: ignore[attr-defined]
+    every, limit = trainer.val_check_interval, trainer.limit_train_batches
     length = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     is_within_epoch = isinstance(every, int) and trainer.check_val_every_n_epoch is not None
     if is_within_epoch and every > length:
@@ -103,7 +104,7 @@ def check_minimum(trainer: Trainer) -> None:
     Raises:
         RunError: If the Trainer would wait for more batches for ever.
     """
-    loop = trainer.fit_loop
+    loop: Any = trainer.fit_loop
     done = {
         "min_epochs": (loop.min_epochs or 0, loop.epoch_progress.current.processed + 1),
         "min_steps": (loop.min_steps or 0, trainer.global_step),
@@ -123,7 +124,7 @@ def _limits(trainer: Trainer) -> Iterator[str]:
         yield f"trainer.max_epochs is 0, {nothing}"
     if trainer.max_steps == 0:
         yield f"trainer.max_steps is 0, {nothing}"
-    if trainer.limit_train_batches == 0:  # type: ignore[attr-defined]
+    if trainer.limit_train_batches == 0:
         yield f"trainer.limit_train_batches is 0, {nothing}"
     timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
     if any(timer._duration is not None and timer._duration <= 0 for timer in timers):

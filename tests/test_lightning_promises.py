@@ -89,9 +89,7 @@ def test_model_checkpoint_saves_every_epoch_and_the_last(tmp_path: Path) -> None
 def test_model_checkpoint_saves_at_multiples_of_train_steps(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Using ModelCheckpoint with manual optimization"):
         run = with_checkpoints(tmp_path, every_n_train_steps=10, save_top_k=-1)
-    saved = {
-        torch.load(path, weights_only=True)["global_step"] for path in tmp_path.glob("*.ckpt")
-    }
+    saved = {torch.load(path, weights_only=True)["global_step"] for path in tmp_path.glob("*.ckpt")}
     assert len(saved) > 2 and all(step % 10 == 0 for step in saved)
     assert max(saved) <= steps_of(run)
 
@@ -266,7 +264,7 @@ def test_a_run_that_spends_its_budget_has_nothing_to_say() -> None:
     ids=["epoch", "limited epoch"],
 )
 def test_validations_further_apart_than_an_epoch_are_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="trainer.val_check_interval is"):
+    with pytest.raises(ConfigError, match=r"trainer\.val_check_interval is"):
         prepare_run(trainer=settings).fit()  # an epoch has 330 / 32 batches
 
 
@@ -349,7 +347,7 @@ def test_settings_that_cannot_be_kept_are_refused(settings: dict[str, Any], word
 
 def test_a_learner_asks_its_trainer_itself() -> None:
     run = prepare_run(trainer={"precision": "bf16-true"})
-    with pytest.raises(ConfigError, match="trainer.precision is bf16-true"):
+    with pytest.raises(ConfigError, match=r"trainer\.precision is bf16-true"):
         run.fit()
 
 
@@ -437,9 +435,9 @@ def test_callbacks_and_loggers_of_the_user_join_the_runs_own(tmp_path: Path) -> 
         assert trainer_settings.merged(GIVEN | {"logger": given}, [own])["logger"] == [own, theirs]
     assert trainer_settings.merged(GIVEN | {"logger": True}, [own])["logger"] == [own]
     assert trainer_settings.merged(GIVEN | {"callbacks": [checkpoint]}, [])["enable_checkpointing"]
-    with pytest.raises(ConfigError, match="trainer.logger is false"):
+    with pytest.raises(ConfigError, match=r"trainer\.logger is false"):
         trainer_settings.merged(GIVEN | {"logger": False}, [own])
-    with pytest.raises(ConfigError, match="trainer.barebones is true"):
+    with pytest.raises(ConfigError, match=r"trainer\.barebones is true"):
         trainer_settings.merged(GIVEN | {"barebones": True}, [own])
     (bar,) = trainer_settings.progress_bars(GIVEN)
     assert isinstance(bar, EnvStepProgress)
@@ -519,5 +517,3 @@ def test_no_episodes_are_refused_with_the_way_to_have_none(episodes: str) -> Non
     limit = {"validation": "limit_val_batches", "test": "limit_test_batches"}[episodes]
     with pytest.raises(ConfigError, match=rf"data.{episodes}_episodes is 0.*--trainer.{limit} 0"):
         prepare_run(ShortCar, **{f"{episodes}_episodes": 0})
-
-
