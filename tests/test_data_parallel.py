@@ -199,20 +199,6 @@ def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
     assert path == folder / "last.ckpt" and not problems
 
 
-@pytest.mark.parametrize(
-    "strategy", ["ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed"]
-)
-def test_strategies_that_cannot_alternate_are_refused(strategy: str, tmp_path: Path) -> None:
-    flags = ["--trainer.devices=2", f"--trainer.strategy={strategy}", "--trainer.accelerator=cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "lit_crl", "fit", *flags, *TINY],
-        cwd=tmp_path, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
-    assert strategy in done.stderr.lower() or "trainer.strategy is DDPStrategy" in done.stderr
-
-
 @pytest.mark.slow
 def test_the_others_wait_while_the_first_process_draws_or_uploads(tmp_path: Path) -> None:
     done = start("wait", tmp_path, 2)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run, ShortCar, make_trainer, prepare_run
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -463,6 +465,20 @@ FLAGS = [
     "--data.gan_updates=0", "--name=x",
 ]  # fmt: skip
 FOLDER = Path("runs/mountain_car/x")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed"]
+)
+def test_strategies_that_cannot_alternate_are_refused_before_anything_starts(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--trainer.devices=2", f"--trainer.strategy={strategy}", "--trainer.accelerator=cpu"]
+    with pytest.raises((ConfigError, MisconfigurationException)) as refusal:
+        cli.main([*FLAGS, *flags])
+    assert re.search(rf"trainer.strategy is DDPStrategy|(?i:{strategy})", str(refusal.value))
+    assert not list(tmp_path.rglob("*.yaml"))
 
 
 def test_fast_dev_run_runs_everything_and_keeps_nothing(
