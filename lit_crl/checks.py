@@ -45,6 +45,15 @@ def positive_unit_interval(**numbers: float) -> None:
             _refuse(key, number, "a number above 0 and at most 1")
 
 
+def default_dtype() -> None:
+    """New tensors are float32, in which everything here is computed."""
+    if (found := torch.get_default_dtype()) != torch.float32:
+        raise ConfigError(
+            f"torch's default dtype is {found}, but everything here is computed in torch.float32: "
+            "call torch.set_default_dtype(torch.float32) first"
+        )
+
+
 def widths(**layers: Sequence[int]) -> None:
     """Every list names at least one layer, and every layer has a width above 0."""
     for key, sizes in layers.items():
@@ -110,8 +119,15 @@ def data_settings(given: Mapping[str, Any]) -> None:
     """The arguments of ``ReplayDataModule`` make sense, alone and together."""
     at_least_one = (
         "num_envs capacity n_steps frame_stack batch_size updates_per_batch steps_per_batch "
-        "gan_batch_size min_outcomes tried visited validation_episodes test_episodes"
+        "gan_batch_size min_outcomes tried visited"
     )
+    for stage, limit in (("validation", "limit_val_batches"), ("test", "limit_test_batches")):
+        if given[f"{stage}_episodes"] == 0:
+            raise ConfigError(
+                f"data.{stage}_episodes is 0: give a number above 0, or leave the {stage} out with "
+                f"--trainer.{limit} 0"
+            )
+        positive(**{f"data__{stage}_episodes": given[f"{stage}_episodes"]})
     positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
     positive(data__evaluation_share=given["evaluation_share"])
     zero_or_more = "gan_updates novelty_exponent generated_levels priority_exponent"

@@ -1,8 +1,10 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
 import functools
+import logging
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +18,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_crl import checks, run_folder
+from lit_crl import checks, run_folder, trainer_checks, trainer_settings
 from lit_crl.arguments import complete
 from lit_crl.callbacks import (
-    EnvStepProgress,
     MetricsCsv,
     RecordMetrics,
     RunCheckpoint,
@@ -31,6 +32,7 @@ from lit_crl.checks import ConfigError
 from lit_crl.dashboard.callback import Dashboard, display
 from lit_crl.datamodule import ReplayDataModule
 from lit_crl.distributed import say
+from lit_crl.ending import early_end
 from lit_crl.learner import CreativeLearner
 from lit_crl.naming import refuse_description, written
 from lit_crl.play import Player
@@ -42,6 +44,8 @@ class CreativeCLI(LightningCLI):
     """LightningCLI with run folders, and the command line above the checkpoint on resume."""
 
     run_folder: Path
+    #: Where a run under ``trainer.fast_dev_run`` writes; it is deleted at the end.
+    scratch: tempfile.TemporaryDirectory[str] | None = None
     #: What shows the run beside its files, if anything does.
     dashboard: Dashboard | None = None
 
@@ -155,9 +159,13 @@ class CreativeCLI(LightningCLI):
                 "CUDA device: use --trainer.accelerator cpu"
             )
         checkpoint = config.ckpt_path
+        if self.subcommand == "fit" and config.trainer.fast_dev_run:
+            self.scratch = tempfile.TemporaryDirectory(prefix="lit_crl-")
         resume = self.subcommand != "fit" or checkpoint == "last"
         if checkpoint not in (None, "last") and self.subcommand != "fit":
             self.run_folder = run_folder.run_of(Path(checkpoint))
+        elif self.scratch is not None and checkpoint != "last":
+            self.run_folder = Path(self.scratch.name)
         else:
             self.run_folder = run_folder.choose_run_folder(
                 Path(config.trainer.default_root_dir),
@@ -169,6 +177,8 @@ class CreativeCLI(LightningCLI):
         if self.subcommand != "fit" and checkpoint is None:
             checkpoint = "last"
         config.ckpt_path = self._checkpoint(checkpoint)
+        if self.scratch is not None:
+            self.run_folder = Path(self.scratch.name)
         if self.subcommand == "fit":
             run_folder.check_writable(self.run_folder)
 
@@ -209,6 +219,7 @@ class CreativeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks and loggers to the Trainer's own."""
         config = self.config[self.subcommand]
+        given = self._get(self.config_init, "trainer")
         self.csv = MetricsCsv(self.run_folder)
         alone = config.clone()
         alone.seeds = 1
@@ -216,8 +227,9 @@ class CreativeCLI(LightningCLI):
         self.report = RunReport(self.run_folder, config.experiment, text)
         checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
         loggers: list[Logger] = [self.csv]
-        callbacks: list[Callback] = [EnvStepProgress(), RecordMetrics(), self.report]
-        if self.subcommand == "fit" and config.logger != "csv":
+        callbacks: list[Callback] = trainer_settings.progress_bars(given)
+        callbacks += [RecordMetrics(), self.report]
+        if self.subcommand == "fit" and config.logger != "csv" and self.scratch is None:
             shown = display(
                 config.logger, self.run_folder, config.group or config.experiment, config.tags
             )
@@ -227,7 +239,13 @@ class CreativeCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [*callbacks, checkpoint, StopOnSignal(checkpoint)]
         # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
         kwargs["default_root_dir"] = checkpoint.folder
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        if config.trainer.profiler is not None:  # Lightning logs what its profilers found
+            logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.INFO)
+        settings = trainer_settings.merged(given, loggers)
+        trainer = super().instantiate_trainer(**settings, **kwargs)
+        if self.subcommand == "fit":
+            trainer_checks.check(trainer)
+        return trainer
 
     def _written(self, config: Namespace) -> str:
         """The configuration as YAML; objects by what ``written`` calls them."""
@@ -256,7 +274,14 @@ class CreativeCLI(LightningCLI):
         """Test the policy and report."""
         if self.trainer.interrupted:
             return
+        ended = early_end(self.trainer)
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if self.scratch is not None:
+            self.scratch.cleanup()
+            say("trainer.fast_dev_run: training, validation and test ran through; nothing is kept.")
+            return
+        if ended is not None:
+            say(ended)
         self.report.summarise(self.trainer, self.model)
         if self.dashboard is not None:
             self.dashboard.conclude(self.run_folder / "figures")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
@@ -20,7 +21,7 @@ from lit_crl.flat_adam import FlatAdam
 from lit_crl.flat_network import FlatNetwork
 from lit_crl.gradients import clip_to_norm
 from lit_crl.objectives import LossAndReport
-from lit_crl.phases import Player, Turns
+from lit_crl.phases import BACKWARD_HOOKS, STEP_HOOKS, Player, Turns, count_steps, listeners
 from lit_crl.stopwatch import Stopwatch
 
 #: Updates in one graph, at most, of one player and of two, whose update is several times as long:
@@ -137,9 +138,14 @@ class CompiledPhase:
         """Train the players of a ``CreativeLearner``.
 
         Raises:
-            ConfigError: If an optimizer is not Adam or AdamW, or if the Trainer does between
-                gradient and step what a graph cannot.
+            ConfigError: If an optimizer is not Adam or AdamW, or if the Trainer or a hook does
+                between gradient and step what a graph cannot.
         """
+        if hooks := listeners(learner, BACKWARD_HOOKS + STEP_HOOKS):
+            raise ConfigError(
+                f"model.compile is on, but a compiled update cannot call {', '.join(hooks)}: set "
+                "model.compile to false, or leave out the callback"
+            )
         if learner.trainer.world_size > 1:
             raise ConfigError(
                 "model.compile is on, but several processes average their gradients before each "
@@ -163,6 +169,7 @@ class CompiledPhase:
         #: Parameters of the first player's networks.
         self.flat = self._descents[0].flat
         self._clock: Stopwatch = learner.clock
+        self._trainer: Trainer = learner.trainer
         self._compiled: set[bool] = set()  # with rates and without are two graphs
         rates = (descent.adam.rate for descent in self._descents)
         self._graph = compiled(self._updates, learner.device, [*state, *rates])
@@ -210,6 +217,7 @@ class CompiledPhase:
             if not any(within) and last > 0:
                 self._slow.lerp_(self._fast, last)
             reports.append(report)
+        count_steps(self._trainer, len(rates) * len(self._descents))
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
 
     def _call(self, rates: Tensor | None, fields: list[Tensor | None]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lit_crl import checks, distributed
+from lit_crl import checks, distributed, trainer_checks
 from lit_crl.archive import TRIED, VISITED, Archive
 from lit_crl.arms import (
     EQUAL_MIX,
@@ -217,6 +217,8 @@ class ReplayDataModule(LightningDataModule):
         if (trainer := self.trainer) is not None:
             self.rank, self.world_size = trainer.global_rank, trainer.world_size
             self.schedule.share(self.num_envs * self.world_size)
+            if stage == "fit":
+                trainer_checks.check_interval(trainer, self.schedule.batches_per_epoch)
         if not hasattr(self, "env"):
             self._set_up_env()
         elif stage == "fit" and self._closed:
@@ -226,6 +228,7 @@ class ReplayDataModule(LightningDataModule):
             self._set_up_collection()
 
     def _set_up_env(self) -> None:
+        checks.default_dtype()
         try:
             self.env = level_env(self.make_env(self.num_envs, self._device()))
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
@@ -374,6 +377,8 @@ class ReplayDataModule(LightningDataModule):
             self._stop_if_spent()
             yield batch
         self._stop_if_spent()
+        if self.trainer is not None:
+            trainer_checks.check_minimum(self.trainer)
 
     def _watch_outcomes(self) -> None:
         """Stop where the arm can never work, and say once where it seems not to.

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_crl import checks, dqn, gan
+from lit_crl import checks, dqn, gan, trainer_checks
 from lit_crl.batches import Batch, GanBatch
 from lit_crl.blueprint import Blueprint, Sizes
 from lit_crl.checkpoint_files import check_fit, contiguous, plain
@@ -21,7 +21,7 @@ from lit_crl.level_gan import LevelGan
 from lit_crl.loss_sums import LossSums
 from lit_crl.networks import ActionValues
 from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
-from lit_crl.optimizers import gan_adam, go_on_with, q_adam
+from lit_crl.optimizers import gan_adam, go_on_with, make_optimizer, q_adam
 from lit_crl.phases import EagerPhase, Phase, Turns, players_of
 from lit_crl.seeding import RandomStreams
 from lit_crl.stopwatch import Stopwatch
@@ -176,6 +176,12 @@ class CreativeLearner(LightningModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
 
+    def setup(self, stage: str) -> None:
+        """Refuse what this learner cannot keep of the Trainer's promises."""
+        checks.default_dtype()
+        if stage == "fit":
+            trainer_checks.check(self.trainer)
+
     def configure_model(self) -> None:
         """Build the networks for the DataModule's environment, once."""
         self.streams.rank = self.global_rank
@@ -185,13 +191,21 @@ class CreativeLearner(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer each for Q-network, discriminator and generator."""
-        optimizers = [self.q_optimizer(self.q_network.parameters())]
-        # Kept here, so that on resume the configured rate beats the one in the checkpoint.
-        self._q_optimizer, self._q_lr = optimizers[0], optimizers[0].defaults["lr"]
-        if self.level_gan is not None:
-            discriminator, generator = self.level_gan.discriminator, self.level_gan.generator
-            optimizers.append(self.discriminator_optimizer(discriminator.parameters()))
-            optimizers.append(self.generator_optimizer(generator.parameters()))
+        optimizers = [make_optimizer("q_optimizer", self.q_optimizer, self.q_network)]
+        # Kept here, so that on resume the configured rates beat those in the checkpoint.
+        self._q_optimizer = optimizers[0]
+        self._q_rates = [group["lr"] for group in self._q_optimizer.param_groups]
+        if (level_gan := self.level_gan) is not None:
+            optimizers += [
+                make_optimizer(
+                    "discriminator_optimizer",
+                    self.discriminator_optimizer,
+                    level_gan.discriminator,
+                ),
+                make_optimizer(
+                    "generator_optimizer", self.generator_optimizer, level_gan.generator
+                ),
+            ]
         return optimizers
 
     @torch.no_grad()
@@ -254,8 +268,7 @@ class CreativeLearner(LightningModule):
         if self.compile_updates:
             with self.clock("compile"):  # importing the compiler takes seconds
                 from lit_crl.compiled import CompiledPhase as kind
-        self._players = players_of(self)
-        student, *makers = self._players
+        student, *makers = players_of(self)
         targets = self.dqn_objective.next_q
         self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))
         if (gan := self.level_gan) is not None:
@@ -272,8 +285,8 @@ class CreativeLearner(LightningModule):
         self.losses.check_finite()
 
     def _dqn_phase(self, batch: Batch) -> None:
-        for group in self._q_optimizer.param_groups:
-            group["lr"] = self._q_lr * (1 - batch.progress * (1 - self.final_lr))
+        for group, rate in zip(self._q_optimizer.param_groups, self._q_rates, strict=True):
+            group["lr"] = rate * (1 - batch.progress * (1 - self.final_lr))
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         is_due = [number % self.target_period == 0 for number in range(first, self.updates + 1)]
@@ -290,11 +303,6 @@ class CreativeLearner(LightningModule):
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip what a loss scaler has just unscaled; without one the phase itself clips."""
-        player = next(p for p in self._players if p.optimizer.optimizer is optimizer)
-        player.clip(getattr(self.trainer.precision_plugin, "scaler", None))
-
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         with self.clock("evaluation"):
@@ -302,8 +310,10 @@ class CreativeLearner(LightningModule):
         for name in self._measured - results.keys():  # the Trainer would keep the older number
             self.trainer.callback_metrics.pop(name, None)
         self._measured = set(results)
+        # While training, RecordMetrics hands them to the loggers, over env steps.
+        to_loggers = False if self.trainer.state.fn == "fit" else None
         # The same keys and numbers in all processes, which have shared the evaluation.
-        self.log_dict(results, logger=False, batch_size=1, sync_dist=True)
+        self.log_dict(results, logger=to_loggers, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step

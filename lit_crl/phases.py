@@ -11,10 +11,12 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer import call
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_crl.dqn import polyak_update
 from lit_crl.gradients import clip_gradients
@@ -22,6 +24,10 @@ from lit_crl.objectives import LossAndReport
 
 #: Updates for which the slow network foresees at once, at most.
 STRETCH = 8
+#: Hooks of a module or callback that Lightning documents around the backward pass, and around the
+#: optimizer's step.
+BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
+STEP_HOOKS = ("on_before_optimizer_step", "on_before_zero_grad")
 
 
 @dataclass
@@ -51,10 +57,18 @@ class Player:
         self.network.requires_grad_(True)
         self.network.zero_grad()
 
-    def clip(self, scaler: Any) -> None:
-        """Scale the gradient down, if there is a scaler once that has unscaled it."""
-        norm = clip_gradients(self.optimizer.optimizer, self.max_norm, scaler)
-        self.norm = {self.norm_name: norm} if scaler is None else {}
+    def clip(self) -> None:
+        """Scale the gradient down, and remember its norm."""
+        norm = clip_gradients(self.optimizer.optimizer, self.max_norm, None)
+        self.norm = {self.norm_name: norm}
+
+    def clip_before_steps(self, scaler: Any) -> None:
+        """Scale gradients down as soon as the loss scaler has unscaled them, before each step."""
+
+        def clip(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            clip_gradients(optimizer, self.max_norm, scaler)
+
+        self.optimizer.optimizer.register_step_pre_hook(clip)
 
 
 def players_of(learner: Any) -> list[Player]:
@@ -114,11 +128,28 @@ class Phase(Protocol):
         """
 
 
-def listens_to_backward(hooked: LightningModule | Callback) -> bool:
-    """Whether a module or callback has hooks of its own around the backward pass."""
+def is_overridden(hook: str, hooked: LightningModule | Callback) -> bool:
+    """Whether a module or callback has a hook of its own, in its class or set on the object."""
     base = LightningModule if isinstance(hooked, LightningModule) else Callback
-    names = ("on_before_backward", "on_after_backward")
-    return any(getattr(type(hooked), name) is not getattr(base, name) for name in names)
+    return getattr(getattr(hooked, hook), "__func__", None) is not getattr(base, hook)
+
+
+def listeners(learner: LightningModule, hooks: Sequence[str]) -> list[str]:
+    """Which of these hooks the learner or a callback of its Trainer has, ``Class.hook`` each."""
+    everyone = (learner, *learner.trainer.callbacks)  # type: ignore[attr-defined]
+    return [
+        f"{type(hooked).__name__}.{hook}"
+        for hooked in everyone
+        for hook in hooks
+        if is_overridden(hook, hooked)
+    ]
+
+
+def count_steps(trainer: Trainer, steps: int) -> None:
+    """Add optimizer steps that went around Lightning's wrapper to ``trainer.global_step``."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.total.increment_by(steps)
+    progress.current.increment_by(steps)
 
 
 def between_changes(rates: Sequence[float]) -> list[tuple[int, int]]:
@@ -132,19 +163,30 @@ def between_changes(rates: Sequence[float]) -> list[tuple[int, int]]:
 
 
 class EagerPhase:
-    """A phase under Lightning's manual optimization, which knows every precision and strategy."""
+    """A phase under Lightning's manual optimization, which knows every precision and strategy.
+
+    Lightning's wrappers would add a fifth to the time of a small network's update. They are used
+    only where they have something to do: for a loss scaler, for several processes, and for hooks.
+    """
 
     def __init__(self, learner: Any, turns: Turns) -> None:
         """Train the players of a ``CreativeLearner``."""
         self._learner = learner
         self._players = list(turns.players)
         self._slow, self._fast, self._foresee = turns.slow, turns.fast, turns.foresee
+        self._trainer: Trainer = learner.trainer
         self._scaler = getattr(learner.trainer.precision_plugin, "scaler", None)
-        self._is_plain = (
+        if self._scaler is not None:
+            for player in self._players:
+                player.clip_before_steps(self._scaler)
+        overridden = ("backward", "manual_backward")
+        self._is_plain_backward = (
             self._scaler is None
             and isinstance(learner.trainer.strategy, SingleDeviceStrategy)
-            and not any(map(listens_to_backward, [learner, *learner.trainer.callbacks]))
+            and not listeners(learner, BACKWARD_HOOKS)
+            and not any(is_overridden(name, learner) for name in overridden)
         )
+        self._hooks = [hook for hook in STEP_HOOKS if listeners(learner, [hook])]
 
     def __call__(
         self, rates: Sequence[float], fields: Sequence[Tensor | None]
@@ -179,18 +221,26 @@ class EagerPhase:
         loss, report = player.objective(*minibatch)
         for other in others:
             other.network.requires_grad_(True)
-        # Lightning's wrappers would add a fifth to the time of a small network's update: they are
-        # asked only where they have something to do.
-        if self._is_plain:
+        if self._is_plain_backward:
             torch.autograd.backward(loss)
         else:
             self._learner.manual_backward(loss)
         if self._scaler is None:
-            player.clip(None)
+            self._call_hooks("on_before_optimizer_step", player)
+            player.clip()
             player.optimizer.optimizer.step()
+            count_steps(self._trainer, 1)
         else:
-            player.optimizer.step()
+            player.optimizer.step()  # unscales, calls the hooks, and counts
+        self._call_hooks("on_before_zero_grad", player)
         # Now, not before the next backward: data-parallel strategies average what gradients exist.
         for parameter in player.parameters:
             parameter.grad = None
         return {name: number.detach() for name, number in report.items()} | player.norm
+
+    def _call_hooks(self, name: str, player: Player) -> None:
+        """Call the hook of the callbacks and then of the learner, as Lightning itself does."""
+        if name in self._hooks:
+            optimizer = player.optimizer.optimizer
+            call._call_callback_hooks(self._trainer, name, optimizer)
+            call._call_lightning_module_hook(self._trainer, name, optimizer)

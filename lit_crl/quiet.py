@@ -15,6 +15,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     # Updates are made in float32 on purpose: values of neighbouring actions differ by little.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available")
+    # A ModelCheckpoint explains at length how to save weights from before a step.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     # torch captures an empty graph itself, to set its memory pool up.
     warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
     for name in ("utilities.rank_zero", "accelerators.cuda"):

@@ -98,6 +98,9 @@ def _numbered(seed: int, number: int) -> str:
 
 def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in."""
+    for folder in checkpoint.parents:  # a ModelCheckpoint's files lie deeper
+        if (folder / "config.yaml").is_file():
+            return folder
     folder = checkpoint.parent
     return folder.parent if folder.name == "checkpoints" else folder
 

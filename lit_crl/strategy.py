@@ -20,11 +20,16 @@ class PhaseDDP(DDPStrategy):
     unscales them, so that all processes agree on which steps to skip.
     """
 
-    def __init__(self, timeout_seconds: float = 40.0, **kwargs: Any) -> None:
+    def __init__(self, timeout_seconds: float = 1800.0, **kwargs: Any) -> None:
         """Say how long to be patient.
 
+        A process that dies breaks its connections, which ends the others at once. One that is
+        alive may be slow for a good reason: the first process draws films, uploads, and writes
+        checkpoints while the others wait for it.
+
         Args:
-            timeout_seconds: A process that hears nothing from another for so long ends the run.
+            timeout_seconds: A process that hears nothing for so long from another, which is
+                alive, ends the run.
             **kwargs: As ``DDPStrategy``.
         """
         super().__init__(timeout=timedelta(seconds=timeout_seconds), **kwargs)

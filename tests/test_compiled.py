@@ -57,6 +57,7 @@ def assert_same_training(train_on: Train, batches: list[Batch], **changes: Any) 
     for name, tensor in expected.items():
         torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
     assert (compiled.updates, compiled.gan_updates) == (eager.updates, eager.gan_updates)
+    assert compiled.trainer.global_step == compiled.updates + 2 * compiled.gan_updates > 0
     means = compiled.losses.pop_means()
     assert means == pytest.approx(eager.losses.pop_means(), rel=1e-3, abs=1e-5)
     assert {"dqn/gradient_norm", "dqn/q_mean"} < means.keys()

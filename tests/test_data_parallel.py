@@ -146,10 +146,12 @@ TINY = [
 ]  # fmt: skip
 
 
-def fit_in_two_processes(folder: Path) -> tuple[subprocess.Popen[str], int]:
+CONFIG = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/ddp.yaml"]
+
+
+def fit_in_two_processes(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], int]:
     """Start the command line as a user would; returns the first process and the second's pid."""
-    command = [sys.executable, "-m", "lit_crl", "fit", "--config",
-               "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/ddp.yaml",
+    command = [sys.executable, "-m", "lit_crl", "fit", *flags,
                "--trainer.accelerator", "cpu", "--name", "a", *TINY]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -178,17 +180,18 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize(
-    "signum",
+    ("signum", "patience"),
     [
-        signal.SIGKILL,
-        pytest.param(signal.SIGSTOP, marks=pytest.mark.slow),
+        (signal.SIGKILL, 1800),
+        pytest.param(signal.SIGSTOP, 30, marks=pytest.mark.slow),
     ],
     ids=["dies", "hangs"],
 )
 def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
-    signum: int, tmp_path: Path
+    signum: int, patience: int, tmp_path: Path
 ) -> None:
-    process, child = fit_in_two_processes(tmp_path)
+    timeout = f"--trainer.strategy.init_args.timeout_seconds={patience}"
+    process, child = fit_in_two_processes(tmp_path, *CONFIG, timeout)
     os.kill(child, signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -200,15 +203,22 @@ def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
-    process, child = fit_in_two_processes(tmp_path)
+    process, child = fit_in_two_processes(tmp_path, "--trainer.devices=2")  # and no strategy
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert output.count("Go on with: python -m lit_crl fit") == 1
+    assert "16 environments" in output and "2 × cpu" in output
     assert is_gone(child)
     folder = tmp_path / "runs" / "mountain_car" / "a" / "checkpoints"
     path, problems = newest_whole(folder)
     assert path == folder / "last.ckpt" and not problems
+
+
+@pytest.mark.slow
+def test_the_others_wait_while_the_first_process_draws_or_uploads(tmp_path: Path) -> None:
+    done = start("wait", tmp_path, 2)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def train(folder: Path, world_size: int, **settings: Any) -> tuple[Run, Notes]:
     notes = Notes()
     callbacks = [RecordMetrics(), RunCheckpoint(folder), notes, *settings.pop("callbacks", [])]
     checkpoint = settings.pop("checkpoint", None)
-    run = prepare_run(callbacks=callbacks, trainer=spread(world_size), **settings)
+    trainer = spread(world_size) | settings.pop("trainer", {})
+    run = prepare_run(callbacks=callbacks, trainer=trainer, **settings)
     return run.fit(checkpoint), notes
 
 
@@ -78,6 +80,17 @@ class Dies(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.datamodule.batches_done == self.batches and trainer.global_rank == self.rank:
             os._exit(9)
+
+
+class Draws(Callback):
+    """Takes the first process a minute after a validation, once, as films and uploads may."""
+
+    has_drawn = False
+
+    def on_validation_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.is_global_zero and not self.has_drawn:
+            time.sleep(50)
+        self.has_drawn = True
 
 
 def parts(count: int, batch: int, gan_updates: int) -> Batch:
@@ -164,6 +177,11 @@ def main() -> None:
         return
     if task == "descend":
         descend(folder, world_size, rank)
+        return
+    if task == "wait":
+        short = {"env_steps": 2_000, "validate_every": 1_000}
+        patient = {"strategy": PhaseDDP()}  # as it is where nothing else is said
+        train(folder, world_size, **short, callbacks=[Draws()], trainer=patient)
         return
     if task == "train":
         run, notes = train(folder, world_size, **LONG)

@@ -26,7 +26,7 @@ def ends_epoch(trainer: Trainer) -> bool:
 
     A checkpoint from before the validation of a run's last epoch could not make up for it.
     """
-    return trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return trainer.should_stop or trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 class RunCheckpoint(Callback):

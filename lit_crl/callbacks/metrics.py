@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,27 @@ from lit_crl.seeding import random_stream
 SNAPSHOT_LEVELS = 256
 
 
-class MetricsCsv(Logger):
+class EnvStepAxis:
+    """A logger whose axis is env steps, also for what Lightning or a callback logs by batches."""
+
+    #: Env steps taken so far, once a run has begun.
+    env_steps_now: Callable[[], int] | None = None
+
+    #: Whether training goes on: what a test finds is reported elsewhere.
+    is_training = True
+
+    def at(self, step: int | None) -> int:
+        """The env steps at which to log; ``step`` counts only where no run has begun."""
+        return (step or 0) if self.env_steps_now is None else self.env_steps_now()
+
+
+def is_time_to_log(trainer: Trainer, batches_done: int) -> bool:
+    """Whether training is logged after this batch: every ``log_every_n_steps``; 0: never."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and batches_done % every == 0
+
+
+class MetricsCsv(EnvStepAxis, Logger):
     """``metrics.csv``: one row for each time something was logged, ``env_steps`` first.
 
     Rows are appended to the file; only where one brings a new column, the file is replaced as a
@@ -59,8 +79,10 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row at ``step`` env steps."""
-        row: dict[str, float | str] = {"env_steps": step or 0, **metrics}
+        """Add a row."""
+        if not self.is_training:
+            return
+        row: dict[str, float | str] = {"env_steps": self.at(step), **metrics}
         self.rows.append(row)
         if len(self.rows) - self._saved >= 20:
             self.save()
@@ -122,11 +144,17 @@ class RecordMetrics(Callback):
         self.snapshots: list[dict[str, Any]] = []
         self._last: dict[str, float] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the loggers where to look up the env steps."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, EnvStepAxis):
+                logger.env_steps_now, logger.is_training = lambda: data.env_steps, stage == "fit"
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` batches."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if data.batches_done % every == 0:
+        if is_time_to_log(trainer, data.batches_done):
             with pl_module.clock("saving"):  # type: ignore[operator]
                 self._log_means(trainer, pl_module)
 
@@ -138,12 +166,13 @@ class RecordMetrics(Callback):
         self._last |= {name: numbers[name] for name in losses}
         self._log(trainer, numbers | self._last)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
+    ) -> None:
         """Log the evaluation, and keep some generated levels."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        evaluation = {f"evaluation/{k}": float(v) for k, v in trainer.callback_metrics.items()}
-        self._log(trainer, evaluation)
+        self._log(trainer, {f"evaluation/{name}": float(v) for name, v in outputs.items()})
         self._snapshot(trainer, pl_module)
 
     def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:

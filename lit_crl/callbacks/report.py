@@ -94,6 +94,8 @@ class RunReport(Callback):
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
         self.summary: dict[str, Any] = {}
+        #: What the test found; empty without one.
+        self.test: dict[str, float] = {}
         self.played = 0
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
@@ -139,7 +141,7 @@ class RunReport(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what evaluation cost."""
         numbers = trainer.callback_metrics
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.evaluation_env_steps += float(numbers["evaluation_env_steps"])
         elif not trainer.sanity_checking:
             self._print("Validation", {k: float(v) for k, v in numbers.items()})
@@ -149,6 +151,7 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         results = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.test = results
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(results, self.folder / "test.json")
         if not self._fitted:  # after a fit, the summary shows these numbers and more
@@ -209,10 +212,10 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        test = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.evaluation_env_steps += test["evaluation_env_steps"]
+        self.evaluation_env_steps += self.test.get("evaluation_env_steps", 0.0)
         nothing = dict.fromkeys(
-            ("target_success_rate", "heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
+            ("target_return_mean", "target_return_std", "target_success_rate",
+             "heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
              "levels_frontier_rate", "levels_unique_rate", "reference_frontier_rate")
         )  # fmt: skip
         has_gan = learner.gan_updates > 0
@@ -222,7 +225,7 @@ class RunReport(Callback):
             "seed": data.seed,
             "env_steps": data.env_steps,
             **nothing,
-            **test,
+            **self.test,
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
@@ -253,10 +256,12 @@ class RunReport(Callback):
     def _draw(self, trainer: Trainer, data: Any) -> None:
         from lit_crl.evaluation import figures  # drawing is slow to import and comes last
 
-        rows = next(log.rows for log in trainer.loggers if isinstance(log, MetricsCsv))
         title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
         folder = self.folder / "figures"
-        figures.save(figures.learning_curve(rows, title), folder / "learning_curve.png")
+        for log in trainer.loggers:
+            if isinstance(log, MetricsCsv):
+                curve = figures.learning_curve(log.rows, title)
+                figures.save(curve, folder / "learning_curve.png")
         recorder = next(c for c in trainer.callbacks if isinstance(c, RecordMetrics))  # type: ignore[attr-defined]
         if recorder.snapshots:
             pictures = hasattr(data.env, "render_levels")

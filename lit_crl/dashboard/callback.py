@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_crl.callbacks.metrics import is_time_to_log
 from lit_crl.callbacks.report import RunReport, git_commit, versions
 from lit_crl.checks import ConfigError
 from lit_crl.dashboard.sheet import draw_sheet
@@ -71,8 +72,7 @@ class Dashboard(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log how fast and how full everything is, every ``log_every_n_steps`` batches."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.is_global_zero and data.batches_done % every == 0:
+        if trainer.is_global_zero and is_time_to_log(trainer, data.batches_done):
             with pl_module.clock("saving"):  # type: ignore[operator]
                 self.display.log_metrics(self._system(data), step=data.env_steps)
 

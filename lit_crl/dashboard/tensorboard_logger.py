@@ -9,13 +9,14 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_crl.callbacks.metrics import EnvStepAxis
 from lit_crl.checks import ConfigError
 
 if TYPE_CHECKING:
     from lit_crl.dashboard.sheet import Sheet
 
 
-class TensorBoardDisplay(TensorBoardLogger):
+class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
     """Events in ``tensorboard/`` of the run folder: ``tensorboard --logdir runs`` shows them."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,9 +44,10 @@ class TensorBoardDisplay(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers at ``step`` env steps."""
+        """Log numbers over env steps."""
         numbers = {name: number for name, number in metrics.items() if name != "env_steps"}
-        super().log_metrics(numbers, step)
+        if self.is_training:
+            super().log_metrics(numbers, self.at(step))
 
     @rank_zero_only
     def show(self, sheet: "Sheet", env_steps: int) -> None:
@@ -63,7 +65,7 @@ class TensorBoardDisplay(TensorBoardLogger):
             for name, number in summary.items()
             if isinstance(number, (int, float))
         }
-        self.log_metrics(numbers, summary["env_steps"])
+        super().log_metrics(numbers, summary["env_steps"])
         self.experiment.close()
 
     @rank_zero_only

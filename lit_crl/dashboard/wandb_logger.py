@@ -10,6 +10,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_crl.callbacks.metrics import EnvStepAxis
 from lit_crl.checks import ConfigError
 from lit_crl.distributed import say
 
@@ -51,7 +52,7 @@ def earlier_segments(folder: Path) -> tuple[list[str], list[str]]:
     return online, offline
 
 
-class WandbDisplay(WandbLogger):
+class WandbDisplay(EnvStepAxis, WandbLogger):
     """Lightning's logger, with a run of its own that starts when training does.
 
     A run that goes on after an interruption is appended to where W&B can: online. What was logged
@@ -105,8 +106,9 @@ class WandbDisplay(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers at ``step`` env steps; no other step is logged beside it."""
-        self.experiment.log({**metrics, "env_steps": step})
+        """Log numbers over env steps; no other step is logged beside them."""
+        if self.is_training:
+            self.experiment.log({**metrics, "env_steps": self.at(step)})
 
     @rank_zero_only
     def show(self, sheet: "Sheet", env_steps: int) -> None:

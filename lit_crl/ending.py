@@ -1,0 +1,33 @@
+"""Why a run ended before its budget of env steps was spent."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+
+def early_end(trainer: Trainer) -> str | None:
+    """A sentence about a run that ended early; None if the budget was spent."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if data.schedule.is_spent(data.env_steps):
+        return None
+    return (
+        f"Training ended after {data.env_steps:,} of {data.schedule.budget:,} env steps: "
+        f"{reason(trainer)}."
+    )
+
+
+def reason(trainer: Trainer) -> str:
+    """The limit that was reached, or who told the Trainer to stop."""
+    max_epochs, max_steps = trainer.max_epochs, trainer.max_steps
+    if max_steps != -1 and trainer.global_step >= max_steps:
+        return f"trainer.max_steps {max_steps} was reached (optimizer steps)"
+    if max_epochs is not None and max_epochs != -1 and trainer.current_epoch >= max_epochs:
+        return f"trainer.max_epochs {max_epochs} was reached"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1.0) <= 0:
+            return "trainer.max_time was reached"
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            message = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+            return f"EarlyStopping: {message.rstrip('.')}"
+    return "a callback told the Trainer to stop"
