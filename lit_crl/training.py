@@ -43,7 +43,7 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     try:
         folder = cli.main(["fit", *flags(given | _dotted(settings))]).run_folder
     except RunStopped as stopped:
-        if stopped.signum != signal.SIGINT:
+        if stopped.signum != signal.SIGINT or stopped.run is None:
             raise
         say(str(stopped))
         folder = stopped.run

@@ -69,7 +69,7 @@ class MetricsCsv(Logger):
             return
         columns = dict.fromkeys(name for row in self.rows for name in row)
         partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
             writer.writeheader()
             writer.writerows(self.rows)
@@ -84,7 +84,7 @@ class MetricsCsv(Logger):
     def resume(self, env_steps: int) -> None:
         """Take up the file's rows up to ``env_steps``."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [dict(row) for row in csv.DictReader(file)]
             self.rows = [
                 {name: value for name, value in row.items() if value != ""}

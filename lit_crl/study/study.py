@@ -71,7 +71,7 @@ def report(
     """
     results.write_csv(rows, folder / "results.csv")
     header, cells = results.table(study, results.compare(study, rows))
-    (folder / "table.md").write_text(results.markdown(header, cells))
+    (folder / "table.md").write_text(results.markdown(header, cells), encoding="utf-8")
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
         is_arm = name == "arm"
