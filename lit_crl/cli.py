@@ -165,7 +165,7 @@ class CreativeCLI(LightningCLI):
         config = self.config[subcommand]
         first = config.seed_everything
         run_seeds(
-            without(self.given, "--seeds"),
+            [*without(self.given, "--seeds"), "--seeds=1"],
             range(first, first + self.seeds),
             Path(config.trainer.default_root_dir) / config.experiment,
             config.name,
