@@ -1,68 +1,163 @@
-"""What a command line leaves unsaid: the configuration files that its arguments imply."""
+"""What a command line leaves unsaid, and its order: experiment, files over it, flags over both."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from lit_crl import run_folder
+from lit_crl import run_folder, yaml_strings
 from lit_crl.checkpoint_files import read_checkpoint
 from lit_crl.checks import ConfigError
 from lit_crl.usage import SUBCOMMANDS
 
+#: The experiment of a command line that names none, and that of one that names a Gymnasium id.
+DEFAULT, ANY_ID = "mountain_car", "gymnasium"
+#: The adapter that takes Gymnasium ids, and the environments beside it, which take none.
+ADAPTER, BUILT_IN = "lit_crl.envs.GymnasiumEnv", "lit_crl.envs."
+CONFIG = ("--config", "-c")
+
+
+class Option(NamedTuple):
+    """One option of a command line; the value is None where there is none."""
+
+    flag: str
+    value: str | None
+
+    @property
+    def words(self) -> list[str]:
+        """As it is given to the parser."""
+        return [self.flag] if self.value is None else [f"{self.flag}={self.value}"]
+
 
 def complete(args: Sequence[str]) -> list[str]:
-    """Add the configuration files that the given arguments imply.
+    """Put arguments in the order in which later ones win, and add the files that they imply.
 
-    ``--config`` finds the package's own files from anywhere. Without one, a checkpoint brings
-    the configuration of its run, ``--experiment`` that of the experiment, and nothing the
-    default experiment's.
+    First comes the experiment's file, then those of ``--config``, found from anywhere, then all
+    else. The experiment is the named one; none where a file describes an environment, or a
+    checkpoint brings the configuration of its run; else the default one, or the one for Gymnasium
+    ids, if such an id is given.
+
+    Raises:
+        ConfigError: If a file or an experiment does not exist, or a checkpoint is of another one.
     """
     if not args or args[0] not in SUBCOMMANDS:
         return list(args)
-    subcommand, rest = args[0], list(args[1:])
-    configs = _values(rest, "--config", "-c")
-    if configs:
-        return [subcommand, *_with_found_configs(rest)]
-    checkpoint = next(iter(_values(rest, "--ckpt_path")), None)
-    if checkpoint not in (None, "last"):
-        saved = run_folder.run_of(Path(str(checkpoint))) / "config.yaml"
-        if not saved.is_file():
-            read_checkpoint(Path(str(checkpoint)))
-            raise ConfigError(
-                f"{saved}, the configuration of the checkpoint's run, is missing: give --config"
-            )
-        return [subcommand, "--config", str(saved), *rest]
-    experiment = next(iter(_values(rest, "--experiment")), "mountain_car")
-    return [subcommand, "--config", str(run_folder.experiment_config(experiment)), *rest]
+    subcommand, options = args[0], split(args[1:])
+    files = [run_folder.find_config(str(o.value)) for o in options if o.flag in CONFIG]
+    rest = [option for option in options if option.flag not in CONFIG]
+    files = [*_base(rest, files), *files]
+    flags = [word for option in _with_ids(rest, files) for word in option.words]
+    return [subcommand, *(f"--config={file}" for file in files), *flags]
+
+
+def split(args: Sequence[str]) -> list[Option]:
+    """Arguments as options; what follows a flag and is none itself is its value."""
+    options: list[Option] = []
+    for word in args:
+        flag, equals, value = word.partition("=")
+        if word.startswith("-") and not _is_number(word):
+            options.append(Option(flag, value if equals else None))
+        elif options and options[-1].value is None:
+            options[-1] = Option(options[-1].flag, word)
+        else:
+            options.append(Option(word, None))
+    return options
+
+
+def without(args: Sequence[str], flag: str) -> list[str]:
+    """Completed arguments without one of their flags."""
+    return [word for word in args if word.partition("=")[0] != flag]
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as arguments; values in YAML's flow style, in which the command line reads them."""
-    return [
-        f"--{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).split(chr(10))[0]}"
-        for key, value in settings.items()
-    ]
+    """Settings by their dotted keys as arguments, which the command line reads as they are."""
+    return [f"--{key}={_text(key, value)}" for key, value in settings.items()]
 
 
-def _values(args: Sequence[str], *flags: str) -> list[str]:
-    found = []
-    for position, argument in enumerate(args):
-        flag, equals, value = argument.partition("=")
-        if flag in flags:
-            found.append(value if equals else "".join(args[position + 1 : position + 2]))
-    return found
+def is_id(text: str) -> bool:
+    """Whether a name is that of a Gymnasium environment, not an import path, a file or YAML."""
+    is_path = "." in text and all(part.isidentifier() for part in text.split("."))
+    return (
+        not is_path
+        and text not in ("", "null")
+        and text[0] not in "{['\"$"
+        and not Path(text).is_file()
+    )
 
 
-def _with_found_configs(args: Sequence[str]) -> list[str]:
-    completed: list[str] = []
-    for argument in args:
-        flag, equals, value = argument.partition("=")
-        if flag in ("--config", "-c") and equals:
-            completed += [flag, str(run_folder.find_config(value))]
-        elif completed and completed[-1] in ("--config", "-c"):
-            completed.append(str(run_folder.find_config(argument)))
-        else:
-            completed.append(argument)
-    return completed
+def with_id(id: str) -> dict[str, Any]:
+    """The setting ``data.env`` for a Gymnasium id."""
+    return {"class_path": ADAPTER, "init_args": {"id": id}}
+
+
+def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
+    """The file that all else is put over, if any."""
+    given = {option.flag: option.value for option in options}
+    experiment, checkpoint = given.get("--experiment"), given.get("--ckpt_path")
+    if checkpoint not in (None, "last") and not files:
+        return [_config_of(Path(str(checkpoint)), experiment)]
+    if experiment in run_folder.experiments():
+        return [run_folder.experiment_config(str(experiment))]
+    if any(environment_of(file) is not None for file in files):
+        return []  # the experiment is a name of the user's own
+    if experiment is not None:
+        return [run_folder.experiment_config(experiment)]  # says that there is none
+    named = given.get("--data.env")
+    by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
+    is_any = by_id if named is None else is_id(named)
+    return [run_folder.experiment_config(ANY_ID if is_any else DEFAULT)]
+
+
+def _config_of(checkpoint: Path, experiment: str | None) -> Path:
+    saved = run_folder.run_of(checkpoint) / "config.yaml"
+    if not saved.is_file():
+        read_checkpoint(checkpoint)
+        raise ConfigError(
+            f"{saved}, the configuration of the checkpoint's run, is missing: give --config"
+        )
+    theirs = run_folder.read_config(saved).get("experiment", DEFAULT)
+    if experiment not in (None, theirs):
+        raise ConfigError(
+            f"--experiment is {experiment}, but {checkpoint} is of the experiment {theirs}: leave "
+            "--experiment out, or give another checkpoint"
+        )
+    return saved
+
+
+def environment_of(file: Path) -> Any:
+    """The setting ``data.env`` of a configuration file, or None."""
+    data = run_folder.read_config(file).get("data")
+    return data.get("env") if isinstance(data, dict) else None
+
+
+def _with_ids(options: Sequence[Option], files: Sequence[Path]) -> list[Option]:
+    """Options in which the adapter takes what is a Gymnasium id."""
+    environments = [found for file in files if (found := environment_of(file)) is not None]
+    now = environments[-1] if environments else None
+    kind = now.get("class_path") if isinstance(now, dict) else now
+    read: list[Option] = []
+    for flag, value in options:
+        if flag == "--data.env" and value is not None and is_id(value):
+            value, kind = yaml_strings.dump(with_id(value), flow=True), ADAPTER
+        elif flag in ("--data.env", "--data.env.class_path"):
+            kind = value
+        elif flag in ("--data.env.id", "--data.env.init_args.id"):
+            takes_none = str(kind).startswith(BUILT_IN) and kind != ADAPTER
+            read += [Option("--data.env", ADAPTER)] if takes_none else []
+            kind = ADAPTER if takes_none else kind
+        read.append(Option(flag, value))
+    return read
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(key: str, value: Any) -> str:
+    # What stands in no group is a name: it is not read as YAML, so quotes would be part of it.
+    if isinstance(value, str) and ("." not in key or yaml_strings.reads_as_itself(value)):
+        return value
+    return yaml_strings.dump(value, flow=True)

@@ -2,24 +2,27 @@
 
 import functools
 import logging
+import os
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
 
-from lit_crl import checks, run_folder, trainer_checks, trainer_settings
-from lit_crl.arguments import complete
+from lit_crl import checks, run_folder, trainer_checks, trainer_settings, yaml_strings
+from lit_crl.arguments import complete, without
 from lit_crl.callbacks import (
     MetricsCsv,
     RecordMetrics,
@@ -27,6 +30,7 @@ from lit_crl.callbacks import (
     RunReport,
     StopOnSignal,
 )
+from lit_crl.callbacks.interruption import RunStopped, Signals
 from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
 from lit_crl.checks import ConfigError
 from lit_crl.dashboard.callback import Dashboard, display
@@ -35,9 +39,16 @@ from lit_crl.distributed import say
 from lit_crl.ending import early_end
 from lit_crl.learner import CreativeLearner
 from lit_crl.naming import refuse_description, written
+from lit_crl.parser import RunParser
 from lit_crl.play import Player
 from lit_crl.quiet import quiet_libraries
+from lit_crl.run_folder import Claim
 from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
+
+#: The environment variable by which processes learn the folder that the first one has chosen.
+RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
+#: What a stop means to all but ``fit``.
+NOTHING_CHANGED = "at once; the run is as it was, and the same command starts again"
 
 
 class CreativeCLI(LightningCLI):
@@ -48,24 +59,59 @@ class CreativeCLI(LightningCLI):
     scratch: tempfile.TemporaryDirectory[str] | None = None
     #: What shows the run beside its files, if anything does.
     dashboard: Dashboard | None = None
+    #: The folder that a fit writes to, in the process that has chosen it.
+    claim: Claim | None = None
 
-    def __init__(self, *args: Any, objects: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """As ``LightningCLI``, with ``objects``: settings by dotted key that no text can say."""
-        self.objects = dict(objects or {})
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, *args: Any, signals: Signals, objects: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """As ``LightningCLI``; a run that does not begin leaves no folder.
+
+        Args:
+            *args: As ``LightningCLI``.
+            signals: What stops it.
+            objects: Settings by dotted key that only Python can make.
+            **kwargs: As ``LightningCLI``.
+        """
+        self.signals, self.objects = signals, dict(objects or {})
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException as error:
+            if self.claim is not None and not self._is_worth_keeping(error):
+                self.claim.abandon()
+            raise
+        finally:
+            os.environ.pop(RUN_FOLDER, None)
+            if self.claim is not None:
+                self.claim.close()
+
+    def _is_worth_keeping(self, error: BaseException) -> bool:
+        if isinstance(error, RunStopped):
+            return error.run is not None
+        return (self.run_folder / "config.yaml").is_file()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the arguments, and put objects over them.
 
         Raises:
-            ConfigError: If a file only describes an object, because Python alone can make it.
+            ConfigError: If a file only describes an object, because Python alone can make it; or
+                if a module of the user's cannot be imported.
         """
+        self.given = [*args]  # type: ignore[misc]
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             found = re.search(r'"([\w.]+)"', str(error))  # the key, in jsonargparse's words
             refuse_description(found[1] if found else "a setting", str(error))
             raise
+        except OmegaConfBaseException:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            kind = type(error).__name__
+            raise ConfigError(
+                f"{kind} in {place.filename}, line {place.lineno}: {error}"
+            ) from error
         if self.objects:
             given: dict[str, Any] = {}
             for key, value in self.objects.items():
@@ -136,6 +182,28 @@ class CreativeCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: on resume the command line beats the checkpoint."""
 
+    @property
+    def seeds(self) -> int:
+        """How many runs are asked for."""
+        return int(self.config[self.subcommand].seeds) if self.subcommand == "fit" else 1
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; several seeds as several processes."""
+        if self.seeds == 1:
+            super()._run_subcommand(subcommand)
+            return
+        from lit_crl.study.runner import run_seeds
+
+        config = self.config[subcommand]
+        first = config.seed_everything
+        run_seeds(
+            [*without(self.given, "--seeds"), "--seeds=1"],
+            range(first, first + self.seeds),
+            Path(config.trainer.default_root_dir) / config.experiment,
+            config.name,
+            config.data.env_steps,
+        )
+
     def _set_seed(self) -> None:
         """Seed the global streams, which initialise the networks."""
         seed = self.config[self.subcommand].seed_everything
@@ -146,12 +214,13 @@ class CreativeCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
         config = self.config[self.subcommand]
-        checks.positive(threads=config.threads, seeds=config.seeds)
+        checks.positive(seeds=config.seeds)
+        if self.seeds > 1:
+            return
+        checks.positive(threads=config.threads)
         run_folder.check_folder_name("experiment", config.experiment)
         if config.name is not None:
             run_folder.check_folder_name("name", config.name)
-        if config.seeds > 1:
-            raise ConfigError("seeds: start one process for each seed, with --seed_everything")
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -159,28 +228,30 @@ class CreativeCLI(LightningCLI):
                 "CUDA device: use --trainer.accelerator cpu"
             )
         checkpoint = config.ckpt_path
-        if self.subcommand == "fit" and config.trainer.fast_dev_run:
-            self.scratch = tempfile.TemporaryDirectory(prefix="lit_crl-")
-        resume = self.subcommand != "fit" or checkpoint == "last"
-        if checkpoint not in (None, "last") and self.subcommand != "fit":
-            self.run_folder = run_folder.run_of(Path(checkpoint))
-        elif self.scratch is not None and checkpoint != "last":
-            self.run_folder = Path(self.scratch.name)
-        else:
-            self.run_folder = run_folder.choose_run_folder(
-                Path(config.trainer.default_root_dir),
-                config.experiment,
-                config.name,
-                config.seed_everything,
-                resume or rank_zero_only.rank > 0,  # type: ignore[attr-defined]
-            )
         if self.subcommand != "fit" and checkpoint is None:
             checkpoint = "last"
+        parent = Path(config.trainer.default_root_dir) / config.experiment
+        which = (parent, config.name, config.seed_everything)
+        if self.subcommand != "fit":
+            is_given = checkpoint != "last"
+            found = run_folder.run_of(Path(checkpoint)) if is_given else None
+            self.run_folder = found or run_folder.newest_run(*which)
+            self.signals.words = NOTHING_CHANGED
+        elif rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+            # Where the first process started this one, it says which folder is theirs.
+            chosen = os.environ.get(RUN_FOLDER)
+            self.run_folder = Path(chosen) if chosen else run_folder.newest_run(*which)
+        elif config.trainer.fast_dev_run:
+            self.scratch = tempfile.TemporaryDirectory(prefix="lit_crl-")
+            is_last = checkpoint == "last"
+            self.run_folder = run_folder.newest_run(*which) if is_last else Path(self.scratch.name)
+        else:
+            self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+            self.run_folder = self.claim.path
+            os.environ[RUN_FOLDER] = str(self.run_folder)
         config.ckpt_path = self._checkpoint(checkpoint)
         if self.scratch is not None:
             self.run_folder = Path(self.scratch.name)
-        if self.subcommand == "fit":
-            run_folder.check_writable(self.run_folder)
 
     def _checkpoint(self, given: str | None) -> str | None:
         if given is None:
@@ -205,9 +276,13 @@ class CreativeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build everything; what any class refuses is a mistake in the configuration.
 
+        For several seeds nothing is built: each has a process of its own.
+
         Raises:
             ConfigError: With the class's own words.
         """
+        if self.seeds > 1:
+            return
         try:
             super().instantiate_classes()
         except (ConfigError, MisconfigurationException):
@@ -236,7 +311,11 @@ class CreativeCLI(LightningCLI):
             self.dashboard = Dashboard(shown, self.report)
             loggers.append(shown)
             callbacks.append(self.dashboard)
-        self.trainer_defaults["callbacks"] = [*callbacks, checkpoint, StopOnSignal(checkpoint)]
+        self.trainer_defaults["callbacks"] = [
+            *callbacks,
+            checkpoint,
+            StopOnSignal(checkpoint, self.signals),
+        ]
         # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
         kwargs["default_root_dir"] = checkpoint.folder
         if config.trainer.profiler is not None:  # Lightning logs what its profilers found
@@ -300,30 +379,33 @@ def main(
         ConfigError: If the user asked for something that makes no sense.
     """
     quiet_libraries()
-    # `${data.batch_size}` means the key of the file, not of the parser that holds the subcommands.
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     given = complete(sys.argv[1:] if args is None else args)
     answer_help(given)
     parser = {
-        "parser_mode": "omegaconf+",
+        "parser_mode": yaml_strings.MODE,
         "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
         "exit_on_error": False,
     }
-    return CreativeCLI(
-        CreativeLearner,
-        ReplayDataModule,
-        trainer_class=Player,
-        args=given,
-        objects=objects,
-        save_config_callback=None,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        parser_kwargs={name: parser | {"description": does} for name, does in SUBCOMMANDS.items()}
-        | {
-            "prog": PROG,
-            "description": DESCRIPTION,
-            "exit_on_error": False,
-            "parser_mode": parser["parser_mode"],
-        },
-    )
+    with Signals() as signals:
+        return CreativeCLI(
+            CreativeLearner,
+            ReplayDataModule,
+            trainer_class=Player,
+            args=given,
+            signals=signals,
+            objects=objects,
+            parser_class=RunParser,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                name: parser | {"description": does} for name, does in SUBCOMMANDS.items()
+            }
+            | {
+                "prog": PROG,
+                "description": DESCRIPTION,
+                "exit_on_error": False,
+                "parser_mode": yaml_strings.MODE,
+            },
+        )

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import torch
@@ -16,6 +17,14 @@ from lit_crl.callbacks.interruption import RunStopped
 from lit_crl.checks import ConfigError, RunError
 from lit_crl.cli import main
 from lit_crl.distributed import say
+
+#: What jsonargparse adds to its messages, and what helps nobody who does not know it.
+SCAFFOLDS = (
+    r"Not of type WholeNumber: ",
+    r"- Expected a path but \S+ either not accessible or invalid - ",
+    r"Type [\w.]*Callable\[\[.*?\], [\w.]+\] expects a function or a callable class: ",
+    r"Type an import path of a function or class expects a function or a callable class: ",
+)
 
 
 def run() -> None:
@@ -69,6 +78,24 @@ def needs_more_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
+def import_failure(message: str) -> str | None:
+    """Why the module of a path that a message names cannot be imported; None if it can."""
+    named = r"(?:Got value:|: (?=\S+ is none of)|class_path=)\s*'?([A-Za-z_][\w.]*)"
+    for path in re.findall(named, message):
+        module = path.rpartition(".")[0]
+        if not module or module in sys.modules:
+            continue
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and f"{module}.".startswith(f"{error.name}."):
+                return f"there is no module {error.name}: start in its folder, or install it"
+            return f"importing {module} failed: {error}"
+        except Exception as error:  # whatever the user's module raises
+            return f"importing {module} failed: {type(error).__name__}: {error}"
+    return None
+
+
 def refuse(error: BaseException | str) -> NoReturn:
     """Say what is wrong in one sentence, and exit with status 2."""
     print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
@@ -83,7 +110,18 @@ def one_sentence(message: str) -> str:
         "collections.abc.Callable[..., typing.Any]", "an import path of a function or class"
     )
     sentence = re.sub(r"typing\.Literal\[([^]]*)\]", r"value out of \1", sentence)
-    sentence = re.sub(r'^Parser key "([^"]+)":', r"\1:", sentence)
+    sentence = re.sub(r'Parser key "([^"]+)":', r"\1:", sentence)
+    for scaffold in SCAFFOLDS:
+        sentence = re.sub(scaffold, "", sentence)
+    sentence = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*"
+        r"Given value type: \w+ Given value: (.*?)(\. Got value|$)",
+        r"\2 is none of these: \1\3",
+        sentence,
+    )
+    sentence = sentence.replace("lit_crl.parser.WholeNumber", "whole number")
+    if failure := import_failure(sentence):
+        sentence = f"{sentence.partition(':')[0]}: {failure}"
     if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):
         sentence += "; `python -m lit_crl fit --help` lists every key"
     return sentence

@@ -54,7 +54,7 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     try:
         folder = cli.main(["fit", *words], objects).run_folder
     except RunStopped as stopped:
-        if stopped.signum != signal.SIGINT:
+        if stopped.signum != signal.SIGINT or stopped.run is None:
             raise
         say(str(stopped))
         folder = stopped.run

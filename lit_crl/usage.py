@@ -4,6 +4,7 @@ So nothing slow is imported here, nor by ``lit_crl`` itself.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,13 @@ OPTIONS = {
     "weights_only": "Without effect: checkpoints with more than tensors and plain values are "
     "refused, whatever it says.",
 }
+
+
+def speak_any_encoding() -> None:
+    """Let output that cannot show a letter, on a Windows console, say, show a ``?`` for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def answer_help(args: Sequence[str]) -> None:

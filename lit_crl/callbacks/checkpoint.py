@@ -20,6 +20,9 @@ from lit_crl.checks import ConfigError, RunError
 from lit_crl.collected import collected_state, load_collected_state
 from lit_crl.resharding import load_resharded
 
+#: What Lightning counts of the batches of a loop.
+BATCH_COUNTS = ("ready", "started", "processed", "completed")
+
 
 def ends_epoch(trainer: Trainer) -> bool:
     """Whether the epoch ends, with a validation, after the batch just trained on.
@@ -50,6 +53,7 @@ class RunCheckpoint(Callback):
         #: Tokens of the checkpoints on disk whose companions are kept, oldest first.
         self._tokens: list[str] = []
         self._last_is_whole = True
+        self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """All processes write into the folder that the first one has chosen.
@@ -84,10 +88,28 @@ class RunCheckpoint(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save: an epoch is the stretch from one validation to the next."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if data.env_steps == self._saved_env_steps:
+        if data.env_steps == self._saved_env_steps and not self._validated:
             return  # a finished run was resumed: the epoch was empty
+        self._validated = False
         # False here says what to dump, all of it; whatever loads it loads tensors and no code.
         self._save(trainer, trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that the checkpoint on disk is from before the validation."""
+        self._validated = trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def save_within_validation(self, trainer: Trainer) -> None:
+        """Save in the middle of a validation that is broken off; a resumed run begins with it."""
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        loop = checkpoint["loops"]["fit_loop"]
+        # By these numbers Lightning knows that the epoch's batches are done (also if the budget
+        # was spent sooner), and that the validation's only one was begun and not finished.
+        whole = trainer.num_training_batches
+        loop["epoch_loop.batch_progress"]["current"] |= dict.fromkeys(BATCH_COUNTS, whole)
+        for progress in ("total", "current"):
+            counts = dict(zip(BATCH_COUNTS, (1, 1, 0, 0), strict=True))
+            loop["epoch_loop.val_loop.batch_progress"][progress] |= counts
+        self._save(trainer, checkpoint)
 
     def save_within_epoch(self, trainer: Trainer) -> None:
         """Save in ``on_train_batch_end``, where Lightning has not yet counted the batch."""

@@ -110,7 +110,7 @@ class RunReport(Callback):
         """Start the clock; keep the configuration, now that nothing can be wrong with it."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(self.config)
+            (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         self._fitted = True
         self._started = time.monotonic()
         self._clocks = [pl_module.clock, trainer.datamodule.clock]  # type: ignore[attr-defined, list-item]
@@ -169,7 +169,7 @@ class RunReport(Callback):
         p_hat = outputs["p_hat"]
         asked = {} if data.difficulty is None else {"difficulty": data.difficulty}
         levels = outputs["levels"][p_hat.argsort()].tolist()
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*asked, "p_hat", *data.env.level_names])
             for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lit_crl.usage import speak_any_encoding
+
 
 def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's arguments."""
@@ -20,6 +22,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Save the workspace, and say where it is; errors are told in one sentence."""
+    speak_any_encoding()
     given = parse(args)
     from lit_crl.checks import ConfigError, RunError
     from lit_crl.console import refuse

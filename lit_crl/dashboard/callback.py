@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -20,9 +21,8 @@ from lit_crl.distributed import say
 
 Display = WandbDisplay | TensorBoardDisplay
 
-#: Seeds that are trained together draw one after the other: matplotlib's settings are everybody's.
-DRAWING = Lock()
-
+#: What environments that cannot be drawn have none of.
+PICTURES = "levels and episodes"
 #: Validations of a run that levels and episodes are shown of, at most.
 MOMENTS = 20
 
@@ -56,24 +56,40 @@ class Dashboard(Callback):
         """``report`` knows the configuration, and where the time goes."""
         self.display, self.report = display, report
         self._mark: tuple[float, int] | None = None
-        self._draws = True
+        self._failed: set[str] = set()
+
+    @contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """What cannot be shown is left out, with a sentence the first time.
+
+        Environments draw with code of their users', and what is drawn goes to disks and networks:
+        none of this is a reason to end a run.
+        """
+        try:
+            yield
+        except Exception as error:  # of any kind; a signal's RunStopped is none
+            if what not in self._failed:
+                kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+                say(f"The dashboard shows no {what}: {kind}{' '.join(str(error).split())}.")
+            self._failed.add(what)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the run, now that nothing can be wrong with its configuration."""
         if trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            about = {"run": f"{self.report.experiment}/{self.report.folder.name}", "arm": data.arm}
-            self.display.begin(
-                yaml.safe_load(self.report.config)
-                | about
-                | {"git_commit": git_commit(), "versions": versions()}
-            )
+            about: dict[str, Any] = {
+                "run": f"{self.report.experiment}/{self.report.folder.name}",
+                "arm": data.arm,
+            }
+            about |= {"git_commit": git_commit(), "versions": versions()}
+            with self._attempt("configuration"):
+                self.display.begin(yaml.safe_load(self.report.config) | about)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log how fast and how full everything is, every ``log_every_n_steps`` batches."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and is_time_to_log(trainer, data.batches_done):
-            with pl_module.clock("saving"):  # type: ignore[operator]
+            with pl_module.clock("saving"), self._attempt("speed and memory"):  # type: ignore[operator]
                 self.display.log_metrics(self._system(data), step=data.env_steps)
 
     def _system(self, data: Any) -> dict[str, float]:
@@ -96,8 +112,8 @@ class Dashboard(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
         if self._is_shown(data):
-            with pl_module.clock("saving"):  # type: ignore[operator]
-                self._show(data, pl_module)
+            with pl_module.clock("saving"), self._attempt(PICTURES):  # type: ignore[operator]
+                self.display.show(draw_sheet(pl_module, data), data.env_steps)
         self._mark = None  # the time that this took says nothing about training
 
     def _is_shown(self, data: Any) -> bool:
@@ -105,22 +121,14 @@ class Dashboard(Callback):
         each = schedule.batches_per_epoch
         validations = -(-schedule.budget // (each * schedule.steps_of_a_batch))
         due = data.batches_done // each % -(-validations // MOMENTS) == 0
-        return self._draws and (due or schedule.is_spent(data.env_steps))
-
-    def _show(self, data: Any, learner: Any) -> None:
-        try:
-            with DRAWING:
-                sheet = draw_sheet(learner, data)
-                self.display.show(sheet, data.env_steps)
-        except ConfigError as error:  # an environment that cannot be drawn can still be trained in
-            say(f"The dashboard shows no levels and episodes: {error}.")
-            self._draws = False
+        return PICTURES not in self._failed and (due or schedule.is_spent(data.env_steps))
 
     def conclude(self, figures: Path) -> None:
         """Hand over the report's summary and the pictures in the folder ``figures``."""
         found = {path.stem: path for path in sorted(figures.glob("*.png"))}
         if self.report.summary:
-            self.display.conclude(self.report.summary, found)
+            with self._attempt("summary"):
+                self.display.conclude(self.report.summary, found)
 
 
 def peak_memory() -> dict[str, int]:

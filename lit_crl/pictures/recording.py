@@ -14,6 +14,7 @@ from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.envs.factory import EnvFactory
 from lit_crl.evaluation.episodes import run_episodes
 from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
+from lit_crl.pictures.rendered import as_picture, of_one_size
 from lit_crl.pictures.scenes import Draw, scene
 from lit_crl.pictures.style import DARK, GREEN, VERMILLION
 
@@ -83,7 +84,7 @@ def render_levels(env: LevelEnv, levels: Tensor) -> Array:
     if hasattr(env, "render_levels"):
         return np.asarray(env.render_levels(levels))
     env.reset(options={"levels": levels})
-    return _images(env)
+    return of_one_size(_images(env))
 
 
 def record_episodes(
@@ -117,9 +118,10 @@ def record_episodes(
     longest = env.max_episode_steps or LONGEST
     episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch, cut_off_after=longest)
     known = getattr(env, "has_success", True)
+    whole = [np.stack(states) for states in seen] if isinstance(env, BatchedEnv) else _framed(seen)
     return [
         Recording(
-            np.stack(seen[index]),
+            whole[index],
             None if places[0] is None else _numpy(places[0][index]),
             bool(episodes.success[index]) if known else None,
             float(episodes.returns[index]),
@@ -130,7 +132,13 @@ def record_episodes(
     ]
 
 
-def sight(env: LevelEnv) -> tuple[Callable[[], Array], Draw]:
+def _framed(seen: Sequence[Sequence[Array]]) -> list[Array]:
+    """The pictures of several episodes, all of one size, as films want them: [T + 1, H, W, 3]."""
+    framed = of_one_size([picture for episode in seen for picture in episode])
+    return np.split(framed, np.cumsum([len(episode) for episode in seen])[:-1])
+
+
+def sight(env: LevelEnv) -> tuple[Callable[[], Any], Draw]:
     """What is to be seen of every env now [N, ...], and how a stretch of it is drawn."""
     if isinstance(env, BatchedEnv):
         return lambda: _numpy(env.state), scene(env)
@@ -163,17 +171,24 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
         ) from error
 
 
-def _images(env: Any) -> Array:
-    """Gymnasium's own pictures [N, H, W, 3]."""
+def _images(env: Any) -> list[Array]:
+    """Gymnasium's own pictures [H, W, 3], which may differ in size."""
     if not isinstance(env, GymnasiumEnv):
         raise ConfigError(
             f"{type(env).__name__} cannot be drawn: make it a BatchedEnv or a GymnasiumEnv"
         )
     try:
-        return np.stack(env.envs.render())
+        return [as_picture(rendered) for rendered in env.envs.render()]
     except DependencyNotInstalled as error:
         raise ConfigError(
             f"{env.name} cannot be drawn, because a package is missing: {error}"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{env.gymnasium_id} cannot be drawn: {error}") from error
+    except Exception as error:  # whatever a render() of the user's own raises
+        raise ConfigError(
+            f"{env.gymnasium_id} cannot be drawn: its render() raised {type(error).__name__}: "
+            f"{error}"
         ) from error
 
 

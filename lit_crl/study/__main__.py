@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_crl.usage import STUDY_DESCRIPTION
+from lit_crl.usage import STUDY_DESCRIPTION, speak_any_encoding
 
 
 def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,6 +32,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
+    speak_any_encoding()
     given = parse(args)
     from lit_crl.checks import ConfigError, RunError, positive
     from lit_crl.console import refuse

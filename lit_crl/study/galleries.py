@@ -56,7 +56,7 @@ def level_galleries(runs: Mapping[str, Path], title: str) -> Figure | None:
 
 def env_of(run: Path) -> Any:
     """One environment like those of a run, as its ``config.yaml`` has it."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--env", type=EnvFactory)
     made = parser.instantiate(parser.parse_object({"env": config["data"]["env"]}))

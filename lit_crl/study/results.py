@@ -72,7 +72,7 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
     What a run does not know has no row: an empty cell, null, NaN, no such key. Unknown is not 0.
     """
     rows = []
-    with (run_folder / "metrics.csv").open(newline="") as file:
+    with (run_folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             steps = int(line["env_steps"])
             rows += [
@@ -80,7 +80,7 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
                 for name, value in line.items()
                 if name.startswith(EVALUATION) and value and is_number(float(value))
             ]
-    summary = json.loads((run_folder / "summary.json").read_text())
+    summary = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
     rows += [
         Row(arm, seed, "test", summary.get("env_steps") or 0, name, rounded(value))
         for name, value in summary.items()
@@ -101,7 +101,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
         evaluation = (row.arm, row.seed, row.phase, row.env_steps)
         lines.setdefault(evaluation, {})[row.metric] = f"{row.value:.4g}"
     metrics = dict.fromkeys(name for numbers in lines.values() for name in numbers)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*KEYS, *metrics])
         for evaluation, numbers in lines.items():
@@ -110,7 +110,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 def read_csv(path: Path) -> list[Row]:
     """The rows that ``write_csv`` wrote."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [
             Row(line["arm"], int(line["seed"]), line["phase"], int(line["env_steps"]), name, value)
             for line in csv.DictReader(file)

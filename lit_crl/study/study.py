@@ -81,7 +81,7 @@ def report(
         console.print(
             f"No run knows its {study.metric}: name another number as metric of the study."
         )
-    (folder / "table.md").write_text(results.markdown(header, cells))
+    (folder / "table.md").write_text(results.markdown(header, cells), encoding="utf-8")
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
         is_arm = name == "arm"

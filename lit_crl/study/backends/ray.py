@@ -81,7 +81,7 @@ class Task:
             return -signal.SIGTERM
         except RayError as error:
             self.job.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.job.log.open("a") as log:
+            with self.job.log.open("a", encoding="utf-8") as log:
                 log.write(f"{error}\n")
             return 1
 

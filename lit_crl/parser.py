@@ -1,0 +1,92 @@
+"""The parser of the command line and of configuration files, with numbers as people write them."""
+
+import typing
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, Union
+
+from jsonargparse.typing import register_type
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_crl import yaml_strings
+
+
+class WholeNumber(int):
+    """What ``int`` means here: ``100000``, ``1e5``, ``100_000`` and ``100000.0`` alike."""
+
+
+def read_whole_number(value: Any) -> int:
+    """The whole number that was written.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        number = float(value) if isinstance(value, str | float) else None
+        if isinstance(value, str) and "e" not in value.lower() and "." not in value:
+            return int(value)  # also those that a float cannot hold
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int(value)
+        if number is not None and number.is_integer():
+            return int(number)
+    except ValueError:
+        pass
+    raise ValueError(f"{value} is no whole number: give one such as 100000, 100_000 or 1e5")
+
+
+register_type(
+    WholeNumber,
+    serializer=int,
+    deserializer=read_whole_number,
+    type_check=lambda value, _: type(value) is int,
+)
+
+
+def with_whole_numbers(hint: Any) -> Any:
+    """A type hint in which ``WholeNumber`` stands for ``int``.
+
+    Unions with other numbers or strings stay: there 1.0 and 1 may differ, as in
+    ``limit_val_batches``.
+    """
+    if hint is int:
+        return WholeNumber
+    parts = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin in (Union, UnionType):
+        if float in parts or str in parts:
+            return hint
+        return Union[tuple(map(with_whole_numbers, parts))]  # noqa: UP007
+    if origin is not None and int in parts and origin is not typing.Literal:
+        return origin[tuple(map(with_whole_numbers, parts))]
+    return hint
+
+
+def count_in_whole_numbers(action: Any) -> None:
+    """Let an argument take whole numbers as people write them."""
+    if hasattr(action, "_typehint"):
+        action._typehint = with_whole_numbers(action._typehint)
+
+
+class RunParser(LightningArgumentParser):
+    """Lightning's parser; integers as people write them, and strings that stay strings."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As ``LightningArgumentParser``."""
+        super().__init__(*args, **kwargs)
+        self.add_instantiator(_make, object, subclasses=True)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``LightningArgumentParser``; groups of arguments take this method over."""
+        action = super().add_argument(*args, **kwargs)
+        count_in_whole_numbers(action)
+        return action
+
+    def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """A mapping that comes alone has its interpolations resolved: its strings are settled."""
+        is_resolved = type(cfg) is dict and not args and not kwargs
+        given = yaml_strings.quoted(cfg) if is_resolved else cfg
+        return super()._apply_actions(given, *args, **kwargs)
+
+
+def _make(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return kind(*args, **{name: yaml_strings.plain(value) for name, value in kwargs.items()})
