@@ -95,7 +95,7 @@ class Copies:
         Raises:
             RunError: If an environment fails.
         """
-        where = f"{self._name}: reset()"
+        where = self._name + ": reset()"
         for i in np.flatnonzero(chosen).tolist():
             guard = self._guards[i]
             if levels is not None and not np.isnan(levels[i]).any():
@@ -116,7 +116,7 @@ class Copies:
         self._running[chosen] = True
         self.terminated[chosen] = self.truncated[chosen] = False
         self.said[chosen] = -1
-        self._check_finite(self.observations, f"{where} returned an observation that")
+        _check_finite(self.observations, where, "an observation")
 
     def step(self, actions: Array) -> Array:
         """Advance every copy whose episode runs by one env step.
@@ -147,8 +147,8 @@ class Copies:
                 self._running[i] = False
             if info and (said := returned.success(info, where)) is not None:
                 self.said[i], self.speaks = said, True
-        self._check_finite(self.observations, f"{where} returned an observation that")
-        self._check_finite(rewards, f"{where} returned a reward that")
+        _check_finite(self.observations, where, "an observation")
+        _check_finite(rewards, where, "a reward")
         return rewards
 
     @property
@@ -193,20 +193,21 @@ class Copies:
             returned.check_bytes(checked, where)
         self.observations[i] = checked
 
-    def _check_finite(self, array: Array, what: str) -> None:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            wrong = array[~np.isfinite(array)][0]
-            raise RunError(
-                f"{what} holds {wrong}, which nothing can be learnt from: give finite numbers that "
-                "fit float32"
-            )
-
     def _wrapper_failed(self, where: str, error: Exception) -> RunError:
         """The environment's own errors have been told by its guard."""
         space = self.envs[0].unwrapped.observation_space
         return RunError(
             f"{where}: a wrapper around the environment raised {told(error)}; see whether what the "
             f"environment returns fits its observation space {space}"
+        )
+
+
+def _check_finite(array: Array, where: str, what: str) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        wrong = array[~np.isfinite(array)][0]
+        raise RunError(
+            f"{where} returned {what} that holds {wrong}, which nothing can be learnt from: give "
+            "finite numbers that fit float32"
         )
 
 
