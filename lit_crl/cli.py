@@ -1,7 +1,6 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ from lit_crl.parser import RunParser
 from lit_crl.play import Player
 from lit_crl.quiet import quiet_libraries
 from lit_crl.run_folder import Claim
-from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
+from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help, read_words
 
 #: The environment variable by which processes learn the folder that the first one has chosen.
 RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
@@ -210,7 +209,13 @@ class CreativeCLI(LightningCLI):
             chosen = os.environ.get(RUN_FOLDER)
             self.run_folder = Path(chosen) if chosen else run_folder.newest_run(*which)
         else:
-            self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+            try:
+                self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+            except UnicodeEncodeError as error:
+                raise ConfigError(
+                    f"the run folder {parent} has letters that this system's locale has not: set "
+                    "PYTHONUTF8=1"
+                ) from error
             self.run_folder = self.claim.path
             os.environ[RUN_FOLDER] = str(self.run_folder)
         config.ckpt_path = self._checkpoint(checkpoint)
@@ -307,7 +312,7 @@ def main(args: Sequence[str] | None = None) -> CreativeCLI:
         ConfigError: If the user asked for something that makes no sense.
     """
     quiet_libraries()
-    given = complete(sys.argv[1:] if args is None else args)
+    given = complete(read_words() if args is None else args)
     answer_help(given)
     parser = {
         "parser_mode": yaml_strings.MODE,
