@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_crl import checks, run_folder, yaml_strings
-from lit_crl.arguments import complete, without
+from lit_crl.arguments import ANY_ID, complete, without
 from lit_crl.callbacks import (
     EnvStepProgress,
     MetricsCsv,
@@ -288,6 +288,8 @@ class CreativeCLI(LightningCLI):
     def before_fit(self) -> None:
         """Take up the metrics of a resumed run."""
         config = self.config[self.subcommand]
+        if config.experiment == ANY_ID and without(self.given, "--experiment") == self.given:
+            say(f"Settings of conf/experiment/{ANY_ID}.yaml.")
         if config.ckpt_path is not None:
             env_steps = read_checkpoint(Path(config.ckpt_path))["lit_crl"]["env_steps"]
             self.csv.resume(env_steps)
