@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import re
-import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_crl import checks, run_folder, trainer_checks, trainer_settings, yaml_strings
-from lit_crl.arguments import complete, without
+from lit_crl.arguments import ANY_ID, complete, without
 from lit_crl.callbacks import (
     MetricsCsv,
     RecordMetrics,
@@ -43,7 +42,7 @@ from lit_crl.parser import RunParser
 from lit_crl.play import Player
 from lit_crl.quiet import quiet_libraries
 from lit_crl.run_folder import Claim
-from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help
+from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help, read_words
 
 #: The environment variable by which processes learn the folder that the first one has chosen.
 RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
@@ -246,7 +245,13 @@ class CreativeCLI(LightningCLI):
             is_last = checkpoint == "last"
             self.run_folder = run_folder.newest_run(*which) if is_last else Path(self.scratch.name)
         else:
-            self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+            try:
+                self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+            except UnicodeEncodeError as error:
+                raise ConfigError(
+                    f"the run folder {parent} has letters that this system's locale has not: set "
+                    "PYTHONUTF8=1"
+                ) from error
             self.run_folder = self.claim.path
             os.environ[RUN_FOLDER] = str(self.run_folder)
         config.ckpt_path = self._checkpoint(checkpoint)
@@ -342,6 +347,8 @@ class CreativeCLI(LightningCLI):
     def before_fit(self) -> None:
         """Take up the metrics of a resumed run."""
         config = self.config[self.subcommand]
+        if config.experiment == ANY_ID and without(self.given, "--experiment") == self.given:
+            say(f"Settings of conf/experiment/{ANY_ID}.yaml.")
         if config.ckpt_path is not None:
             env_steps = read_checkpoint(Path(config.ckpt_path))["lit_crl"]["env_steps"]
             self.csv.resume(env_steps)
@@ -379,7 +386,7 @@ def main(
         ConfigError: If the user asked for something that makes no sense.
     """
     quiet_libraries()
-    given = complete(sys.argv[1:] if args is None else args)
+    given = complete(read_words() if args is None else args)
     answer_help(given)
     parser = {
         "parser_mode": yaml_strings.MODE,

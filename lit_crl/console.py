@@ -120,6 +120,8 @@ def one_sentence(message: str) -> str:
         sentence,
     )
     sentence = sentence.replace("lit_crl.parser.WholeNumber", "whole number")
+    # The learner's seed is a copy of the one that can be set.
+    sentence = sentence.replace("model.seed:", "seed_everything:")
     if failure := import_failure(sentence):
         sentence = f"{sentence.partition(':')[0]}: {failure}"
     if sentence.startswith(("unrecognized arguments", "Key ", "Problem in default config")):

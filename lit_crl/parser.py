@@ -1,14 +1,17 @@
 """The parser of the command line and of configuration files, with numbers as people write them."""
 
+import contextlib
+import os
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union
 
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_crl import yaml_strings
+from lit_crl import arguments, yaml_strings
 
 
 class WholeNumber(int):
@@ -81,11 +84,34 @@ class RunParser(LightningArgumentParser):
         count_in_whole_numbers(action)
         return action
 
+    def parse_path(
+        self,
+        path: str | os.PathLike[str],
+        ext_vars: Any = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Files are UTF-8, whatever the system's language is; paths in them start at the file."""
+        file = Path(path).absolute()
+        text = file.read_text(encoding="utf-8")
+        with contextlib.chdir(file.parent):
+            return self.parse_string(text, file.name, ext_vars, env, defaults, **kwargs)
+
     def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         """A mapping that comes alone has its interpolations resolved: its strings are settled."""
         is_resolved = type(cfg) is dict and not args and not kwargs
         given = yaml_strings.quoted(cfg) if is_resolved else cfg
-        return super()._apply_actions(given, *args, **kwargs)
+        return super()._apply_actions(_with_id(given), *args, **kwargs)
+
+
+def _with_id(given: Any) -> Any:
+    """A file's settings, in which ``data.env`` may be a Gymnasium id."""
+    data = given.get("data") if isinstance(given, dict) else None
+    env = data.get("env") if isinstance(data, dict) else None
+    if not (isinstance(data, dict) and isinstance(env, str) and arguments.is_id(env)):
+        return given
+    return {**given, "data": {**data, "env": arguments.with_id(env)}}
 
 
 def _make(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

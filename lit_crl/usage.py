@@ -5,6 +5,7 @@ So nothing slow is imported here, nor by ``lit_crl`` itself.
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,14 @@ def speak_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def read_words() -> list[str]:
+    """The words of the command line; in a C locale they would be UTF-8 that nobody has read."""
+    return [
+        os.fsencode(word).decode("utf-8", errors="replace") if not word.isprintable() else word
+        for word in sys.argv[1:]
+    ]
 
 
 def answer_help(args: Sequence[str]) -> None:

@@ -313,4 +313,4 @@ def test_predict_goes_without_pictures_where_there_are_none(
 def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:
     assert not Path("conf").exists()
     completed = complete(["fit", "--config", "conf/experiment/acrobot.yaml"])
-    assert completed == ["fit", "--config", str(conf_folder() / "experiment" / "acrobot.yaml")]
+    assert completed == ["fit", f"--config={conf_folder() / 'experiment' / 'acrobot.yaml'}"]

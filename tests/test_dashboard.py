@@ -32,6 +32,7 @@ from lit_crl.dashboard.wandb_logger import WandbDisplay, earlier_segments
 from lit_crl.envs import GymnasiumEnv, Maze
 from lit_crl.run_folder import conf_folder
 from lit_crl.schedule import Schedule
+from lit_crl.stopwatch import Stopwatch
 from lit_crl.study import plan
 
 #: Enough for GAN phases, two validations and the final test.
@@ -452,9 +453,19 @@ def test_media_are_few_however_long_the_run(budget: int, expected: int) -> None:
 
 def test_a_task_that_cannot_be_drawn_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     dashboard = Dashboard(None, RunReport(Path(), "x", ""))  # type: ignore[arg-type]
-    dashboard._show(SimpleNamespace(env=object(), env_steps=0), None)
-    assert "no levels and episodes: there are no pictures of object" in capsys.readouterr().out
-    assert not dashboard._draws
+    schedule = SimpleNamespace(
+        batches_per_epoch=1, budget=1, steps_of_a_batch=1, is_spent=lambda env_steps: True
+    )
+    data = SimpleNamespace(env=object(), env_steps=0, batches_done=1, schedule=schedule)
+    state = SimpleNamespace(fn="fit")
+    trainer: Any = SimpleNamespace(
+        datamodule=data, state=state, sanity_checking=False, is_global_zero=True
+    )
+    learner: Any = SimpleNamespace(clock=Stopwatch())
+    for _ in range(2):
+        dashboard.on_validation_end(trainer, learner)
+    said = capsys.readouterr().out
+    assert said.count("no levels and episodes: there are no pictures of object") == 1
 
 
 # The workspace

@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import os
+import signal
 import sys
 import tempfile
+import time
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,83 @@ test_many_values_on_the_command_line = pytest.mark.slow(
     fuzz(130)(given(**pairs)(values_on_the_command_line))
 )
 test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_nonsense)))
+
+
+#: What the walk may give: flags that change a run, and mistakes.
+EXTRAS = [
+    [], ["--data.arm=target"], ["--data.gamma=1"], ["--data.env_steps=4e2"],
+    ["--config=conf/trainer/cpu.yaml"], ["--data.env.max_episode_steps=20"], ["--tags=['1e5', NO]"],
+    ["--data.env_steps=100k"], ["--data.arm=nope"], ["--data.nonsense=1"],
+]  # fmt: skip
+SOURCES = [
+    [], ["--experiment=plain_dqn"], ["--data.env=CartPole-v1"], ["--data.env.id=FrozenLake-v1"],
+    ["--data.env=gymnasium.envs.toy_text:Nope-v0"], ["--experiment=nope"],
+]  # fmt: skip
+steps = st.tuples(
+    st.sampled_from(SOURCES),
+    st.sampled_from(EXTRAS),
+    st.sampled_from([None, "a", "b"]),
+    st.booleans(),  # --ckpt_path last
+    st.one_of(st.none(), st.integers(1, 120)),  # the env step call at which a signal comes
+)
+
+
+def whole_runs(root: Path) -> dict[Path, bytes]:
+    """The summaries of finished runs; every folder must be a run that can be told apart."""
+    found = {}
+    for folder in root.glob("*/*"):
+        assert (folder / "config.yaml").is_file(), f"{folder} is an empty shell"
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        assert config["experiment"] == folder.parent.name
+        if (summary := folder / "summary.json").is_file():
+            found[folder] = summary.read_bytes()
+            rows = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+            env_steps = [int(row.split(",")[0]) for row in rows[1:]]
+            assert env_steps == sorted(env_steps), "rows of two runs are mixed"
+    return found
+
+
+def walk(step: Any, folder: Path) -> None:
+    """One command of a walk, perhaps stopped by a signal: a run, a stop or a sentence."""
+    source, extra, name, resume, signal_at = step
+    root = folder / "runs"
+    before = whole_runs(root)
+    args = [*tiny_arguments(), *source, *extra]
+    args += [f"--name={name}"] if name else []
+    args += ["--ckpt_path=last"] if resume else []
+    usual, calls = ReplayDataModule._step, [0]
+
+    def stepped(self: ReplayDataModule, *given: Any) -> None:
+        calls[0] += 1
+        if calls[0] == signal_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        usual(self, *given)
+
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplayDataModule, "_step", stepped)
+        status, errors = outcome(args, folder)
+    assert time.monotonic() - started < 120
+    assert status in (0, 1, 2, 130), (status, errors)
+    assert "Traceback" not in errors
+    if status in (1, 2):
+        assert sum(line.startswith("lit_crl: ") for line in errors.splitlines()) == 1, errors
+    after = whole_runs(root)
+    changed = [run for run in before if after.get(run) != before[run]]
+    assert len(changed) <= (1 if resume else 0), "a run was lost or overwritten"
+    if status == 0 and not resume:
+        assert len(after) == len(before) + 1
+
+
+def walks(count: int, length: int) -> Any:
+    @fuzz(count)
+    @given(commands=st.lists(steps, min_size=length, max_size=length))
+    def test(commands: list[Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for step in commands:
+                walk(step, Path(folder))
+
+    return test
+
+
+test_a_random_walk_over_runs_stops_and_resumes = pytest.mark.slow(walks(10, 20))

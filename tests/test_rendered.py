@@ -1,11 +1,14 @@
 """Pictures as environments make them: all are drawn, or left out with a sentence."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lit_crl.checks import ConfigError
+from lit_crl.dashboard.callback import Dashboard
 from lit_crl.pictures.rendered import as_picture, of_one_size
 
 RED = np.full((5, 7, 3), (200, 0, 0), np.uint8)
@@ -56,3 +59,18 @@ def test_smaller_pictures_get_a_rim() -> None:
     assert framed.shape == (2, 5, 7, 3)
     assert (framed[1, :3, :2] == RED[:3, :2]).all()
     assert (framed[1, 3:] == 255).all() and (framed[1, :, 2:] == 255).all()
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ConfigError("X cannot be drawn")])
+def test_what_a_dashboard_cannot_show_is_said_once(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def conclude(self, *_: Any) -> None:
+            raise error
+
+    report: Any = SimpleNamespace(summary={"env_steps": 1})
+    dashboard = Dashboard(Broken(), report)  # type: ignore[arg-type]
+    for _ in range(2):
+        dashboard.conclude(Path("nowhere"))
+    assert capsys.readouterr().out.count("The dashboard shows no summary: ") == 1

@@ -138,7 +138,7 @@ def _framed(seen: Sequence[Sequence[Array]]) -> list[Array]:
     return np.split(framed, np.cumsum([len(episode) for episode in seen])[:-1])
 
 
-def sight(env: LevelEnv) -> tuple[Callable[[], Any], Draw]:
+def sight(env: LevelEnv) -> tuple[Callable[[], Sequence[Array] | Array], Draw]:
     """What is to be seen of every env now [N, ...], and how a stretch of it is drawn."""
     if isinstance(env, BatchedEnv):
         return lambda: _numpy(env.state), scene(env)
