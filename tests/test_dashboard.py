@@ -452,7 +452,8 @@ def test_media_are_few_however_long_the_run(budget: int, expected: int) -> None:
 
 
 def test_a_task_that_cannot_be_drawn_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    dashboard = Dashboard(None, RunReport(Path(), "x", ""))  # type: ignore[arg-type]
+    display: Any = SimpleNamespace(show=None)
+    dashboard = Dashboard(display, RunReport(Path(), "x", ""))
     schedule = SimpleNamespace(
         batches_per_epoch=1, budget=1, steps_of_a_batch=1, is_spent=lambda env_steps: True
     )
