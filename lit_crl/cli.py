@@ -117,7 +117,7 @@ class CreativeCLI(LightningCLI):
                 group, _, name = key.rpartition(".")
                 (given.setdefault(group, {}) if group else given)[name] = value
             subcommand = self.config.subcommand
-            over = {"subcommand": subcommand, subcommand: given}
+            over = yaml_strings.quoted({"subcommand": subcommand, subcommand: given})
             self.config = parser.parse_object(over, cfg_base=self.config, defaults=False)
         for key, value in self.config[self.config.subcommand].items():
             refuse_description(key, str(value))

@@ -33,7 +33,7 @@ from lit_crl.checkpoint_files import plain
 from lit_crl.checks import ConfigError
 from lit_crl.curriculum import Curriculum, Reals, Teacher
 from lit_crl.envs import LevelEnv
-from lit_crl.envs.factory import EnvFactory, env_factory, level_env
+from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
@@ -64,7 +64,7 @@ class ReplayDataModule(LightningDataModule):
 
     def __init__(
         self,
-        env: EnvFactory,
+        env: GivenEnv,
         arm: Arm | OwnSource = "gan",
         env_steps: int = 100_000,
         num_envs: int = 32,

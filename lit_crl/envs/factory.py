@@ -18,6 +18,10 @@ from lit_crl.envs.returned import described
 
 #: Makes ``num_envs`` environments that step together, on a device.
 EnvFactory = Callable[[int, torch.device], VectorEnv]
+#: What ``env_factory`` takes beside ids: classes and functions of both kinds.
+GivenEnv = (
+    Callable[[int, torch.device], VectorEnv] | Callable[[], gymnasium.Env] | Callable[..., Any]
+)
 
 
 def env_factory(given: Any) -> EnvFactory:

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lit_crl.envs.factory import EnvFactory
+from lit_crl import yaml_strings
+from lit_crl.envs.factory import GivenEnv, env_factory
 from lit_crl.evaluation.figures import draw_task, label_edges
+from lit_crl.parser import RunParser
 from lit_crl.pictures.style import P_HAT, styled
 
 #: Moments of training that are shown at most, and levels of each where they are pictures.
@@ -56,11 +56,11 @@ def level_galleries(runs: Mapping[str, Path], title: str) -> Figure | None:
 
 def env_of(run: Path) -> Any:
     """One environment like those of a run, as its ``config.yaml`` has it."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--env", type=EnvFactory)
+    config = yaml_strings.load((run / "config.yaml").read_text(encoding="utf-8"))
+    parser = RunParser(parser_mode=yaml_strings.MODE, exit_on_error=False)
+    parser.add_argument("--env", type=GivenEnv)
     made = parser.instantiate(parser.parse_object({"env": config["data"]["env"]}))
-    return cast(EnvFactory, made.env)(1, torch.device("cpu"))
+    return env_factory(made.env)(1, torch.device("cpu"))
 
 
 def _draw_points(axes: Axes, env: Any, levels: NDArray[Any], p_hat: NDArray[Any]) -> None:
