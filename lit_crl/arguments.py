@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lit_crl import run_folder, yaml_strings
 from lit_crl.checkpoint_files import read_checkpoint
 from lit_crl.checks import ConfigError
+from lit_crl.naming import MARK
 from lit_crl.usage import SUBCOMMANDS
 
 #: The experiment of a command line that names none, and that of one that names a Gymnasium id.
@@ -79,6 +80,7 @@ def is_id(text: str) -> bool:
     return (
         not is_path
         and text not in ("", "null")
+        and MARK not in text
         and text[0] not in "{['\"$"
         and not Path(text).is_file()
     )

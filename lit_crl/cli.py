@@ -78,6 +78,8 @@ class CreativeCLI(LightningCLI):
         except BaseException as error:
             if self.claim is not None and not self._is_worth_keeping(error):
                 self.claim.abandon()
+            if self.scratch is not None:
+                self.scratch.cleanup()
             raise
         finally:
             os.environ.pop(RUN_FOLDER, None)

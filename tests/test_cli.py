@@ -95,7 +95,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car", f"arm/{arm}")]
-    cli = run("fit", *files, "--name=x", *TINY, "--data.gan_updates=2")
+    cli = run("fit", *files, "--name=x", *TINY, "--data.gan_updates=2", "--data.env_steps=5000")
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["gan_updates"] > 0
     assert summary["levels_played"] > 0
@@ -173,7 +173,7 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
 
 
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
-    args = ["--data.gan_updates=0", *TINY]
+    args = ["--data.arm=target", *TINY]
     assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0")
     assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0-2")
     assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car/seed3")
@@ -202,7 +202,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(run: Run) -> None:
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", "--name", "new", "--ckpt_path", "last", "--data.gan_updates=0", *TINY)
+    run("fit", "--name", "new", "--ckpt_path", "last", "--data.arm=target", *TINY)
     assert "starting afresh" in capsys.readouterr().out
 
 
@@ -262,7 +262,7 @@ def test_play_films_the_policy_of_a_checkpoint(
 
 
 def test_play_says_what_cannot_be(run: Run) -> None:
-    run("fit", "--name", "a", "--data.gan_updates=0", *TINY)
+    run("fit", "--name", "a", "--data.arm=target", *TINY)
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     mistakes = {
         "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
@@ -302,7 +302,8 @@ def test_predict_goes_without_pictures_where_there_are_none(
     monkeypatch.syspath_prepend(".")
     modes = {"render_modes": ["human"]}
     monkeypatch.setattr("gymnasium.envs.classic_control.MountainCarEnv.metadata", modes)
-    run("fit", "--config", "my.yaml", "--name", "a", "--data.gan_updates=2", *TINY)
+    gan = ["--data.arm=gan", "--data.gan_updates=2", "--data.env_steps=5000"]
+    run("fit", "--config", "my.yaml", "--name", "a", *TINY, *gan)
     capsys.readouterr()
     run("predict", "--ckpt_path", "runs/mine/a/checkpoints/last.ckpt")
     said = capsys.readouterr().out

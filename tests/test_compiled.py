@@ -223,7 +223,7 @@ def test_an_environment_with_a_step_of_its_own_takes_it(
             return super().step(actions)
 
     settings = {"learner": {"compile": True}, "validate": False, "env_steps": 240}
-    make_run(env=Counting, gan_updates=0, **settings).fit()
+    make_run(env=Counting, arm="target", **settings).fit()
     assert Counting.steps == 240 / 8
-    plain = make_run(gan_updates=0, **settings).fit()
+    plain = make_run(arm="target", **settings).fit()
     assert plain.data.rollout.play != plain.data.rollout._play

@@ -176,7 +176,7 @@ def test_epsilon_greedy_repeats_with_its_stream_alone() -> None:
 def test_the_epsilon_ladder_follows_its_formula(n: int, base: float, exponent: float) -> None:
     ladder = dqn.epsilon_ladder(n, base, exponent)
     for i in range(n):
-        power = 1 + exponent * (i / (n - 1) if n > 1 else 0)
+        power = 1 + exponent * (i / (n - 1) if n > 1 else 1)  # one alone is nearly greedy
         assert ladder[i].item() == pytest.approx(base**power, rel=1e-4)
 
 

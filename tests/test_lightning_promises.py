@@ -462,7 +462,7 @@ FLAGS = [
     "fit", "--data.env_steps=1500", "--data.warmup=500", "--data.num_envs=8",
     "--data.updates_per_batch=2", "--data.validate_every=600", "--data.batch_size=16",
     "--data.test_episodes=2", "--data.validation_episodes=2", "--model.hidden=[16,16]",
-    "--data.gan_updates=0", "--name=x",
+    "--data.arm=target", "--name=x",
 ]  # fmt: skip
 FOLDER = Path("runs/mountain_car/x")
 

@@ -135,10 +135,10 @@ def test_a_study_that_is_stopped_waits_until_all_has_been_saved(
 
 @pytest.mark.parametrize("given", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_told_at_once(given: str) -> None:
-    from lit_crl.study.backends import connect
+    from lit_crl.study.backends.ray import check_answers
 
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at --address {given}: give"):
-        connect("ray", None, given)
+        check_answers(given)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from lit_crl.checks import ConfigError
 TINY = [
     "--data.env_steps=400", "--data.num_envs=8", "--data.warmup=200", "--data.batch_size=8",
     "--data.updates_per_batch=1", "--data.test_episodes=1", "--data.validation_episodes=1",
-    "--data.gan_updates=0", "--model.hidden=[8]",
+    "--data.arm=target", "--model.hidden=[8]",
 ]  # fmt: skip
 
 

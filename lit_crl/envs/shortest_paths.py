@@ -25,7 +25,7 @@ def distances(walls: Tensor, goal: Tensor) -> Tensor:
     found = torch.full(walls.shape, torch.inf, device=walls.device)
     reached = goal & ~walls
     found[reached] = 0
-    for moves in range(1, walls[0].numel()):
+    for moves in range(1, walls.shape[1] * walls.shape[2]):
         new = neighbours(reached) & ~walls & ~reached
         if not new.any():
             break

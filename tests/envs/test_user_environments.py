@@ -111,7 +111,7 @@ def test_a_slip_is_one_sentence_before_anything_trains(
     ("seen", "sentence"),
     [
         (np.array([1.0, 2.0]), "float64, but .* uint8: declare float32"),
-        (np.array([1, 300]), "from 1 to 300, but .* uint8"),
+        (np.array([1, 300]), "from 1 to 300, but .* from 0 to 255"),
     ],
 )
 def test_a_space_of_bytes_is_given_bytes(seen: np.ndarray, sentence: str) -> None:
