@@ -94,7 +94,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "novelty_exponent": 0.0,
     },
     "the archive arm, and a replay that has wrapped around": {
-        "arm": "archive", "capacity": 400,
+        "arm": "archive", "capacity": 400, "env_steps": 2_400,
         # The checkpoint falls into episodes that began with too much exploration to count.
         "exploration": LinearEpsilon(1.0, 0.1, 840), "label_epsilon": 0.12,
     },
