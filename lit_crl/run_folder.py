@@ -75,8 +75,8 @@ def experiment_config(name: str) -> Path:
     """
     if name not in experiments():
         raise ConfigError(
-            f"--experiment {name} is unknown: use one of {', '.join(experiments())}, or describe "
-            "your own with --config FILE"
+            f"--experiment {name} is unknown: use one of {', '.join(experiments())}, give a "
+            "Gymnasium id with --data.env, or describe your own task with --config FILE"
         )
     return conf_folder() / "experiment" / f"{name}.yaml"
 
