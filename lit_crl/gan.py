@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 GANLoss = Literal["relativistic", "non_saturating", "least_squares", "hinge"]
+#: δ: how far from 0 and 1 success probabilities are told apart; about one in a hundred outcomes.
+RESOLUTION = 0.01
 
 
 class Critic(Protocol):
@@ -156,14 +158,16 @@ def learnability(p: Tensor) -> Tensor:
 
 
 def challenge(logit: Tensor) -> Tensor:
-    """E[KL(½ ‖ p̂)] = E[−½ log p̂ − ½ log(1 − p̂)] − log 2, in nats, from the logits of p̂ ``[B]``.
+    """E[KL(½ ‖ q)] = E[−½ log q − ½ log(1 − q)] − log 2, in nats, from the logits of p̂ ``[B]``.
 
-    It is 0 where the policy solves every generated level every other time. Its derivative by a
-    logit is p̂ − ½: it stays near ½ where all levels are hopeless or solved, and it is never
-    larger, so that λ means the same everywhere. (−4 p̂ (1 − p̂) has the same minimum, but its
-    derivative vanishes at p̂ = 0 and 1; that of logit², 2 · logit, would outgrow any λ there.)
+    q = δ + (1 − 2 δ) p̂ is p̂ as far as outcomes can tell it from 0 and 1 (δ = 0.01). The challenge
+    is 0 where the policy solves every generated level every other time. It still pulls where all
+    levels are hopeless or solved: at p̂ = 0.01 by 0.24 for each unit of logit, at 0.001 by 0.04. (Of
+    −4 p̂ (1 − p̂) these are 0.04 and 0.004.) Without δ the pull would stay at ½, however sure p̂ is,
+    and the generator would collapse into the one level that is a trifle harder than all others.
     """
-    return 0.5 * (F.softplus(logit) + F.softplus(-logit)).mean() - math.log(2)
+    q = RESOLUTION + (1 - 2 * RESOLUTION) * torch.sigmoid(logit)
+    return -0.5 * (q.log() + (1 - q).log()).mean() - math.log(2)
 
 
 def success_loss(logit: Tensor, success: Tensor) -> Tensor:
