@@ -307,7 +307,8 @@ class ReplayDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
-        kept = {"env": type(self.env).__name__, "arm": self.arm, **self._lasting}
+        name = getattr(self.env, "name", type(self.env).__name__)
+        kept = {"env": name, "arm": self.arm, **self._lasting}
         return {"batches_done": self.batches_done, "settings": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
