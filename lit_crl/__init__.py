@@ -3,23 +3,24 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lit_crl.core.version import __version__ as __version__
+
 __all__ = ["CreativeLearner", "Policy", "ReplayDataModule", "load", "train", "trainer"]
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lit_crl.datamodule import ReplayDataModule
-    from lit_crl.learner import CreativeLearner
-    from lit_crl.policy import Policy, load
-    from lit_crl.training import train, trainer
+    from lit_crl.runs.api import train, trainer
+    from lit_crl.runs.policy import Policy, load
+    from lit_crl.training.datamodule import ReplayDataModule
+    from lit_crl.training.learner import CreativeLearner
 else:
     # Imported when they are first asked for: `--help` does without torch.
     _MODULES = {
-        "CreativeLearner": "lit_crl.learner",
-        "Policy": "lit_crl.policy",
-        "ReplayDataModule": "lit_crl.datamodule",
-        "load": "lit_crl.policy",
-        "train": "lit_crl.training",
-        "trainer": "lit_crl.training",
+        "CreativeLearner": "lit_crl.training.learner",
+        "Policy": "lit_crl.runs.policy",
+        "ReplayDataModule": "lit_crl.training.datamodule",
+        "load": "lit_crl.runs.policy",
+        "train": "lit_crl.runs.api",
+        "trainer": "lit_crl.runs.api",
     }
 
     _PACKAGES = ("envs", "pictures")

@@ -3,8 +3,9 @@
 import gc
 import os
 import sys
+from importlib import import_module
 
-from lit_crl.usage import answer_help, speak_any_encoding
+from lit_crl.runs.cli.usage import OTHERS, answer_help, speak_any_encoding
 
 
 def run() -> None:
@@ -13,10 +14,13 @@ def run() -> None:
     answer_help(sys.argv[1:])
     if os.getcwd() not in sys.path:  # `python -m lit_crl` finds my_env.py there: `lit-crl`, too
         sys.path.insert(0, os.getcwd())
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        import_module(f"lit_crl.runs.{sys.argv[1]}.command").main(sys.argv[2:])
+        return
     # What is imported stays, so searching it for garbage is a sixth of the start-up for nothing.
     gc.disable()
     try:
-        from lit_crl import console
+        from lit_crl.runs.cli import entry as console
     except KeyboardInterrupt:
         sys.exit(130)
     gc.freeze()

@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
-from lit_crl.batches import ReplayLoader
-from lit_crl.collected import collected_state
 from lit_crl.envs import LevelEnv, MountainCar
+from lit_crl.runs.checkpoints.experience import collected_state
+from lit_crl.training.batches import ReplayLoader
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
 torch.set_num_threads(1)

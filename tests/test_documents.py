@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_crl.arms import SOURCES
-from lit_crl.callbacks.report import PARTS
-from lit_crl.cli import main
-from lit_crl.study.plan import read_study
+from lit_crl.curriculum.sources import SOURCES
+from lit_crl.runs.callbacks.report import PARTS
+from lit_crl.runs.cli.main import main
+from lit_crl.runs.study.plan import read_study
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(

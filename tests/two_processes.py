@@ -14,14 +14,15 @@ from conftest import GivenBatches, Run, make_trainer, prepare_run
 from lightning.pytorch import Callback
 
 from lit_crl import CreativeLearner
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.callbacks import RecordMetrics, RunCheckpoint
-from lit_crl.dqn import Transitions
+from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import MountainCar
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.strategy import PhaseDDP
+from lit_crl.gan.batch import GanBatch
+from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint
+from lit_crl.training.batches import Batch
+from lit_crl.training.ddp import PhaseDDP
 
 ENV = MountainCar(4)
 

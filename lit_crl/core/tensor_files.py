@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_crl.checks import ConfigError, RunError
+from lit_crl.core.checks import ConfigError, RunError
 
 #: Rises when an older version of lit_crl could no longer read what is written.
 FORMAT = 2

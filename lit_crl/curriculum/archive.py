@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_crl import distributed
-from lit_crl.gan import learnability
+from lit_crl.core import distributed
+from lit_crl.gan.equations import learnability
 
 #: Levels among which a level's neighbours are looked for, and the neighbour whose distance measures
 #: novelty: in each hundred there is about one nearer. More of both are steadier and take longer.

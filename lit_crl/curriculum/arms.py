@@ -8,28 +8,22 @@ arm has the mix's target and reference levels, and a source ``own`` for the rest
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from lit_crl.checks import ConfigError
-from lit_crl.level_replay import EditedLevelReplay, PrioritizedLevelReplay
-from lit_crl.screening import LearnabilityScreen, valid_reference
+from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
+from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
+from lit_crl.curriculum.sources import SOURCES, OwnSource, Source
 
-Source = Literal["target", "reference", "archive", "gan", "own"]
-SOURCES: tuple[Source, ...] = get_args(Source)
 #: Those of the mix; ``own`` takes what is left.
 MIXED = SOURCES[:4]
 #: Equal shares: enough of the user's own task, enough breadth, enough frontier.
 EQUAL_MIX: Mapping[str, float] = dict.fromkeys(MIXED, 0.25)
 
-#: A user's arm ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units: how many,
-#: the curriculum with all that it knows, and who has p̂, generated levels and action values. While
-#: it has no levels to give it returns ``[0, d]``: target and reference levels are played instead.
-OwnSource = Callable[..., Any]
 Arm = Literal[
     "target", "reference", "archive", "gan", "valid_reference", "plr", "accel", "sfl", "oracle"
 ]
@@ -80,44 +74,6 @@ NEEDS: Mapping[str, Needs] = {
 }
 #: What a user's arm needs, as far as can be told before it asks: the GAN trains in case it asks.
 USERS_NEEDS = Needs(gan=True)
-
-
-class Finished(NamedTuple):
-    """Episodes that have just ended, one entry each ``[m]``."""
-
-    levels: Tensor
-    success: Tensor
-    #: Whether ``success`` is known; where it is not, ``success`` says nothing.
-    success_known: Tensor
-    #: Whether the task ended, and not the time.
-    terminated: Tensor
-    #: Sum of the rewards, not discounted.
-    returns: Tensor
-    #: Mean over the episode's steps of the discounted return from that step on.
-    to_go: Tensor
-    #: Mean over the episode's steps of V = max_a Q, in the same unit.
-    value: Tensor
-    #: Mean over the episode's steps of |δ|, the one-step TD error.
-    td_error: Tensor
-
-
-@runtime_checkable
-class Recorder(Protocol):
-    """A source that learns from all episodes, whatever the source of their levels."""
-
-    def record(self, finished: Finished) -> None:
-        """Take notice of episodes."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A source that a resumed run must find as it was."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resume needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave; its tensors lie where the curriculum's levels do."""
 
 
 def own_source(arm: Arm | OwnSource) -> OwnSource | None:

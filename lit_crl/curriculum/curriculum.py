@@ -1,19 +1,22 @@
 """The curriculum: which levels the environments are reset to, from the sources of an arm."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from lit_crl.archive import KNOWN, Archive, frontier_weight, novelty
-from lit_crl.arms import SOURCES, Finished, OwnSource, Recorder, Source, Stateful, arm_name
-from lit_crl.batches import GanBatch
-from lit_crl.checks import ConfigError
-from lit_crl.envs import LevelEnv
-from lit_crl.levels import UnitBox
-from lit_crl.proposals import (
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.levels import UnitBox
+from lit_crl.curriculum.archive import (
+    KNOWN,
+    Archive,
+    frontier_weight,
+    novelty,
+)
+from lit_crl.curriculum.arms import arm_name
+from lit_crl.curriculum.proposals import (
     COMPARED,
     NEIGHBOURS,
     ProposalCounts,
@@ -26,6 +29,17 @@ from lit_crl.proposals import (
     spacing,
     unique_rate,
 )
+from lit_crl.curriculum.sources import (
+    SOURCES,
+    Finished,
+    OwnSource,
+    Recorder,
+    Source,
+    Stateful,
+    Teacher,
+)
+from lit_crl.envs import LevelEnv
+from lit_crl.gan.batch import GanBatch
 
 #: What the GAN takes for real, see ``Curriculum.reals``.
 Reals = Literal["frontier", "labelled", "visited"]
@@ -36,26 +50,6 @@ CHOICE = 4
 #: Of so many levels one is drawn without replacement, and then all can be drawn again: where fewer
 #: than that have weight, the others would have to make up the number.
 AT_ONCE = 32
-
-
-class Teacher(Protocol):
-    """What the curriculum asks of the learner; levels are in the environment's units."""
-
-    #: Updates of the DQN and of the GAN so far.
-    updates: int
-    gan_updates: int
-
-    def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
-        """New levels, ``[n, d]``, of p̂ near ``difficulty`` if that is given."""
-
-    def success_probability(self, levels: Tensor) -> Tensor:
-        """p̂ of levels, ``[n, d] -> [n]``."""
-
-    def realness(self, levels: Tensor) -> Tensor:
-        """The discriminator's logits of levels, ``[n, d] -> [n]``."""
-
-    def action_values(self, obs: Tensor) -> Tensor:
-        """Q of the policy that is evaluated, ``[n, ...] -> [n, A]``."""
 
 
 class NotLearnedYet(Exception):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lit_crl.checks import ConfigError
-from lit_crl.exploration import Exploration
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.exploration import Exploration
 
 #: How many moments of a run are looked at to find when outcomes begin.
 MOMENTS = 1_000

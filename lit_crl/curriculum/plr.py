@@ -4,16 +4,13 @@ Jiang et al. 2021 (PLR, arXiv:2010.03934; PLR⊥, arXiv:2110.02439), Parker-Hold
 arXiv:2203.01302), with scores that a DQN has: V(s) = max_a Q(s, a).
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lit_crl.grid_networks import edited
-
-if TYPE_CHECKING:
-    from lit_crl.arms import Finished
-    from lit_crl.curriculum import Curriculum
+from lit_crl.curriculum.sources import Finished, SourceContext
+from lit_crl.gan.map_networks import edited
 
 Score = Literal["max_mc", "td_error"]
 
@@ -77,7 +74,7 @@ class PrioritizedLevelReplay:
         """Levels in the buffer."""
         return len(self.numbers)
 
-    def __call__(self, n: int, curriculum: "Curriculum", teacher: object) -> Tensor:
+    def __call__(self, n: int, curriculum: SourceContext, teacher: object) -> Tensor:
         """``n`` levels ``[n, d]``, by priority; none while too few are known."""
         if self.levels is None or len(self) < self.least:
             return curriculum.blank(0)
@@ -90,7 +87,7 @@ class PrioritizedLevelReplay:
         self.numbers[pick, 2] = self.drawn
         return self.levels[pick]
 
-    def record(self, finished: "Finished") -> None:
+    def record(self, finished: Finished) -> None:
         """Score the episodes' levels anew, or take them in if they score enough."""
         if self.levels is None:
             self.levels = finished.levels[:0]
@@ -153,7 +150,7 @@ class EditedLevelReplay(PrioritizedLevelReplay):
         super().__init__(**replay)
         self.edit = edit
 
-    def __call__(self, n: int, curriculum: "Curriculum", teacher: object) -> Tensor:
+    def __call__(self, n: int, curriculum: SourceContext, teacher: object) -> Tensor:
         """``n`` levels ``[n, d]``; an edit that cannot be played is undone."""
         levels = super().__call__(n, curriculum, teacher)
         if not len(levels):
@@ -162,7 +159,7 @@ class EditedLevelReplay(PrioritizedLevelReplay):
         coin = torch.rand(n, generator=curriculum.rng, device=levels.device) < 0.5
         return torch.where((coin & curriculum.env.valid(changed))[:, None], changed, levels)
 
-    def _edited(self, levels: Tensor, curriculum: "Curriculum") -> Tensor:
+    def _edited(self, levels: Tensor, curriculum: SourceContext) -> Tensor:
         shape: tuple[int, int, int] | None = getattr(curriculum.env, "level_shape", None)
         if shape is not None:
             return edited(levels.view(-1, *shape), self.edit, curriculum.rng).flatten(1)

@@ -6,12 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_crl.gan import learnability
+from lit_crl.gan.equations import learnability
 
 #: Which of the generator's candidates are played, see ``choose_proposals``.
 Proposals = Literal["frontier", "realistic", "projected", "valid"]
-#: Candidates for each level of a given difficulty, see ``nearest``.
-CANDIDATES = 16
 #: Share of the real levels that are less real to the discriminator than what is ``realistic``.
 REJECTED = 0.2
 #: Visited states among which a proposal finds its nearest: many are closer, few are faster.
@@ -98,11 +96,6 @@ def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator
     if keep == 0:
         return torch.empty(0, dtype=torch.long, device=weight.device)
     return torch.multinomial(weight * valid, keep, replacement=False, generator=rng)
-
-
-def nearest(p: Tensor, difficulty: float, n: int) -> Tensor:
-    """Indices of the ``n`` candidates whose p̂ ``[m]`` is nearest to the one wanted, ``[n]``."""
-    return (p - difficulty).abs().topk(n, largest=False).indices
 
 
 @dataclass

@@ -1,15 +1,13 @@
 """Random levels that are screened: for being legal, or, tried out, for being solved sometimes."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from lit_crl.checks import ConfigError, positive, positive_unit_interval
-from lit_crl.gan import learnability
-
-if TYPE_CHECKING:
-    from lit_crl.curriculum import Curriculum
+from lit_crl.core.checks import ConfigError, positive, positive_unit_interval
+from lit_crl.curriculum.sources import SourceContext
+from lit_crl.gan.equations import learnability
 
 #: How much the policy explores while levels are screened.
 EPSILON = 0.05
@@ -19,7 +17,7 @@ FEWEST = 4
 BLOCK, MOST = 2**16, 2**26
 
 
-def valid_reference(n: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
+def valid_reference(n: int, curriculum: SourceContext, teacher: Any) -> Tensor:
     """The arm ``valid_reference``: reference levels without those that are not valid, ``[n, d]``.
 
     Domain randomization by rejection: drawing costs time, but no env steps.
@@ -84,7 +82,7 @@ class LearnabilityScreen:
         self.levels: Tensor | None = None
         self.done = 0
 
-    def __call__(self, n: int, curriculum: "Curriculum", teacher: Any) -> Tensor:
+    def __call__(self, n: int, curriculum: SourceContext, teacher: Any) -> Tensor:
         """``n`` of the levels that were solved sometimes, ``[n, d]``; none before a screening."""
         part = curriculum.budget / self.screenings
         # A policy that has learned nothing yet solves nothing: every level would look alike.
@@ -99,7 +97,7 @@ class LearnabilityScreen:
         )
         return self.levels[pick]
 
-    def check(self, curriculum: "Curriculum") -> None:
+    def check(self, curriculum: SourceContext) -> None:
         """The budget pays for screenings that have something to choose from.
 
         Raises:
@@ -111,10 +109,10 @@ class LearnabilityScreen:
                 f"in {self.screenings} screenings of {self.episodes} episodes a level, each of up "
                 f"to {curriculum.env.max_episode_steps} steps, pay for {count} levels at a time: "
                 "give more env_steps, a shorter max_episode_steps, or fewer screenings or a larger "
-                "share in init_args of lit_crl.screening.LearnabilityScreen"
+                "share in init_args of lit_crl.curriculum.LearnabilityScreen"
             )
 
-    def affordable(self, curriculum: "Curriculum") -> int:
+    def affordable(self, curriculum: SourceContext) -> int:
         """How many more levels can be tried now, even if no episode ends before its limit."""
         if not self.charged:
             return self.candidates
@@ -122,7 +120,7 @@ class LearnabilityScreen:
         longest = self.episodes * cast(int, curriculum.env.max_episode_steps)
         return min(self.candidates, int((allowed - curriculum.charged_steps) / longest))
 
-    def _screen(self, curriculum: "Curriculum", teacher: Any) -> Tensor:
+    def _screen(self, curriculum: SourceContext, teacher: Any) -> Tensor:
         """The best of as many levels as there are candidates, or as the share pays for.
 
         What short episodes leave over goes into more levels, until one more might cost too much.
@@ -137,10 +135,10 @@ class LearnabilityScreen:
             )
         return levels[learnability(p).topk(min(self.keep, max(1, len(levels) // 4))).indices]
 
-    def _try(self, levels: Tensor, curriculum: "Curriculum", teacher: Any) -> Tensor:
+    def _try(self, levels: Tensor, curriculum: SourceContext, teacher: Any) -> Tensor:
         """How often the policy solves each of ``levels [m, d]``, ``[m]``."""
-        from lit_crl.dqn import epsilon_greedy
-        from lit_crl.evaluation.episodes import run_episodes
+        from lit_crl.dqn.equations import epsilon_greedy
+        from lit_crl.envs.episodes import run_episodes
 
         env = curriculum.make_env(len(levels) * self.episodes, levels.device)
         try:

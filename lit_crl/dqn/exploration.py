@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_crl.checks import positive, unit_interval
-from lit_crl.dqn import epsilon_ladder
+from lit_crl.core.checks import positive, unit_interval
+from lit_crl.dqn.equations import epsilon_ladder
 
 
 class Exploration(ABC):

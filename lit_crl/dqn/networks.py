@@ -1,7 +1,6 @@
 """The networks: torsos for vectors and images, the Q-head, and the GAN for vector levels."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -9,10 +8,11 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from lit_crl.checks import ConfigError
-from lit_crl.dqn import dueling
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.mlp import mlp
+from lit_crl.dqn.equations import dueling
+from lit_crl.dqn.planning import PlanningQNetwork
 from lit_crl.envs.images import ImageSpace, channels_first
-from lit_crl.planning import PlanningQNetwork
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
 _LARGEST_MEANINGFUL_BOUND = 1e3
@@ -78,17 +78,6 @@ class ScaleImage(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, *shape] -> [B, C, H, W]``."""
         return (channels_first(obs, self.layout).float() - self.darkest) / self.contrast
-
-
-def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
-    """Linear layers of these sizes, each followed by (LayerNorm and) the activation."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers.append(nn.Linear(inputs, outputs))
-        if layer_norm:
-            layers.append(nn.LayerNorm(outputs))
-        layers.append(activation())
-    return nn.Sequential(*layers)
 
 
 def vector_torso(
@@ -190,45 +179,3 @@ def make_q_network(
     if planning_steps:
         return PlanningQNetwork(space, num_actions, hidden[-1], planning_steps)
     return QNetwork(space, num_actions, hidden, *plain)
-
-
-class VectorGenerator(nn.Module):
-    """Noise to levels in the unit cube: an MLP without normalisation, tanh at the end."""
-
-    def __init__(self, level_dim: int, noise_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
-        """``noise_dim`` numbers in, ``level_dim`` coordinates in [−1, 1] out."""
-        super().__init__()
-        self.noise_dim = noise_dim
-        self.body = mlp([noise_dim, *hidden], nn.LeakyReLU, layer_norm=False)
-        self.head = nn.Linear(hidden[-1], level_dim)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """``z [B, noise_dim]`` to levels ``[B, level_dim]`` in the unit cube."""
-        return torch.tanh(self.head(self.body(z)))
-
-
-class VectorDiscriminator(nn.Module):
-    """Two judgements of a level: is it like the reals, and would the policy solve it?
-
-    The two heads have bodies of their own: the gradient penalty wants the first smooth, while
-    the second must follow the frontier's edge.
-    """
-
-    def __init__(self, level_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
-        """``level_dim`` coordinates in the unit cube in."""
-        super().__init__()
-        sizes = [level_dim, *hidden]
-        self.critic = nn.Sequential(
-            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
-        )
-        self.success_head = nn.Sequential(
-            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
-        )
-
-    def forward(self, level: Tensor) -> Tensor:
-        """Realness logits ``[B]`` of levels ``[B, level_dim]`` in the unit cube."""
-        return cast(Tensor, self.critic(level)).squeeze(-1)
-
-    def success_logit(self, level: Tensor) -> Tensor:
-        """Logits ``[B]`` of p̂, the probability that the present policy solves the level."""
-        return cast(Tensor, self.success_head(level)).squeeze(-1)

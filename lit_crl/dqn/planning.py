@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 from lit_crl.envs.images import ImageSpace, channels_first
 
 #: Cost of the border around a map, which no way crosses.

@@ -18,7 +18,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.envs.images import ImageLayout, layout_in, space_of
-from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
+from lit_crl.envs.interface import (
+    check_levels,
+    check_mask,
+    draw_box,
+    in_bounds,
+    uniform_levels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
 
-from lit_crl.checks import ConfigError
-from lit_crl.envs.gymnasium import GymnasiumEnv
+from lit_crl.core.checks import ConfigError
+from lit_crl.envs.gym.adapter import GymnasiumEnv
+from lit_crl.envs.gym.returned import described
 from lit_crl.envs.interface import LevelEnv
-from lit_crl.envs.returned import described
 
 #: Makes ``num_envs`` environments that step together, on a device.
 EnvFactory = Callable[[int, torch.device], VectorEnv]

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from gymnasium.wrappers import FrameStackObservation
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
 #: What a user can say of a Gymnasium id: how its images lie, or that it has none.

@@ -24,9 +24,9 @@ class LevelEnv(Protocol):
     It may also have ``level_shape``, (maps, rows, columns) of levels that are maps of walls, of
     starts (a map for each way to face) and of the goal; ``render_levels``, which turns levels into
     images [n, rows, columns, 3], and a ``BatchedEnv``'s states as well; ``draw_level_plane``, which
-    draws the task's picture on the ``level_plane`` axes (``lit_crl.pictures`` draws all others in
-    that plane); ``optimal_steps`` [n], the fewest steps that solve levels; and
-    ``benchmark_return`` [n], what others report, from success and length of episodes.
+    draws the task's picture on the ``level_plane`` axes; ``optimal_steps`` [n], the fewest steps
+    that solve levels; and ``benchmark_return`` [n], what others report, from success and length of
+    episodes.
 
     The environment must not reset by itself (``AutoresetMode.DISABLED``): the caller resets
     finished environments with ``reset(options={"levels": ..., "reset_mask": ...})``.

@@ -2,9 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from lit_crl import distributed
+from lit_crl.core import distributed
+from lit_crl.core.levels import UnitBox
+from lit_crl.core.seeding import random_stream
 from lit_crl.evaluation.allowance import Allowance
-from lit_crl.evaluation.generator_metrics import LevelManifold
+from lit_crl.evaluation.level_metrics import LevelManifold
 from lit_crl.evaluation.protocol import (
     EPISODES_PER_LEVEL,
     FRONTIER_EPSILON,
@@ -13,8 +15,6 @@ from lit_crl.evaluation.protocol import (
     Part,
 )
 from lit_crl.evaluation.statistics import cvar
-from lit_crl.levels import UnitBox
-from lit_crl.seeding import random_stream
 
 #: The share of held-out levels that is the tail.
 TAIL = 0.1

@@ -24,8 +24,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_crl.evaluation import level_manifold
-from lit_crl.proposals import on_frontier, spacing, unique_rate
+from lit_crl.curriculum.proposals import on_frontier, spacing, unique_rate
+from lit_crl.evaluation import manifold as level_manifold
 
 
 def measure(kind: Callable[..., Metric], *given: Tensor) -> float:

@@ -7,11 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lit_crl import dqn
+from lit_crl.core.seeding import seed_global_streams
+from lit_crl.dqn import equations as dqn
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
+from lit_crl.envs.episodes import Episodes, Tosses, run_episodes
 from lit_crl.envs.factory import EnvFactory
-from lit_crl.evaluation.episodes import Episodes, Tosses, run_episodes
-from lit_crl.seeding import seed_global_streams
 
 #: Copies that play at once: few where each is a Python object, which may hold memory, ports and
 #: licences; many where a step costs the same for one or for hundreds.

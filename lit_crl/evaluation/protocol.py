@@ -13,11 +13,13 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
-from lit_crl import distributed
+from lit_crl.core import distributed
+from lit_crl.core.levels import UnitBox
+from lit_crl.core.seeding import global_streams_kept, random_stream, stream_seed
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.episodes import Episodes
 from lit_crl.evaluation.allowance import Allowance, evenly, longest_episode
-from lit_crl.evaluation.episodes import Episodes
-from lit_crl.evaluation.generator_metrics import (
+from lit_crl.evaluation.level_metrics import (
     BrierScore,
     FrontierHitRate,
     Learnability,
@@ -26,8 +28,6 @@ from lit_crl.evaluation.generator_metrics import (
     measure,
 )
 from lit_crl.evaluation.pool import EvaluationEnvs, Plan, Pool
-from lit_crl.levels import UnitBox
-from lit_crl.seeding import global_streams_kept, random_stream, stream_seed
 
 #: Episodes of each level whose success probability is measured, and how much they explore: this
 #: makes chance where policy and environment have none.

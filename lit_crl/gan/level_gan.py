@@ -7,12 +7,19 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from lit_crl import gan
-from lit_crl.batches import GanBatch
-from lit_crl.grid_networks import GridDiscriminator, GridGenerator, edited
-from lit_crl.levels import UnitBox
-from lit_crl.networks import VectorDiscriminator, VectorGenerator
-from lit_crl.proposals import CANDIDATES, nearest
+from lit_crl.core.levels import UnitBox
+from lit_crl.gan import equations as gan
+from lit_crl.gan.batch import GanBatch
+from lit_crl.gan.map_networks import GridDiscriminator, GridGenerator, edited
+from lit_crl.gan.networks import VectorDiscriminator, VectorGenerator
+
+#: Candidates for each level of a given difficulty, see ``nearest``.
+CANDIDATES = 16
+
+
+def nearest(p: Tensor, difficulty: float, n: int) -> Tensor:
+    """Indices of the ``n`` candidates whose p̂ ``[m]`` is nearest to the one wanted, ``[n]``."""
+    return (p - difficulty).abs().topk(n, largest=False).indices
 
 
 class LevelGan(nn.Module):

@@ -8,17 +8,18 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 
-from lit_crl import cli, run_folder
-from lit_crl.arguments import flags
-from lit_crl.callbacks import EnvStepProgress
-from lit_crl.callbacks.interruption import RunStopped
-from lit_crl.checkpoint_files import plain
-from lit_crl.checks import ConfigError
-from lit_crl.console import one_sentence
-from lit_crl.distributed import say
-from lit_crl.naming import is_plain, label
-from lit_crl.policy import Policy, load
-from lit_crl.quiet import quiet_libraries
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.distributed import say
+from lit_crl.core.tensor_files import plain
+from lit_crl.runs import folders as run_folder
+from lit_crl.runs.callbacks import EnvStepProgress
+from lit_crl.runs.checkpoints.signals import RunStopped
+from lit_crl.runs.cli import main as cli
+from lit_crl.runs.cli.arguments import flags
+from lit_crl.runs.cli.entry import one_sentence
+from lit_crl.runs.cli.quiet import quiet_libraries
+from lit_crl.runs.naming import is_plain, label
+from lit_crl.runs.policy import Policy, load
 
 
 def train(experiment: str | None = None, **settings: Any) -> Policy:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_crl import checks
-from lit_crl.blueprint import Blueprint
-from lit_crl.checks import ConfigError
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.training.blueprint import Blueprint
 
 
 class Greedy(nn.Module):

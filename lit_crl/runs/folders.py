@@ -16,13 +16,13 @@ except ImportError:  # Windows
 
 import yaml
 
-from lit_crl import yaml_strings
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.cli import yaml_strings
 
 
 def conf_folder() -> Path:
     """``conf/``: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 
 #: What every description contains.
 MARK = "made in Python"

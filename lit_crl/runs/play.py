@@ -7,17 +7,17 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lit_crl import checks
-from lit_crl.checkpoint_files import read_run
-from lit_crl.checks import ConfigError
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.distributed import say
-from lit_crl.learner import CreativeLearner
-from lit_crl.run_folder import run_of
-from lit_crl.seeding import random_stream, stream_seed
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.distributed import say
+from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.core.tensor_files import read_run
+from lit_crl.runs.folders import run_of
+from lit_crl.training.datamodule import ReplayDataModule
+from lit_crl.training.learner import CreativeLearner
 
 if TYPE_CHECKING:
-    from lit_crl.pictures.recording import Recording
+    from lit_crl.runs.pictures.recording import Recording
 
 Format = Literal["gif", "mp4", "both"]
 
@@ -53,7 +53,7 @@ class Player(Trainer):
         Raises:
             ConfigError: If something of this cannot be.
         """
-        from lit_crl.pictures.films import check_films, film, writers
+        from lit_crl.runs.pictures.films import check_films, film, writers
 
         checks.positive(episodes=episodes)
         check_films(format, fps)
@@ -75,7 +75,7 @@ def record(
     kind: str, levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
 ) -> "list[Recording]":
     """Play an episode in each level, or ``n`` if there are none, and keep what is to be seen."""
-    from lit_crl.pictures.recording import picture_env, record_episodes
+    from lit_crl.runs.pictures.recording import picture_env, record_episodes
 
     count = n if levels is None else len(levels)
     titles = [f"{kind} level {number + 1}" for number in range(count)]

@@ -13,15 +13,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lit_crl import checks
-from lit_crl.blueprint import Blueprint
-from lit_crl.checkpoint_files import FORMAT, NAMES, check_fit, check_format, read_plain
-from lit_crl.checks import ConfigError
-from lit_crl.level_gan import LevelGan
-from lit_crl.seeding import random_stream
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.seeding import random_stream
+from lit_crl.core.tensor_files import (
+    FORMAT,
+    NAMES,
+    check_fit,
+    check_format,
+    read_plain,
+)
+from lit_crl.gan.level_gan import LevelGan
+from lit_crl.training.blueprint import Blueprint
 
 if TYPE_CHECKING:
-    from lit_crl.learner import CreativeLearner
+    from lit_crl.training.learner import CreativeLearner
 
 Array = npt.NDArray[Any]
 #: What comes in, and then goes out: NumPy arrays (or what NumPy makes one of) or tensors.
@@ -164,7 +170,7 @@ class Policy:
         Raises:
             ConfigError: If the name has another ending, or a package or the folder is missing.
         """
-        from lit_crl.export import export  # imports the compiler
+        from lit_crl.runs.export import export  # imports the compiler
 
         export(self.q_network, self.blueprint, Path(path))
 

@@ -5,16 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lit_crl.dqn import Transitions
-
-
-class GanBatch(NamedTuple):
-    """Minibatches for the GAN phase, in the environment's units; leading dimensions ``[G, B]``."""
-
-    real: Tensor
-    label: Tensor
-    level: Tensor
-    success: Tensor
+from lit_crl.dqn.equations import Transitions
+from lit_crl.gan.batch import GanBatch
 
 
 class Batch(NamedTuple):

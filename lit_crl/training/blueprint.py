@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from lit_crl import checks
-from lit_crl.checks import ConfigError
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.networks import ActionValues, make_q_network
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.images import layout_in, space_of, with_layout
-from lit_crl.level_gan import LevelGan
-from lit_crl.networks import ActionValues, make_q_network
+from lit_crl.gan.level_gan import LevelGan
 
 
 class Sizes(NamedTuple):

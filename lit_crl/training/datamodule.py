@@ -12,12 +12,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lit_crl import checks, distributed, trainer_checks
-from lit_crl.archive import TRIED, VISITED, Archive
-from lit_crl.arms import (
+from lit_crl.core import checks, distributed
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.core.tensor_files import plain
+from lit_crl.curriculum.archive import TRIED, VISITED, Archive
+from lit_crl.curriculum.arms import (
     EQUAL_MIX,
     Arm,
-    OwnSource,
     arm_name,
     arm_shares,
     check_environment,
@@ -28,25 +31,25 @@ from lit_crl.arms import (
     needs_of,
     own_source,
 )
-from lit_crl.batches import Batch, GanBatch, ReplayLoader, SingleBatch
-from lit_crl.checkpoint_files import plain
-from lit_crl.checks import ConfigError
-from lit_crl.curriculum import Curriculum, Reals, Teacher
+from lit_crl.curriculum.curriculum import Curriculum, Reals
+from lit_crl.curriculum.outcomes import Collecting, unknown_success, why_too_few
+from lit_crl.curriculum.proposals import Proposals
+from lit_crl.curriculum.sfl import LearnabilityScreen
+from lit_crl.curriculum.sources import OwnSource, Teacher
+from lit_crl.dqn.exploration import EpsilonLadder, Exploration
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.exploration import EpsilonLadder, Exploration
-from lit_crl.hindsight import Hindsight
-from lit_crl.outcomes import Collecting, unknown_success, why_too_few
-from lit_crl.proposals import Proposals
-from lit_crl.replay import ReplayBuffer
-from lit_crl.rollout import Actor, Rollout
-from lit_crl.schedule import Schedule
-from lit_crl.screening import LearnabilityScreen
-from lit_crl.seeding import random_stream, stream_seed
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.gan.batch import GanBatch
+from lit_crl.training import trainer_checks
+from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
+from lit_crl.training.rollout import Actor, Play, Rollout
+from lit_crl.training.schedule import Schedule
 
 #: Settings that a resumed run must leave as they were: what was collected depends on them.
 LASTING = (
@@ -342,7 +345,7 @@ class ReplayDataModule(LightningDataModule):
         if self.batches_done != self._saved_batches > 0:
             raise ConfigError(
                 "the checkpoint was saved without what the run had collected, so training cannot "
-                "go on from it: save with lit_crl.callbacks.RunCheckpoint and give it to this "
+                "go on from it: save with lit_crl.runs.callbacks.RunCheckpoint and give it to this "
                 "Trainer, too; or start a new run with the weights of "
                 "CreativeLearner.load_from_checkpoint"
             )
@@ -358,7 +361,7 @@ class ReplayDataModule(LightningDataModule):
                 "a new run."
             )
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-        self.rollout.play_with(learner, self.clock)
+        self.rollout.play_with(learner, self._compiled_play(learner))
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(learner.act, learner)
         while not self.schedule.is_spent(self.env_steps):
@@ -380,6 +383,15 @@ class ReplayDataModule(LightningDataModule):
         self._stop_if_spent()
         if self.trainer is not None:
             trainer_checks.check_minimum(self.trainer)
+
+    def _compiled_play(self, learner: Any) -> Play | None:
+        """Acting and stepping as one graph, if the learner and the environment can."""
+        if not (learner.compile_updates and has_pure_step(self.env)):
+            return None
+        from lit_crl.training.compiled.play import CompiledPlay  # imports the compiler
+
+        play = CompiledPlay(learner, self.env, learner.train_dqn.flat, self.clock)
+        return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _watch_outcomes(self) -> None:
         """Stop where the arm can never work, and say once where it seems not to.

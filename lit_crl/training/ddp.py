@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from lit_crl import distributed
+from lit_crl.core import distributed
 
 
 class PhaseDDP(DDPStrategy):

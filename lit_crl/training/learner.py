@@ -10,21 +10,36 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_crl import checks, dqn, gan, trainer_checks
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.blueprint import Blueprint, Sizes
-from lit_crl.checkpoint_files import check_fit, contiguous, plain
-from lit_crl.checks import ConfigError
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.seeding import RandomStreams
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.core.tensor_files import check_fit, contiguous, plain
+from lit_crl.dqn import equations as dqn
+from lit_crl.dqn.networks import ActionValues
+from lit_crl.dqn.objective import TD_ERROR, DqnObjective
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.level_gan import LevelGan
-from lit_crl.loss_sums import LossSums
-from lit_crl.networks import ActionValues
-from lit_crl.objectives import TD_ERROR, DiscriminatorObjective, DqnObjective, GeneratorObjective
-from lit_crl.optimizers import gan_adam, go_on_with, make_optimizer, q_adam
-from lit_crl.phases import EagerPhase, Phase, Turns, players_of
-from lit_crl.seeding import RandomStreams
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.gan import equations as gan
+from lit_crl.gan.batch import GanBatch
+from lit_crl.gan.level_gan import LevelGan
+from lit_crl.gan.objectives import DiscriminatorObjective, GeneratorObjective
+from lit_crl.training import trainer_checks
+from lit_crl.training.batches import Batch
+from lit_crl.training.blueprint import Blueprint, Sizes
+from lit_crl.training.optimizers import (
+    gan_adam,
+    go_on_with,
+    make_optimizer,
+    q_adam,
+)
+from lit_crl.training.running_means import LossSums
+from lit_crl.training.updates import (
+    EagerPhase,
+    Phase,
+    Turns,
+    players_of,
+)
 
 #: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
 OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
@@ -267,7 +282,7 @@ class CreativeLearner(LightningModule):
         kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase
         if self.compile_updates:
             with self.clock("compile"):  # importing the compiler takes seconds
-                from lit_crl.compiled import CompiledPhase as kind
+                from lit_crl.training.compiled.phase import CompiledPhase as kind
         student, *makers = players_of(self)
         targets = self.dqn_objective.next_q
         self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, Optimizer, SparseAdam
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 
 
 def q_adam(params: Any) -> Optimizer:

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_crl.archive import Archive
-from lit_crl.arms import SOURCES, Finished
-from lit_crl.envs.batched import has_pure_step
-from lit_crl.replay import ReplayBuffer
-from lit_crl.seeding import random_stream
-from lit_crl.stopwatch import Stopwatch
-from lit_crl.value_trace import ValueTrace
+from lit_crl.core.seeding import random_stream
+from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.sources import SOURCES, Finished
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.training.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
 Actor = Callable[[Tensor, Tensor], Tensor]
@@ -163,16 +161,10 @@ class Rollout:
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
 
-    def play_with(self, learner: Any, clock: Stopwatch) -> None:
-        """Act and step as one graph, if the learner and the environment can."""
+    def play_with(self, learner: Any, play: Play | None = None) -> None:
+        """Act with a learner; ``play`` acts and steps in its place, as one graph, say."""
         self._action_values = learner.action_values
-        if learner.compile_updates and has_pure_step(self.env):
-            from lit_crl.compiled_play import CompiledPlay  # imports the compiler
-
-            play = CompiledPlay(learner, self.env, learner.train_dqn.flat, clock)
-            self.play = lambda act, obs, epsilon: play(obs, epsilon)
-        else:
-            self.play = self._play
+        self.play = play or self._play
 
     def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:
         action = act(obs, epsilon)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_crl.checks import RunError
+from lit_crl.core.checks import RunError
 
 
 class LossSums:

@@ -1,7 +1,7 @@
 """When what happens in a run, counted in env steps and in batches."""
 
-from lit_crl import checks
-from lit_crl.checks import ConfigError
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
 
 
 class Schedule:

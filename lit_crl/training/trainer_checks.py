@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.strategy import PhaseDDP
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.training.ddp import PhaseDDP
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 #: Callbacks that would not do here what they promise: what they do, and what to use instead.
@@ -49,7 +49,7 @@ def problems(trainer: Trainer) -> Iterator[str]:
         yield (
             f"trainer.strategy is {type(trainer.strategy).__name__}, which cannot average the "
             "gradients of phases that alternate: use --config conf/trainer/ddp.yaml, or from "
-            "Python Trainer(strategy=lit_crl.strategy.PhaseDDP())"
+            "Python Trainer(strategy=lit_crl.training.PhaseDDP())"
         )
     if trainer.precision not in PRECISIONS:
         yield (

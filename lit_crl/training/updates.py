@@ -18,9 +18,9 @@ from lightning.pytorch.trainer import call
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_crl.dqn import polyak_update
-from lit_crl.gradients import clip_gradients
-from lit_crl.objectives import LossAndReport
+from lit_crl.core.objective import LossAndReport
+from lit_crl.dqn.equations import polyak_update
+from lit_crl.training.gradients import clip_gradients
 
 #: Updates for which the slow network foresees at once, at most.
 STRETCH = 8

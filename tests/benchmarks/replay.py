@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from lit_crl.replay import ReplayBuffer
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 
 CAPACITIES = (10_000, 100_000, 1_000_000)
 NUM_ENVS, N_STEPS, ALPHA, BETA = 32, 3, 0.6, 0.4

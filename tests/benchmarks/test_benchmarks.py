@@ -17,8 +17,8 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_crl.dqn import Transitions, dqn_loss
-from lit_crl.exploration import LinearEpsilon
+from lit_crl.dqn.equations import Transitions, dqn_loss
+from lit_crl.dqn.exploration import LinearEpsilon
 
 
 def made_up(seconds: float, compiling: float = 0.0, greedy: float | None = 500.0) -> Run:

@@ -7,8 +7,13 @@ from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_crl.envs import Acrobot, CartPole, MountainCar, PointMass
-from lit_crl.levels import UnitBox
+from lit_crl.core.levels import UnitBox
+from lit_crl.envs import (
+    Acrobot,
+    CartPole,
+    MountainCar,
+    PointMass,
+)
 
 boxes = st.lists(
     st.tuples(st.floats(-50, 50), st.floats(0.1, 100)), min_size=1, max_size=6

@@ -2,7 +2,7 @@
 
 import torch
 
-from lit_crl.seeding import RandomStreams, random_stream, stream_seed
+from lit_crl.core.seeding import RandomStreams, random_stream, stream_seed
 
 CPU = torch.device("cpu")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lit_crl import stopwatch
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.core import stopwatch
+from lit_crl.core.stopwatch import Stopwatch
 
 
 class Clock:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from lit_crl.callbacks import RunCheckpoint
-from lit_crl.checkpoint_files import (
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.tensor_files import (
     FORMAT,
     companions,
     newest_whole,
@@ -21,7 +21,7 @@ from lit_crl.checkpoint_files import (
     without_the_rest,
     write_atomically,
 )
-from lit_crl.checks import ConfigError, RunError
+from lit_crl.runs.callbacks import RunCheckpoint
 
 Make = Callable[..., Any]
 

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.archive import MIN_RECENT, NEIGHBOUR, Archive, LevelRing, frontier_weight, novelty
+from lit_crl.curriculum.archive import (
+    MIN_RECENT,
+    NEIGHBOUR,
+    Archive,
+    LevelRing,
+    frontier_weight,
+    novelty,
+)
 
 Pair = tuple[float, float]
 

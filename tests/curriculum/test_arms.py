@@ -11,22 +11,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_crl.archive import Archive
-from lit_crl.arms import EQUAL_MIX, Finished, arm_shares, own_source
-from lit_crl.checks import ConfigError
-from lit_crl.curriculum import Curriculum
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.envs import GymnasiumEnv, Maze, MountainCar, ThinManifold
-from lit_crl.level_replay import (
+from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.arms import (
+    EQUAL_MIX,
+    Finished,
+    arm_shares,
+    own_source,
+)
+from lit_crl.curriculum.curriculum import Curriculum
+from lit_crl.curriculum.plr import (
     EditedLevelReplay,
     PrioritizedLevelReplay,
     max_mc,
     rank_priorities,
     staleness_priorities,
 )
-from lit_crl.proposals import proposal_weight, realistic
-from lit_crl.screening import LearnabilityScreen, valid_reference
-from lit_crl.value_trace import ValueTrace
+from lit_crl.curriculum.proposals import proposal_weight, realistic
+from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
+from lit_crl.envs import (
+    GymnasiumEnv,
+    Maze,
+    MountainCar,
+    ThinManifold,
+)
+from lit_crl.training.datamodule import ReplayDataModule
+from lit_crl.training.value_trace import ValueTrace
 
 Make = Callable[..., Any]
 SCREEN = LearnabilityScreen(screenings=1, share=0.6, candidates=8, episodes=2)
@@ -87,7 +97,7 @@ def test_valid_reference_levels_are_the_reference_without_what_is_not_valid() ->
 
 
 def test_a_task_without_valid_reference_levels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_crl.screening.MOST", 10_000)
+    monkeypatch.setattr("lit_crl.curriculum.sfl.MOST", 10_000)
     here = SimpleNamespace(env=ThinManifold(1, dim=12), rng=rng())
     with pytest.raises(ConfigError, match=r"'valid_reference', but of 1\d,\d+ .* only 0 are valid"):
         valid_reference(64, cast(Any, here), None)
@@ -475,7 +485,7 @@ def test_equal_shares_are_of_the_four_sources() -> None:
 def test_an_arm_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from lit_crl.cli import main  # the command line, as a user calls it
+    from lit_crl.runs.cli.main import main  # the command line, as a user calls it
 
     (tmp_path / "my_arms.py").write_text(
         "def easy(n, curriculum, teacher):\n"

@@ -15,11 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.archive import Archive
-from lit_crl.arms import MIXED, Arm, arm_shares
-from lit_crl.checks import ConfigError
-from lit_crl.curriculum import Curriculum
-from lit_crl.proposals import (
+from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.arms import MIXED, Arm, arm_shares
+from lit_crl.curriculum.curriculum import Curriculum
+from lit_crl.curriculum.proposals import (
     choose_proposals,
     on_frontier,
     projected,

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lit_crl import ReplayDataModule
-from lit_crl.arms import NEEDS, needs_of
-from lit_crl.checks import ConfigError
-from lit_crl.curriculum import Curriculum
+from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.arms import NEEDS, needs_of
+from lit_crl.curriculum.curriculum import Curriculum
+from lit_crl.curriculum.outcomes import Collecting, why_too_few
+from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
+from lit_crl.curriculum.sfl import LearnabilityScreen
+from lit_crl.dqn.exploration import EpsilonLadder, Exploration, LinearEpsilon
 from lit_crl.envs import GymnasiumEnv, MountainCar
-from lit_crl.exploration import EpsilonLadder, Exploration, LinearEpsilon
-from lit_crl.level_replay import EditedLevelReplay, PrioritizedLevelReplay
-from lit_crl.outcomes import Collecting, why_too_few
-from lit_crl.screening import LearnabilityScreen
 
 Make = Callable[..., Any]
 COLLECTING: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_crl import dqn
+from lit_crl.dqn import equations as dqn
 
 Seeds = st.integers(0, 2**31)
 

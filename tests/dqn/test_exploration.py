@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_crl.checks import ConfigError
-from lit_crl.exploration import EpsilonLadder, LinearEpsilon
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.exploration import EpsilonLadder, LinearEpsilon
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,15 +9,12 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.networks import QNetwork
 from lit_crl.envs import CartPole, MountainCar
 from lit_crl.envs.images import ImageSpace
-from lit_crl.level_gan import LevelGan
-from lit_crl.networks import (
-    QNetwork,
-    VectorDiscriminator,
-    VectorGenerator,
-)
+from lit_crl.gan.level_gan import LevelGan
+from lit_crl.gan.networks import VectorDiscriminator, VectorGenerator
 
 VECTOR = Box(np.array([-2.0, 1.0], np.float32), np.array([4.0, 2.0], np.float32))
 

@@ -12,10 +12,10 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from lit_crl import CreativeLearner
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.planning import FAR, PlanningQNetwork, shortest_ways
 from lit_crl.envs import Maze
 from lit_crl.envs.images import ImageSpace, with_layout
-from lit_crl.planning import FAR, PlanningQNetwork, shortest_ways
 
 MAPS = ImageSpace(Box(0, 1, (2, 5, 7), np.uint8), "CHW")
 

@@ -12,7 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.envs import Acrobot, BatchedEnv, CartPole, MountainCar
+from lit_crl.envs import (
+    Acrobot,
+    BatchedEnv,
+    CartPole,
+    MountainCar,
+)
 from lit_crl.envs.acrobot import (
     PHYSICS,
     acrobot_acceleration,

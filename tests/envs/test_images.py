@@ -14,12 +14,24 @@ from torch import Tensor, nn
 
 import lit_crl.envs
 from lit_crl import CreativeLearner
-from lit_crl.blueprint import Blueprint
-from lit_crl.checks import ConfigError
-from lit_crl.envs import BatchedEnv, CartPole, FacingMaze, GymnasiumEnv, LevelEnv, Maze
-from lit_crl.envs.images import ImageSpace, channels_first, in_words, with_layout
-from lit_crl.networks import QNetwork
-from lit_crl.policy import Policy
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.networks import QNetwork
+from lit_crl.envs import (
+    BatchedEnv,
+    CartPole,
+    FacingMaze,
+    GymnasiumEnv,
+    LevelEnv,
+    Maze,
+)
+from lit_crl.envs.images import (
+    ImageSpace,
+    channels_first,
+    in_words,
+    with_layout,
+)
+from lit_crl.runs.policy import Policy
+from lit_crl.training.blueprint import Blueprint
 
 
 class Shown(gymnasium.Env[Any, Any]):

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_crl.envs import Spiral
-from lit_crl.envs.spiral import HALF_WIDTH, MOVE, PITCH, RADIUS, TARGET, at, in_corridor
+from lit_crl.envs.spiral import (
+    HALF_WIDTH,
+    MOVE,
+    PITCH,
+    RADIUS,
+    TARGET,
+    at,
+    in_corridor,
+)
 
 MOVES = ((MOVE, 0.0), (-MOVE, 0.0), (0.0, MOVE), (0.0, -MOVE))
 

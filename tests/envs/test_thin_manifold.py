@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_crl.envs import ThinManifold
-from lit_crl.envs.thin_manifold import GOAL, MOVE, RADIUS, WALLS
+from lit_crl.envs.thin_manifold import (
+    GOAL,
+    MOVE,
+    RADIUS,
+    WALLS,
+)
 
 #: Through the first gap, between the walls, through the second one, to the goal.
 WAY = ((-0.7, 0.8), (0.0, 0.8), (0.0, -0.8), (0.7, -0.8), GOAL)

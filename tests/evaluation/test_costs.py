@@ -19,15 +19,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor
 
-from lit_crl.callbacks import EnvStepProgress, MetricsCsv, RecordMetrics, RunReport
+from lit_crl.core.seeding import global_streams_kept, seed_global_streams
 from lit_crl.envs import GymnasiumEnv, MountainCar
+from lit_crl.envs.episodes import run_episodes
 from lit_crl.evaluation import pool
 from lit_crl.evaluation.allowance import Allowance, evenly, longest_episode
-from lit_crl.evaluation.episodes import run_episodes
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.seeding import global_streams_kept, seed_global_streams
+from lit_crl.runs.callbacks import (
+    EnvStepProgress,
+    MetricsCsv,
+    RecordMetrics,
+    RunReport,
+)
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]

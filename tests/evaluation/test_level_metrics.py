@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.evaluation import generator_metrics, level_manifold
-from lit_crl.evaluation.generator_metrics import (
+from lit_crl.evaluation import level_metrics as generator_metrics
+from lit_crl.evaluation import manifold as level_manifold
+from lit_crl.evaluation.level_metrics import (
     BrierScore,
     FrontierHitRate,
     Learnability,

@@ -14,13 +14,20 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lit_crl.envs import BatchedEnv, CartPole, GymnasiumEnv, Maze, MountainCar, PointMass
+from lit_crl.core.seeding import stream_seed
+from lit_crl.envs import (
+    BatchedEnv,
+    CartPole,
+    GymnasiumEnv,
+    Maze,
+    MountainCar,
+    PointMass,
+)
+from lit_crl.envs.episodes import run_episodes
 from lit_crl.evaluation import pool
-from lit_crl.evaluation.episodes import run_episodes
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.seeding import stream_seed
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]

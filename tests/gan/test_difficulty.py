@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from lit_crl import CreativeLearner, ReplayDataModule
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.checks import ConfigError
-from lit_crl.dqn import Transitions
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import GymnasiumEnv, Maze, MountainCar
-from lit_crl.proposals import CANDIDATES, nearest
+from lit_crl.gan.batch import GanBatch
+from lit_crl.gan.level_gan import CANDIDATES, nearest
+from lit_crl.training.batches import Batch
 
 ENV = MountainCar(2)
 LOW, HIGH = torch.as_tensor(ENV.level_space.low), torch.as_tensor(ENV.level_space.high)

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from lit_crl import CreativeLearner, gan
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.dqn import Transitions
+from lit_crl import CreativeLearner
+from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import MountainCar
-from lit_crl.networks import VectorDiscriminator, VectorGenerator
+from lit_crl.gan import equations as gan
+from lit_crl.gan.batch import GanBatch
+from lit_crl.gan.networks import VectorDiscriminator, VectorGenerator
+from lit_crl.training.batches import Batch
 
 Numbers = list[float]
 KINDS = ("relativistic", "non_saturating", "least_squares", "hinge")

@@ -7,12 +7,13 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from lit_crl import CreativeLearner
+from lit_crl.dqn.networks import QNetwork
 from lit_crl.envs import Maze
 from lit_crl.envs.images import ImageSpace
-from lit_crl.envs.maze_layouts import perfect_layouts
-from lit_crl.envs.shortest_paths import distances
-from lit_crl.gan import success_loss
-from lit_crl.grid_networks import (
+from lit_crl.envs.mazes.layouts import perfect_layouts
+from lit_crl.envs.mazes.shortest_paths import distances
+from lit_crl.gan.equations import success_loss
+from lit_crl.gan.map_networks import (
     GridDiscriminator,
     GridGenerator,
     MazeSuccessHead,
@@ -20,7 +21,6 @@ from lit_crl.grid_networks import (
     tiles,
     way_lengths,
 )
-from lit_crl.networks import QNetwork
 
 
 def rng(seed: int = 0) -> torch.Generator:

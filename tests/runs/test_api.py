@@ -20,12 +20,12 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 import lit_crl
-from lit_crl import cli
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.envs import MountainCar
-from lit_crl.exploration import LinearEpsilon
+from lit_crl.runs.cli import main as cli
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 #: Settings of runs of a second.
 TINY: dict[str, Any] = {
     "model": {"hidden": [16], "gan_hidden": [8]},
@@ -166,7 +166,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     found = yaml.safe_load(config.read_text())
     assert found["data"]["env"] == "lit_crl.envs.MountainCar"
     assert found["data"]["exploration"] == {
-        "class_path": "lit_crl.exploration.LinearEpsilon",
+        "class_path": "lit_crl.dqn.LinearEpsilon",
         "init_args": {"start": 1.0, "end": 0.1, "steps": 800},
     }
     assert found["model"]["q_optimizer"] == "torch.optim.Adam"
@@ -279,8 +279,8 @@ def test_an_interrupt_saves_and_gives_the_policy(
 def test_a_termination_is_not_taken_for_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lit_crl.callbacks import StopOnSignal
-    from lit_crl.callbacks.interruption import RunStopped
+    from lit_crl.runs.callbacks import StopOnSignal
+    from lit_crl.runs.checkpoints.signals import RunStopped
 
     monkeypatch.chdir(tmp_path)
 

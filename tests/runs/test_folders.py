@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_crl import run_folder
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs import folders as run_folder
 
 #: A fit of a second.
 TINY = [

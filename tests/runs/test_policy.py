@@ -17,9 +17,15 @@ from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 import lit_crl
 from lit_crl import CreativeLearner, Policy
-from lit_crl.cli import main
-from lit_crl.envs import CartPole, GymnasiumEnv, LevelEnv, Maze, MountainCar
-from lit_crl.evaluation.episodes import run_episodes
+from lit_crl.envs import (
+    CartPole,
+    GymnasiumEnv,
+    LevelEnv,
+    Maze,
+    MountainCar,
+)
+from lit_crl.envs.episodes import run_episodes
+from lit_crl.runs.cli.main import main
 
 SMALL = {"hidden": (16, 12), "gan_hidden": (8,)}
 
@@ -283,7 +289,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     learner = learner_of("vectors")
     about = {"gan_updates": 0, "blueprint": learner.blueprint.state_dict() | {"x": Attack()}}
     torch.save({"learner": about, "state_dict": learner.state_dict()}, tmp_path / "attack.ckpt")
-    with pytest.raises(lit_crl.policy.ConfigError, match=r"attack.ckpt is not a readable"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match=r"attack.ckpt is not a readable"):
         lit_crl.load(tmp_path / "attack.ckpt")
     assert not (tmp_path / "attacked").exists()
 
@@ -316,13 +322,13 @@ def test_a_tampered_blueprint_is_refused(
     changes: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     path = tampered(tmp_path / "made.ckpt", **changes)
-    with pytest.raises(lit_crl.policy.ConfigError, match=says) as refusal:
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match=says) as refusal:
         lit_crl.load(path)
     assert "made.ckpt" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
-    refused = lit_crl.policy.ConfigError
+    refused = lit_crl.runs.policy.ConfigError
     with pytest.raises(refused, match="nope does not exist"):
         lit_crl.load(tmp_path / "nope")
     (tmp_path / "empty").mkdir()
@@ -351,11 +357,11 @@ def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
 def test_observations_of_another_shape_are_refused() -> None:
     policy = Policy.of(learner_of("images"))
     for shape in ((), (9, 9), (3, 9, 9), (2, 3, 9, 9), (1, 1, 4, 9, 9)):
-        with pytest.raises(lit_crl.policy.ConfigError, match="FrameStackObservation"):
+        with pytest.raises(lit_crl.runs.policy.ConfigError, match="FrameStackObservation"):
             policy(np.zeros(shape, np.uint8))
-    with pytest.raises(lit_crl.policy.ConfigError, match=r"float32: give bytes"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match=r"float32: give bytes"):
         policy(torch.zeros(4, 9, 9))
-    with pytest.raises(lit_crl.policy.ConfigError, match="dict is no array"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match="dict is no array"):
         policy({"image": 1})  # type: ignore[type-var]
 
 
@@ -363,7 +369,7 @@ def test_stacks_and_flattened_observations_come_from_gymnasiums_wrappers() -> No
     policy = Policy.of(learner_of("flattened"))
     env = gymnasium.make("FrozenLake-v1")
     obs, _ = env.reset(seed=0)
-    with pytest.raises(lit_crl.policy.ConfigError, match="FlattenObservation"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match="FlattenObservation"):
         policy(obs)
     wrapped = FlattenObservation(env)
     obs, _ = wrapped.reset(seed=0)
@@ -386,9 +392,9 @@ def test_without_a_trained_generator_there_are_no_levels(
     learner: Callable[[], CreativeLearner], says: str
 ) -> None:
     policy = Policy.of(learner())
-    with pytest.raises(lit_crl.policy.ConfigError, match=f"no generator: {says}"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match=f"no generator: {says}"):
         policy.generate_levels(3)
-    with pytest.raises(lit_crl.policy.ConfigError, match=f"no generator: {says}"):
+    with pytest.raises(lit_crl.runs.policy.ConfigError, match=f"no generator: {says}"):
         policy.success_probability(torch.zeros(3, 2))
 
 
@@ -401,5 +407,5 @@ def test_numbers_and_levels_that_make_no_sense_are_refused() -> None:
         lambda: policy.success_probability(np.zeros(2)),
         lambda: policy.predict(np.zeros(2), deterministic=False),
     ):
-        with pytest.raises(lit_crl.policy.ConfigError):
+        with pytest.raises(lit_crl.runs.policy.ConfigError):
             refused()

@@ -14,9 +14,14 @@ from gymnasium.spaces import Box, Discrete
 
 import lit_crl
 from lit_crl import CreativeLearner, Policy
-from lit_crl.checks import ConfigError
-from lit_crl.cli import main
-from lit_crl.envs import CartPole, GymnasiumEnv, Maze, MountainCar
+from lit_crl.core.checks import ConfigError
+from lit_crl.envs import (
+    CartPole,
+    GymnasiumEnv,
+    Maze,
+    MountainCar,
+)
+from lit_crl.runs.cli.main import main
 
 
 def policy_of(env: Any, **settings: Any) -> tuple[Policy, np.ndarray]:
@@ -152,7 +157,7 @@ def test_exports_that_cannot_be_are_refused(
         with pytest.raises(ConfigError, match=r"make the folder .*nowhere first"):
             write(tmp_path / "nowhere" / "policy.pt2")
     has = {"onnx": True, "onnxscript": False}  # whatever is installed here
-    monkeypatch.setattr("lit_crl.export.find_spec", lambda name: has[name] or None)
+    monkeypatch.setattr("lit_crl.runs.export.find_spec", lambda name: has[name] or None)
     with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'lit_crl\[export\]'"):
         policy.export(tmp_path / "policy.onnx")
     assert not list(tmp_path.iterdir())

@@ -17,10 +17,10 @@ from test_resume import interrupted
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from lit_crl.batches import Batch
-from lit_crl.callbacks import RunCheckpoint
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.gradients import clip_to_norm
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.training.batches import Batch
+from lit_crl.training.gradients import clip_to_norm
 
 Train = Callable[..., Any]
 

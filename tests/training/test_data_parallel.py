@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from lit_crl.checkpoint_files import newest_whole
+from lit_crl.core.tensor_files import newest_whole
 
 # Each starts several processes that wait for each other: one at a time.
 pytestmark = pytest.mark.xdist_group("processes")
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 Difference = Callable[[Any, Any], str | None]
 
 

@@ -20,12 +20,17 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_crl import ReplayDataModule
-from lit_crl.batches import Batch
-from lit_crl.checks import ConfigError
-from lit_crl.dqn import Transitions, dqn_loss
-from lit_crl.envs import CartPole, GymnasiumEnv, MountainCar, PointMass
-from lit_crl.exploration import LinearEpsilon
-from lit_crl.priorities import Priorities
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.equations import Transitions, dqn_loss
+from lit_crl.dqn.exploration import LinearEpsilon
+from lit_crl.dqn.replay.priorities import Priorities
+from lit_crl.envs import (
+    CartPole,
+    GymnasiumEnv,
+    MountainCar,
+    PointMass,
+)
+from lit_crl.training.batches import Batch
 
 Make = Callable[..., Any]
 

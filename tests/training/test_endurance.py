@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 
-from lit_crl import cli
-from lit_crl.replay import ReplayBuffer
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.runs.cli import main as cli
 
 Make = Callable[..., Any]
 

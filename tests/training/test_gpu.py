@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lit_crl import cli
-from lit_crl.callbacks import RunCheckpoint
+from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.runs.cli import main as cli
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,12 +18,14 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from lit_crl import CreativeLearner, dqn
-from lit_crl.batches import Batch, GanBatch
-from lit_crl.blueprint import Blueprint
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.dqn import Transitions
+from lit_crl import CreativeLearner
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.dqn import equations as dqn
+from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import GymnasiumEnv, MountainCar, PointMass
+from lit_crl.gan.batch import GanBatch
+from lit_crl.training.batches import Batch
+from lit_crl.training.blueprint import Blueprint
 
 Train = Callable[..., Any]
 ENV = MountainCar(2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl.cli import main
+from lit_crl.runs.cli.main import main
 
 
 def final(experiment: str, *args: str) -> dict[str, float]:
@@ -28,8 +28,8 @@ def test_the_dqn_balances_the_pole_after_12_000_env_steps(
 
 def test_the_gan_concentrates_on_the_frontier_of_a_fixed_policy() -> None:
     """Levels are solved iff x > 0, with a soft edge: generated ones must gather near x = 0."""
-    from lit_crl import gan
-    from lit_crl.networks import VectorDiscriminator, VectorGenerator
+    from lit_crl.gan import equations as gan
+    from lit_crl.gan.networks import VectorDiscriminator, VectorGenerator
 
     torch.manual_seed(0)
     critic, maker = VectorDiscriminator(2, (64, 64)), VectorGenerator(2, 8, (64, 64))

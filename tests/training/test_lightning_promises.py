@@ -31,11 +31,19 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from test_precision import make, scaled, train
 from two_processes import parts
 
-from lit_crl import CreativeLearner, cli, trainer_checks, trainer_settings
-from lit_crl.callbacks import EnvStepProgress, MetricsCsv, RecordMetrics, RunCheckpoint
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.ending import early_end
-from lit_crl.strategy import PhaseDDP
+from lit_crl import CreativeLearner
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.runs.callbacks import (
+    EnvStepProgress,
+    MetricsCsv,
+    RecordMetrics,
+    RunCheckpoint,
+)
+from lit_crl.runs.cli import main as cli
+from lit_crl.runs.cli import trainer_settings
+from lit_crl.runs.ending import early_end
+from lit_crl.training import trainer_checks
+from lit_crl.training.ddp import PhaseDDP
 
 Difference = Callable[[Any, Any], str | None]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from two_processes import ENV, parts
 
 from lit_crl import CreativeLearner
-from lit_crl.batches import Batch
+from lit_crl.training.batches import Batch
 
 Make = Callable[..., Any]
 

@@ -16,12 +16,12 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lit_crl.archive import Archive
-from lit_crl.arms import SOURCES, Finished
-from lit_crl.dqn import Transitions
+from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.sources import SOURCES, Finished
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import GymnasiumEnv, MountainCar
-from lit_crl.replay import ReplayBuffer
-from lit_crl.rollout import VISIT_EVERY, EpisodeLog, Rollout
+from lit_crl.training.rollout import VISIT_EVERY, EpisodeLog, Rollout
 
 GAMMA, LABEL_EPSILON, LIMIT = 0.9, 0.1, 15
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_crl.checks import ConfigError
-from lit_crl.schedule import Schedule
+from lit_crl.core.checks import ConfigError
+from lit_crl.training.schedule import Schedule
 
 small = st.integers(1, 9)
 

@@ -10,20 +10,27 @@ Of stacked frames a row holds the newest; the earlier ones are in the rows above
 """
 
 import copy
+from typing import Protocol
 
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lit_crl import frames
-from lit_crl.checks import ConfigError
-from lit_crl.dqn import Transitions, n_step
-from lit_crl.drawing import BLOCK, draw_uniform
-from lit_crl.hindsight import Hindsight
-from lit_crl.priorities import Priorities, Prioritized, importance_weight
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.equations import Transitions, n_step
+from lit_crl.dqn.replay import frames
+from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
+from lit_crl.dqn.replay.sampling import BLOCK, draw_uniform
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
 Shape = tuple[int, ...]
+
+
+class Relabelling(Protocol):
+    """What changes transitions as they are drawn, see ``hindsight``."""
+
+    def gather(self, replay: "ReplayBuffer", start: Tensor, rng: torch.Generator) -> Transitions:
+        """The transitions that begin at the flat rows ``start [B]``, some of them changed."""
 
 
 class ReplayBuffer:
@@ -174,7 +181,7 @@ class ReplayBuffer:
         return torch.where(self.take(self.depth, below) >= steps, below, row[:, None]).flatten()
 
     def sample(
-        self, shape: Shape, rng: torch.Generator, goals: Hindsight | None = None
+        self, shape: Shape, rng: torch.Generator, goals: Relabelling | None = None
     ) -> Transitions:
         """Transitions drawn uniformly with replacement, each field ``[*shape, ...]``.
 
@@ -187,7 +194,7 @@ class ReplayBuffer:
         return self._transitions(start, shape, rng, goals)
 
     def sample_prioritized(
-        self, shape: Shape, rng: torch.Generator, beta: float, goals: Hindsight | None = None
+        self, shape: Shape, rng: torch.Generator, beta: float, goals: Relabelling | None = None
     ) -> Prioritized:
         """Transitions drawn by priority, with importance weights to the power of ``beta``.
 
@@ -203,7 +210,7 @@ class ReplayBuffer:
         return Prioritized(transitions, row, importance_weight(priority, beta))
 
     def _transitions(
-        self, start: Tensor, shape: Shape, rng: torch.Generator, goals: Hindsight | None
+        self, start: Tensor, shape: Shape, rng: torch.Generator, goals: Relabelling | None
     ) -> Transitions:
         found = self.gather(start) if goals is None else goals.gather(self, start, rng)
         return Transitions(*(field.view(*shape, *field.shape[1:]) for field in found))

@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 
 #: First vector steps whose observations are compared with what is made of their stored frames: a
 #: wrong number of frames shows as soon as something moves.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
-from lit_crl.dqn import Transitions
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.equations import Transitions
 
 if TYPE_CHECKING:
-    from lit_crl.replay import ReplayBuffer
+    from lit_crl.dqn.replay.buffer import ReplayBuffer
 
 
 class GoalEnv(Protocol):

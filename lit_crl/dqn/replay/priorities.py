@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_crl.dqn import Transitions
-from lit_crl.drawing import BLOCK, draw_proportional
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.replay.sampling import BLOCK, draw_proportional
 
 #: Keeps rows without a TD error possible (Schaul et al. 2016, §3.3).
 MIN_TD_ERROR = 1e-6

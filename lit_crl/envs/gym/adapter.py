@@ -20,14 +20,25 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.envs import returned, snapshots
-from lit_crl.envs.copies import Copies
-from lit_crl.envs.guard import Env
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.envs.gym import returned, snapshots
+from lit_crl.envs.gym.copies import Copies
+from lit_crl.envs.gym.guard import Env
+from lit_crl.envs.gym.making import (
+    make_env,
+    make_env_with,
+    named_space,
+    time_limit,
+)
+from lit_crl.envs.gym.returned import Array
 from lit_crl.envs.images import SaidLayout, gymnasium_space, layout_in
-from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
-from lit_crl.envs.making import make_env, make_env_with, named_space, time_limit
-from lit_crl.envs.returned import Array
+from lit_crl.envs.interface import (
+    check_levels,
+    check_mask,
+    draw_box,
+    in_bounds,
+    uniform_levels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.envs import returned
-from lit_crl.envs.guard import Env, Guard, SetLevel
-from lit_crl.envs.returned import Array, told
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.envs.gym import returned
+from lit_crl.envs.gym.guard import Env, Guard, SetLevel
+from lit_crl.envs.gym.returned import Array, told
 
 
 class Copies:

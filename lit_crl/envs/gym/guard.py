@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_crl.checks import RunError
-from lit_crl.envs import returned
-from lit_crl.envs.returned import Array, told
+from lit_crl.core.checks import RunError
+from lit_crl.envs.gym import returned
+from lit_crl.envs.gym.returned import Array, told
 
 Env = gymnasium.Env[Any, Any]
 SetLevel = Callable[[Any, Array], Any]

@@ -14,9 +14,9 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
-from lit_crl.checks import ConfigError
-from lit_crl.envs.guard import Env, layers
-from lit_crl.envs.returned import described, told
+from lit_crl.core.checks import ConfigError
+from lit_crl.envs.gym.guard import Env, layers
+from lit_crl.envs.gym.returned import described, told
 
 
 def make_env(id: str, **kwargs: Any) -> Env:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lit_crl.checks import RunError
+from lit_crl.core.checks import RunError
 
 Array = npt.NDArray[Any]
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from lit_crl.envs.guard import layers
+from lit_crl.envs.gym.guard import layers
 
 #: Packages of environments that keep their state in plain attributes.
 _PACKAGES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")

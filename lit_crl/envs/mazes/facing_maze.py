@@ -13,10 +13,15 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_crl.envs import maze_layouts
-from lit_crl.envs.maze import Maze
-from lit_crl.envs.maze_layouts import GOAL, MOVES, START, WALL
-from lit_crl.envs.shortest_paths import facing_distances
+from lit_crl.envs.mazes import layouts as maze_layouts
+from lit_crl.envs.mazes.layouts import (
+    GOAL,
+    MOVES,
+    START,
+    WALL,
+)
+from lit_crl.envs.mazes.maze import Maze
+from lit_crl.envs.mazes.shortest_paths import facing_distances
 
 #: Rows and columns of what an agent sees; it is in the middle of the last row.
 VIEW = 5

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_crl.envs.shortest_paths import distances
+from lit_crl.envs.mazes.shortest_paths import distances
 
 WALL, START, GOAL = range(3)
 #: Share of the cells that random mazes draw as walls, with replacement: 60 draws at 13×13.

@@ -15,9 +15,14 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_crl.envs import maze_layouts
 from lit_crl.envs.batched import BatchedEnv
-from lit_crl.envs.maze_layouts import GOAL, MOVES, START, WALL
+from lit_crl.envs.mazes import layouts as maze_layouts
+from lit_crl.envs.mazes.layouts import (
+    GOAL,
+    MOVES,
+    START,
+    WALL,
+)
 
 Target = Literal["random", "long", "perfect"]
 DRAW = {

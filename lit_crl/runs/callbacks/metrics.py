@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lit_crl import distributed
-from lit_crl.checkpoint_files import replace_text, writing
-from lit_crl.seeding import random_stream
+from lit_crl.core import distributed
+from lit_crl.core.seeding import random_stream
+from lit_crl.core.tensor_files import replace_text, writing
 
 #: Generated levels kept from each validation, for the figure of levels over training.
 SNAPSHOT_LEVELS = 256

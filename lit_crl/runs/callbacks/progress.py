@@ -7,8 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from lit_crl.bars import Bar, line_console
 from lit_crl.envs.images import in_words, space_of
+from lit_crl.runs.bars import Bar, line_console
 
 
 def where_it_runs(trainer: Trainer) -> str:

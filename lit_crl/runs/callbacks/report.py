@@ -14,13 +14,13 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
-import lit_crl
-from lit_crl import distributed
-from lit_crl.bars import line_console
-from lit_crl.callbacks.metrics import MetricsCsv, RecordMetrics
-from lit_crl.checkpoint_files import replace_text
-from lit_crl.checks import ConfigError
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.core import distributed
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.core.tensor_files import replace_text
+from lit_crl.core.version import __version__
+from lit_crl.runs.bars import line_console
+from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
 
 #: What the time of training goes into; the learner's and the data's stopwatch name these parts.
 PARTS = {
@@ -60,7 +60,7 @@ ROWS = {
 
 def git_commit() -> str | None:
     """The commit of the checkout that this code runs from, or None if it was installed."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     if not (package.parent / ".git").exists():
         return None
     command = ["git", "-C", str(package), "rev-parse", "HEAD"]
@@ -73,7 +73,7 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {"python": platform.python_version(), "lit_crl": lit_crl.__version__}
+    found = {"python": platform.python_version(), "lit_crl": __version__}
     return found | {name: version(name) for name in ("torch", "lightning", "gymnasium", "numpy")}
 
 
@@ -182,8 +182,8 @@ class RunReport(Callback):
         self._draw_gallery(pl_module, data)
 
     def _draw_gallery(self, learner: Any, data: Any) -> None:
-        from lit_crl.evaluation import figures
-        from lit_crl.pictures.gallery import generated_gallery
+        from lit_crl.runs.pictures import figures
+        from lit_crl.runs.pictures.gallery import generated_gallery
 
         try:
             figure = generated_gallery(learner, data.make_env, data.env.device)
@@ -254,7 +254,7 @@ class RunReport(Callback):
         }
 
     def _draw(self, trainer: Trainer, data: Any) -> None:
-        from lit_crl.evaluation import figures  # drawing is slow to import and comes last
+        from lit_crl.runs.pictures import figures  # drawing is slow to import and comes last
 
         title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
         folder = self.folder / "figures"

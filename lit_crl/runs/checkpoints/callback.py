@@ -7,8 +7,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_crl import checks
-from lit_crl.checkpoint_files import (
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.tensor_files import (
     FORMAT,
     NAMES,
     companion_name,
@@ -16,9 +17,8 @@ from lit_crl.checkpoint_files import (
     read_checkpoint,
     write_atomically,
 )
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.collected import collected_state, load_collected_state
-from lit_crl.resharding import load_resharded
+from lit_crl.runs.checkpoints.experience import collected_state, load_collected_state
+from lit_crl.runs.checkpoints.resharding import load_resharded
 
 #: What Lightning counts of the batches of a loop.
 BATCH_COUNTS = ("ready", "started", "processed", "completed")
@@ -182,7 +182,7 @@ class RunCheckpoint(Callback):
         if "lit_crl" not in checkpoint:
             raise ConfigError(
                 f"{source} can be tested but not resumed: it was saved by a Trainer without "
-                "lit_crl.callbacks.RunCheckpoint; give one that RunCheckpoint wrote"
+                "lit_crl.runs.callbacks.RunCheckpoint; give one that RunCheckpoint wrote"
             )
         saved = checkpoint["lit_crl"]
         path = source.parent / companion_name(saved, trainer.global_rank)

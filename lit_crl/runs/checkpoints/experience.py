@@ -6,9 +6,9 @@ from typing import Any
 
 from lightning.fabric.utilities import move_data_to_device
 
-from lit_crl.checks import ConfigError
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.learner import CreativeLearner
+from lit_crl.core.checks import ConfigError
+from lit_crl.training.datamodule import ReplayDataModule
+from lit_crl.training.learner import CreativeLearner
 
 
 def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from lit_crl.checkpoint_files import companions, read_checkpoint
-from lit_crl.collected import fitting
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.proposals import ProposalCounts
-from lit_crl.replay import ReplayBuffer
-from lit_crl.seeding import stream_seed
+from lit_crl.core.seeding import stream_seed
+from lit_crl.core.tensor_files import companions, read_checkpoint
+from lit_crl.curriculum.proposals import ProposalCounts
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.runs.checkpoints.experience import fitting
+from lit_crl.training.datamodule import ReplayDataModule
 
 
 def load_resharded(data: ReplayDataModule, checkpoint: Path, saved: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_crl.callbacks.checkpoint import RunCheckpoint, ends_epoch
+from lit_crl.runs.checkpoints.callback import RunCheckpoint, ends_epoch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: What a stop means as long as nothing was learnt or written.

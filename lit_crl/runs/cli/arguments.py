@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_crl import run_folder, yaml_strings
-from lit_crl.checkpoint_files import read_checkpoint
-from lit_crl.checks import ConfigError
-from lit_crl.naming import MARK
-from lit_crl.usage import SUBCOMMANDS
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.tensor_files import read_checkpoint
+from lit_crl.runs import folders as run_folder
+from lit_crl.runs.cli import yaml_strings
+from lit_crl.runs.cli.usage import SUBCOMMANDS
+from lit_crl.runs.naming import MARK
 
 #: The experiment of a command line that names none, and that of one that names a Gymnasium id.
 DEFAULT, ANY_ID = "mountain_car", "gymnasium"

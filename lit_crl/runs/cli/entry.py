@@ -12,11 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_crl import distributed
-from lit_crl.callbacks.interruption import RunStopped
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.cli import main
-from lit_crl.distributed import say
+from lit_crl.core import distributed
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.distributed import say
+from lit_crl.runs.checkpoints.signals import RunStopped
+from lit_crl.runs.cli.main import main
 
 #: What jsonargparse adds to its messages, and what helps nobody who does not know it.
 SCAFFOLDS = (
@@ -119,7 +119,7 @@ def one_sentence(message: str) -> str:
         r"\2 is none of these: \1\3",
         sentence,
     )
-    sentence = sentence.replace("lit_crl.parser.WholeNumber", "whole number")
+    sentence = sentence.replace("lit_crl.runs.cli.parser.WholeNumber", "whole number")
     # The learner's seed is a copy of the one that can be set.
     sentence = sentence.replace("model.seed:", "seed_everything:")
     if failure := import_failure(sentence):

@@ -20,29 +20,39 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_crl import checks, run_folder, trainer_checks, trainer_settings, yaml_strings
-from lit_crl.arguments import ANY_ID, complete, without
-from lit_crl.callbacks import (
+from lit_crl.core import checks
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.distributed import say
+from lit_crl.core.tensor_files import newest_whole, read_checkpoint, read_run
+from lit_crl.runs import folders as run_folder
+from lit_crl.runs.callbacks import (
     MetricsCsv,
     RecordMetrics,
     RunCheckpoint,
     RunReport,
     StopOnSignal,
 )
-from lit_crl.callbacks.interruption import RunStopped, Signals
-from lit_crl.checkpoint_files import newest_whole, read_checkpoint, read_run
-from lit_crl.checks import ConfigError
-from lit_crl.dashboard.callback import Dashboard, display
-from lit_crl.datamodule import ReplayDataModule
-from lit_crl.distributed import say
-from lit_crl.ending import early_end
-from lit_crl.learner import CreativeLearner
-from lit_crl.naming import refuse_description, written
-from lit_crl.parser import RunParser
-from lit_crl.play import Player
-from lit_crl.quiet import quiet_libraries
-from lit_crl.run_folder import Claim
-from lit_crl.usage import DESCRIPTION, OPTIONS, PROG, SUBCOMMANDS, answer_help, read_words
+from lit_crl.runs.checkpoints.signals import RunStopped, Signals
+from lit_crl.runs.cli import trainer_settings, yaml_strings
+from lit_crl.runs.cli.arguments import ANY_ID, complete, without
+from lit_crl.runs.cli.parser import RunParser
+from lit_crl.runs.cli.quiet import quiet_libraries
+from lit_crl.runs.cli.usage import (
+    DESCRIPTION,
+    OPTIONS,
+    PROG,
+    SUBCOMMANDS,
+    answer_help,
+    read_words,
+)
+from lit_crl.runs.dashboard.callback import Dashboard, display
+from lit_crl.runs.ending import early_end
+from lit_crl.runs.folders import Claim
+from lit_crl.runs.naming import refuse_description, written
+from lit_crl.runs.play import Player
+from lit_crl.training import trainer_checks
+from lit_crl.training.datamodule import ReplayDataModule
+from lit_crl.training.learner import CreativeLearner
 
 #: The environment variable by which processes learn the folder that the first one has chosen.
 RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
@@ -193,7 +203,7 @@ class CreativeCLI(LightningCLI):
         if self.seeds == 1:
             super()._run_subcommand(subcommand)
             return
-        from lit_crl.study.runner import run_seeds
+        from lit_crl.runs.study.runner import run_seeds
 
         config = self.config[subcommand]
         first = config.seed_everything

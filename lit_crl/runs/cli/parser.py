@@ -11,7 +11,7 @@ from typing import Any, Union
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_crl import arguments, yaml_strings
+from lit_crl.runs.cli import arguments, yaml_strings
 
 
 class WholeNumber(int):

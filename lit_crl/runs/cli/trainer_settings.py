@@ -7,9 +7,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from lit_crl.callbacks import EnvStepProgress
-from lit_crl.checks import ConfigError
-from lit_crl.strategy import PhaseDDP
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.callbacks import EnvStepProgress
+from lit_crl.training.ddp import PhaseDDP
 
 
 def merged(given: Mapping[str, Any], loggers: Sequence[Logger]) -> dict[str, Any]:

@@ -23,6 +23,11 @@ SUBCOMMANDS = {
     "predict": "Write levels that the GAN of a checkpoint generates, with pictures.",
     "play": "Film episodes of the policy of a checkpoint, as GIF or MP4.",
 }
+#: Subcommands with a command line of their own, each a module in ``lit_crl.runs``.
+OTHERS = {
+    "study": STUDY_DESCRIPTION,
+    "dashboard": "Save a W&B workspace for the runs of a project.",
+}
 #: What options that Lightning has for every program mean in this one.
 OPTIONS = {
     "seed_everything": "Seed of the weights and of all random streams, a whole number from 0 to "
@@ -59,7 +64,7 @@ def answer_help(args: Sequence[str]) -> None:
         epilog=f"Every setting of a subcommand: {PROG} fit --help",
     )
     subcommands = parser.add_subparsers(title="subcommands", required=True)
-    for name, does in SUBCOMMANDS.items():
+    for name, does in (SUBCOMMANDS | OTHERS).items():
         subcommands.add_parser(name, help=does)
     parser.print_help()
     sys.exit()

@@ -13,6 +13,8 @@ import yaml
 from jsonargparse import set_dumper, set_loader
 from jsonargparse.typing import register_type
 
+from lit_crl.runs.cli.moved import present
+
 #: The parsers' mode: interpolations also see the command line. This module reads and writes it.
 MODE = "omegaconf+"
 STRING, FLOAT, TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "float", "timestamp"))
@@ -73,7 +75,7 @@ def reads_as_itself(text: str) -> bool:
 
 def load(text: str) -> Any:
     """What a YAML text says; interpolations from its root become relative ones."""
-    value = yaml.load(text, _Loader)  # a SafeLoader
+    value = yaml.load(present(text), _Loader)  # a SafeLoader
     if isinstance(value, dict) and value and not any(value.values()) and ": " not in text:
         return text  # words in braces, or one before a colon
     return _relative(value, ())

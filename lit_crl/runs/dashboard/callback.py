@@ -11,13 +11,13 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_crl.callbacks.metrics import is_time_to_log
-from lit_crl.callbacks.report import RunReport, git_commit, versions
-from lit_crl.checks import ConfigError
-from lit_crl.dashboard.sheet import draw_sheet
-from lit_crl.dashboard.tensorboard_logger import TensorBoardDisplay
-from lit_crl.dashboard.wandb_logger import WandbDisplay, wandb_display
-from lit_crl.distributed import say
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.distributed import say
+from lit_crl.runs.callbacks.metrics import is_time_to_log
+from lit_crl.runs.callbacks.report import RunReport, git_commit, versions
+from lit_crl.runs.dashboard.sheet import draw_sheet
+from lit_crl.runs.dashboard.tensorboard_logger import TensorBoardDisplay
+from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, wandb_display
 
 Display = WandbDisplay | TensorBoardDisplay
 

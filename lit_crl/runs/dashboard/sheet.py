@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_crl.arms import Source
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.curriculum.sources import Source
 from lit_crl.envs import BatchedEnv, GymnasiumEnv
-from lit_crl.seeding import random_stream, stream_seed
 
 if TYPE_CHECKING:
-    from lit_crl.pictures import Recording
+    from lit_crl.runs.pictures import Recording
 
 #: Levels of each source that p̂ is told of, and how many of them, from hard to easy, are shown:
 #: few, where every picture must be asked of the environment itself.
@@ -163,7 +163,7 @@ def p_hats(levels: Tensor, learner: Any) -> Floats:
 
 def play(levels: Tensor, sources: Sequence[Source], learner: Any, data: Any) -> list[Shown]:
     """The greedy policy's episode in each of the levels [n, d], all at once."""
-    from lit_crl.pictures import render_levels
+    from lit_crl.runs.pictures import render_levels
 
     known = ~levels.isnan().any(-1)
     valid = data.env.valid(levels) | ~known
@@ -191,7 +191,7 @@ def shown(
 
 def record(levels: Tensor | None, n: int, learner: Any, data: Any) -> list["Recording"]:
     """``n`` greedy episodes, in environments and from a stream of their own."""
-    from lit_crl.pictures import picture_env, record_episodes
+    from lit_crl.runs.pictures import picture_env, record_episodes
 
     if n == 0:
         return []
@@ -224,7 +224,7 @@ def path_lengths(env: Any, levels: Tensor) -> Iterator[float | None]:
 
 def gallery(levels: Sequence[Shown]) -> Picture:
     """Pictures with captions, ``COLUMNS`` in a row, as one picture."""
-    from lit_crl.pictures.canvas import with_note
+    from lit_crl.runs.pictures.canvas import with_note
 
     frame = ((0, GAP), (0, GAP), (0, 0))
     noted = [

@@ -9,11 +9,11 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_crl.callbacks.metrics import EnvStepAxis
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.callbacks.metrics import EnvStepAxis
 
 if TYPE_CHECKING:
-    from lit_crl.dashboard.sheet import Sheet
+    from lit_crl.runs.dashboard.sheet import Sheet
 
 
 class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):

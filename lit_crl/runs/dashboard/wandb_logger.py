@@ -10,12 +10,12 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_crl.callbacks.metrics import EnvStepAxis
-from lit_crl.checks import ConfigError
-from lit_crl.distributed import say
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.distributed import say
+from lit_crl.runs.callbacks.metrics import EnvStepAxis
 
 if TYPE_CHECKING:
-    from lit_crl.dashboard.sheet import Sheet
+    from lit_crl.runs.dashboard.sheet import Sheet
 
 PROJECT = "lit_crl"
 #: Folders of W&B's that hold a run each: ``run-DATE_TIME-ID``, with ``offline-`` before it or not.
@@ -113,7 +113,7 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
     @rank_zero_only
     def show(self, sheet: "Sheet", env_steps: int) -> None:
         """Log galleries, a table, histograms and films of levels."""
-        from lit_crl.dashboard.wandb_media import media_of
+        from lit_crl.runs.dashboard.wandb_media import media_of
 
         with media_of(sheet) as media:
             self.experiment.log({**media, "env_steps": env_steps})

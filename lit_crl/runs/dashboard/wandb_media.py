@@ -8,8 +8,13 @@ from typing import Any
 
 import wandb
 
-from lit_crl.dashboard.sheet import FPS, Sheet, Shown, film_of
-from lit_crl.pictures import write_gif
+from lit_crl.runs.dashboard.sheet import (
+    FPS,
+    Sheet,
+    Shown,
+    film_of,
+)
+from lit_crl.runs.pictures import write_gif
 
 COLUMNS = ("env_steps", "source", "level", "p_hat", "success", "steps", "return", "path_length")
 

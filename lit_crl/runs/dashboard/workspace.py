@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
-from lit_crl.checks import ConfigError, RunError
+from lit_crl.core.checks import ConfigError, RunError
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

@@ -17,7 +17,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lit_crl.pictures.style import DARK, STYLE, WHITE
+from lit_crl.runs.pictures.style import DARK, STYLE, WHITE
 
 Array = NDArray[Any]
 #: Bytes [H, W, 3].

@@ -14,7 +14,13 @@ from matplotlib.ticker import EngFormatter
 
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.interface import draw_box
-from lit_crl.pictures.style import BLUE, GREY, ORANGE, P_HAT, styled
+from lit_crl.runs.pictures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    P_HAT,
+    styled,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 

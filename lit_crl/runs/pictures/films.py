@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from PIL.ImageColor import getrgb
 
-from lit_crl.checks import ConfigError
-from lit_crl.pictures.canvas import Picture
-from lit_crl.pictures.recording import Recording
-from lit_crl.pictures.style import COLOURS
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.pictures.canvas import Picture
+from lit_crl.runs.pictures.recording import Recording
+from lit_crl.runs.pictures.style import COLOURS
 
 Writer = Callable[[Iterable[Picture], Path, int], Path]
 

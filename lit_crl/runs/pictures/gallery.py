@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lit_crl.envs.factory import EnvFactory
-from lit_crl.pictures.canvas import Array
-from lit_crl.pictures.recording import picture_env, render_levels
-from lit_crl.pictures.style import styled
+from lit_crl.runs.pictures.canvas import Array
+from lit_crl.runs.pictures.recording import picture_env, render_levels
+from lit_crl.runs.pictures.style import styled
 
 #: p̂ that are asked for, a row each, and levels in a row.
 DIFFICULTIES, COLUMNS = (0.1, 0.3, 0.5, 0.7, 0.9), 4

@@ -9,14 +9,19 @@ import torch
 from gymnasium.error import DependencyNotInstalled
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
+from lit_crl.envs.episodes import run_episodes
 from lit_crl.envs.factory import EnvFactory
-from lit_crl.evaluation.episodes import run_episodes
-from lit_crl.pictures.canvas import Array, Picture, enlarged, strip
-from lit_crl.pictures.rendered import as_picture, of_one_size
-from lit_crl.pictures.scenes import Draw, scene
-from lit_crl.pictures.style import DARK, GREEN, VERMILLION
+from lit_crl.runs.pictures.canvas import (
+    Array,
+    Picture,
+    enlarged,
+    strip,
+)
+from lit_crl.runs.pictures.rendered import as_picture, of_one_size
+from lit_crl.runs.pictures.scenes import Draw, scene
+from lit_crl.runs.pictures.style import DARK, GREEN, VERMILLION
 
 #: Height of the line of words above a frame, in pixels; even, as films want their frames.
 CAPTION = 22

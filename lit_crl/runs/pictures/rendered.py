@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_crl.checks import ConfigError
-from lit_crl.pictures.canvas import Array, Picture
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.pictures.canvas import Array, Picture
 
 #: What transparent pixels and the rims of smaller pictures show.
 BACKGROUND = 255

@@ -14,14 +14,22 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
+from lit_crl.envs import (
+    Acrobot,
+    BatchedEnv,
+    CartPole,
+    Maze,
+    MountainCar,
+    PointMass,
+    Spiral,
+)
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
-from lit_crl.envs.maze_layouts import MOVES
+from lit_crl.envs.mazes.layouts import MOVES
 from lit_crl.envs.mountain_car import GOAL_POSITION
 from lit_crl.envs.mountain_car import MAX_POSITION as RIGHT
 from lit_crl.envs.mountain_car import MIN_POSITION as LEFT
 from lit_crl.envs.spiral import RADIUS
-from lit_crl.pictures.canvas import (
+from lit_crl.runs.pictures.canvas import (
     FINE,
     Array,
     Canvas,
@@ -32,7 +40,16 @@ from lit_crl.pictures.canvas import (
     on_tiles,
     with_note,
 )
-from lit_crl.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
+from lit_crl.runs.pictures.style import (
+    AGENT,
+    DARK,
+    GOAL,
+    GREY,
+    LIGHT,
+    PALE,
+    SKY,
+    TRAIL,
+)
 
 Draw = Callable[[Array, Array], Picture]
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import lit_crl
-from lit_crl.callbacks.report import git_commit
-from lit_crl.checks import ConfigError
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.version import __version__
+from lit_crl.runs.callbacks.report import git_commit
+from lit_crl.runs.study.plan import Job
 
 #: File of a study's folder that says which code its runs were started with.
 FILE = "code_version.txt"
@@ -15,7 +15,7 @@ FILE = "code_version.txt"
 
 def present() -> str:
     """The code that runs now."""
-    return described(git_commit(), lit_crl.__version__)
+    return described(git_commit(), __version__)
 
 
 def described(commit: str | None, version: str | None) -> str:

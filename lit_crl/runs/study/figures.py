@@ -8,8 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lit_crl.evaluation.statistics import Scores, interval, iqm, performance_profile
-from lit_crl.pictures.style import LINES, styled
+from lit_crl.evaluation.statistics import (
+    Scores,
+    interval,
+    iqm,
+    performance_profile,
+)
+from lit_crl.runs.pictures.style import LINES, styled
 
 #: Bootstrap samples of each point of a curve.
 REPETITIONS = 2_000

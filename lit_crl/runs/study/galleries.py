@@ -12,11 +12,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lit_crl import yaml_strings
 from lit_crl.envs.factory import GivenEnv, env_factory
-from lit_crl.evaluation.figures import draw_task, label_edges
-from lit_crl.parser import RunParser
-from lit_crl.pictures.style import P_HAT, styled
+from lit_crl.runs.cli import yaml_strings
+from lit_crl.runs.cli.parser import RunParser
+from lit_crl.runs.pictures.figures import draw_task, label_edges
+from lit_crl.runs.pictures.style import P_HAT, styled
 
 #: Moments of training that are shown at most, and levels of each where they are pictures.
 MOMENTS, PICTURES = 5, 4

@@ -10,9 +10,9 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_crl.arguments import flags
-from lit_crl.checks import ConfigError, positive
-from lit_crl.run_folder import check_folder_name, conf_folder, experiments
+from lit_crl.core.checks import ConfigError, positive
+from lit_crl.runs.cli.arguments import flags
+from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
 
 #: What runs of a study may not differ in from those that are there already.
 SETTLED = ("experiment", "settings")

@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from lit_crl.evaluation.statistics import Estimate, Scores, difference, interval, iqm, verdict
-from lit_crl.study.plan import Job, Study
+from lit_crl.evaluation.statistics import (
+    Estimate,
+    Scores,
+    difference,
+    interval,
+    iqm,
+    verdict,
+)
+from lit_crl.runs.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
 EVALUATION = "evaluation/"

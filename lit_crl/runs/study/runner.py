@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lit_crl.bars import Bar, line_console
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.run_folder import is_run
-from lit_crl.study.backends import Backend, Running, local
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.runs.bars import Bar, line_console
+from lit_crl.runs.folders import is_run
+from lit_crl.runs.study.backends import Backend, Running, local
+from lit_crl.runs.study.plan import Job
 
 #: Seconds between two looks at the runs.
 POLL = 0.5

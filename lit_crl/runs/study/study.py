@@ -9,12 +9,23 @@ from matplotlib.figure import Figure
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from lit_crl import run_folder
-from lit_crl.bars import line_console
-from lit_crl.study import figures, galleries, results, runner
-from lit_crl.study.backends import Backend, local
-from lit_crl.study.code_version import check_same_code
-from lit_crl.study.plan import Study, check_same, find_study, jobs_of, read_study
+from lit_crl.runs import folders as run_folder
+from lit_crl.runs.bars import line_console
+from lit_crl.runs.study import (
+    figures,
+    galleries,
+    results,
+    runner,
+)
+from lit_crl.runs.study.backends import Backend, local
+from lit_crl.runs.study.code_version import check_same_code
+from lit_crl.runs.study.plan import (
+    Study,
+    check_same,
+    find_study,
+    jobs_of,
+    read_study,
+)
 
 
 def run_study(

@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 
-from lit_crl.checks import ConfigError
-from lit_crl.flat_network import FlatNetwork
+from lit_crl.core.checks import ConfigError
+from lit_crl.training.compiled.parameters import FlatNetwork
 
 
 class FlatAdam:

@@ -16,13 +16,20 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 from torch.func import functional_call, grad
 
-from lit_crl.checks import ConfigError
-from lit_crl.flat_adam import FlatAdam
-from lit_crl.flat_network import FlatNetwork
-from lit_crl.gradients import clip_to_norm
-from lit_crl.objectives import LossAndReport
-from lit_crl.phases import BACKWARD_HOOKS, STEP_HOOKS, Player, Turns, count_steps, listeners
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.objective import LossAndReport
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.training.compiled.adam import FlatAdam
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.gradients import clip_to_norm
+from lit_crl.training.updates import (
+    BACKWARD_HOOKS,
+    STEP_HOOKS,
+    Player,
+    Turns,
+    count_steps,
+    listeners,
+)
 
 #: Updates in one graph, at most, of one player and of two, whose update is several times as long:
 #: more take long to compile and gain little.

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_crl.compiled import compiled, compiling
-from lit_crl.dqn import greedy_unless
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.dqn.equations import greedy_unless
 from lit_crl.envs import BatchedEnv
-from lit_crl.flat_network import FlatNetwork
-from lit_crl.rollout import Played
-from lit_crl.stopwatch import Stopwatch
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.compiled.phase import compiled, compiling
+from lit_crl.training.rollout import Played
 
 
 class CompiledPlay:

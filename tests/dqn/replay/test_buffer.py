@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.checkpoint_files import write_atomically
-from lit_crl.dqn import Transitions
-from lit_crl.priorities import Priorities
-from lit_crl.replay import ReplayBuffer
+from lit_crl.core.tensor_files import write_atomically
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.priorities import Priorities
 
 NUMBERS = Box(-np.inf, np.inf, (2,), np.float32)
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.envs import GymnasiumEnv
-from lit_crl.hindsight import Hindsight
-from lit_crl.replay import ReplayBuffer
 
 # Halves of 256ths are exact in any order of summation: returns are compared as they are.
 GAMMA = 0.5

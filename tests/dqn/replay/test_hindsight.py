@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.dqn import Transitions
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.envs import PointMass
-from lit_crl.hindsight import Hindsight
-from lit_crl.replay import ReplayBuffer
 
 GAMMA = 0.9
 

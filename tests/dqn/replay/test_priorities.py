@@ -11,8 +11,13 @@ from test_drawing import chi_square
 from test_replay import NUMBERS, Stream, equal, rng, through_a_file
 from torch import Tensor
 
-from lit_crl.priorities import MIN_TD_ERROR, Priorities, importance_weight, priority
-from lit_crl.replay import ReplayBuffer
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.priorities import (
+    MIN_TD_ERROR,
+    Priorities,
+    importance_weight,
+    priority,
+)
 
 ALPHA = 0.6
 

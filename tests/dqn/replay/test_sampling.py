@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_crl.drawing import BLOCK, draw_proportional, draw_uniform
+from lit_crl.dqn.replay.sampling import BLOCK, draw_proportional, draw_uniform
 
 
 def rng(seed: int = 0) -> torch.Generator:

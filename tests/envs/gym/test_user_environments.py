@@ -15,7 +15,7 @@ from gymnasium.wrappers import FrameStackObservation, RecordEpisodeStatistics
 from torch import Tensor
 
 from lit_crl import ReplayDataModule
-from lit_crl.checks import ConfigError, RunError
+from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs import GymnasiumEnv, MountainCar
 from lit_crl.envs.factory import env_factory, level_env
 

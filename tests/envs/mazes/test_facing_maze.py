@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lit_crl.envs import FacingMaze, Maze, maze_layouts
+from lit_crl.envs import FacingMaze, Maze
+from lit_crl.envs.mazes import layouts as maze_layouts
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.grid_networks import GridGenerator
-from lit_crl.learner import CreativeLearner
+from lit_crl.gan.map_networks import GridGenerator
+from lit_crl.training.learner import CreativeLearner
 
 #: Right, down, left, up: row and column of a step.
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_crl.envs import Maze
-from lit_crl.envs import maze_layouts as layouts
-from lit_crl.envs.maze import views
-from lit_crl.envs.shortest_paths import distances
+from lit_crl.envs.mazes import layouts
+from lit_crl.envs.mazes.maze import views
+from lit_crl.envs.mazes.shortest_paths import distances
 
 #: Fewest moves from start to goal, as published with the mazes.
 PUBLISHED = {

@@ -24,19 +24,19 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
-from lit_crl.batches import SingleBatch
-from lit_crl.callbacks import (
+from lit_crl.core.checks import RunError
+from lit_crl.core.seeding import random_stream
+from lit_crl.core.tensor_files import NAMES, companions, read_checkpoint
+from lit_crl.envs import FacingMaze, GymnasiumEnv
+from lit_crl.runs.callbacks import (
     EnvStepProgress,
     MetricsCsv,
     RecordMetrics,
     RunCheckpoint,
     RunReport,
 )
-from lit_crl.checkpoint_files import NAMES, companions, read_checkpoint
-from lit_crl.checks import RunError
-from lit_crl.envs import FacingMaze, GymnasiumEnv
-from lit_crl.loss_sums import LossSums
-from lit_crl.seeding import random_stream
+from lit_crl.training.batches import SingleBatch
+from lit_crl.training.running_means import LossSums
 
 Make = Callable[..., Any]
 EVERY = 3
@@ -248,7 +248,7 @@ def test_asking_the_report_for_its_state_changes_nothing(
     now = [100.0]
     report = RunReport(tmp_path, "tiny", "")
     report._started, report._clocks = 90.0, [SimpleNamespace(seconds={"dqn": 4.0})]
-    monkeypatch.setattr("lit_crl.callbacks.report.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lit_crl.runs.callbacks.report.time.monotonic", lambda: now[0])
     before = copy.deepcopy(vars(report) | {"console": None})
     first = report.state_dict()
     assert first["wall_seconds"] == 10.0 and first["seconds"] == {"dqn": 4.0}

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from lit_crl import cli
-from lit_crl.callbacks.interruption import RunStopped, Signals, resume_command
-from lit_crl.callbacks.report import RunReport
-from lit_crl.datamodule import ReplayDataModule
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.runs.callbacks.report import RunReport
+from lit_crl.runs.checkpoints.signals import RunStopped, Signals, resume_command
+from lit_crl.runs.cli import main as cli
+from lit_crl.training.datamodule import ReplayDataModule
 
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [

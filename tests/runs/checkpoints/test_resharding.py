@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from lit_crl.archive import Archive
-from lit_crl.callbacks import RunCheckpoint
-from lit_crl.checkpoint_files import companions, read_checkpoint
-from lit_crl.checks import ConfigError
-from lit_crl.replay import ReplayBuffer
-from lit_crl.resharding import load_resharded
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.tensor_files import companions, read_checkpoint
+from lit_crl.curriculum.archive import Archive
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.runs.checkpoints.resharding import load_resharded
 
 Make = Callable[..., Any]
 #: Room for what two processes collected.

@@ -16,14 +16,19 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lit_crl.archive import Archive
-from lit_crl.callbacks import MetricsCsv, RecordMetrics, RunCheckpoint, RunReport
-from lit_crl.checkpoint_files import companion_name, companions, write_atomically
-from lit_crl.checks import ConfigError
-from lit_crl.collected import collected_state, load_collected_state
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.tensor_files import companion_name, companions, write_atomically
+from lit_crl.curriculum.archive import Archive
+from lit_crl.dqn.exploration import LinearEpsilon
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import GymnasiumEnv, PointMass
-from lit_crl.exploration import LinearEpsilon
-from lit_crl.replay import ReplayBuffer
+from lit_crl.runs.callbacks import (
+    MetricsCsv,
+    RecordMetrics,
+    RunCheckpoint,
+    RunReport,
+)
+from lit_crl.runs.checkpoints.experience import collected_state, load_collected_state
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
@@ -558,7 +563,7 @@ def test_a_crash_while_saving_leaves_a_run_that_resumes(
             raise Killed
         write_atomically(content, path, **keep)
 
-    monkeypatch.setattr("lit_crl.callbacks.checkpoint.write_atomically", failing)
+    monkeypatch.setattr("lit_crl.runs.checkpoints.callback.write_atomically", failing)
     with pytest.raises(Killed):
         make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
     monkeypatch.undo()

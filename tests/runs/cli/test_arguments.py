@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_crl import cli, console, yaml_strings
-from lit_crl.arguments import complete, flags, is_id, split
-from lit_crl.checks import ConfigError
-from lit_crl.cli import CreativeCLI
-from lit_crl.parser import read_whole_number
-from lit_crl.run_folder import conf_folder
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.cli import entry as console
+from lit_crl.runs.cli import main as cli
+from lit_crl.runs.cli import yaml_strings
+from lit_crl.runs.cli.arguments import (
+    complete,
+    flags,
+    is_id,
+    split,
+)
+from lit_crl.runs.cli.main import CreativeCLI
+from lit_crl.runs.cli.parser import read_whole_number
+from lit_crl.runs.folders import conf_folder
 
 TINY = [
     "--data.env_steps=400", "--data.num_envs=8", "--data.warmup=200", "--data.batch_size=8",
@@ -262,7 +269,7 @@ def test_values_that_begin_with_a_dash_are_values() -> None:
 
 def test_several_seeds_are_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
-    runner = "lit_crl.study.runner.run_seeds"
+    runner = "lit_crl.runs.study.runner.run_seeds"
     monkeypatch.setattr(runner, lambda *args: called.append(args), raising=False)
     cli.main(["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.env_steps=1e4"])
     ((arguments, *others),) = called

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl import cli, console
+from lit_crl.runs.cli import entry as console
+from lit_crl.runs.cli import main as cli
 
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
@@ -34,7 +35,12 @@ MISTAKES = {
     ),
     "infinite lambda": (["--model.lambda_gan", ".inf"], "model.lambda_gan is inf"),
     "epsilon above 1": (
-        ["--data.exploration", "lit_crl.exploration.EpsilonLadder", "--data.exploration.base", "2"],
+        [
+            "--data.exploration",
+            "lit_crl.dqn.EpsilonLadder",
+            "--data.exploration.base",
+            "2",
+        ],
         "data.exploration.base is 2.0",
     ),
     "shares not summing to 1": (["--data.mix", "{target: 0.5}"], "sum to 1"),

@@ -16,7 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lit_crl import CreativeLearner, ReplayDataModule, console
+from lit_crl import CreativeLearner, ReplayDataModule
+from lit_crl.runs.cli import entry as console
 
 TINY: dict[str, dict[str, Any]] = {
     "data": {

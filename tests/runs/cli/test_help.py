@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 from jsonargparse import ArgumentParser
 
-from lit_crl import envs, exploration, level_replay, screening, strategy
-from lit_crl.cli import CreativeCLI, main
-from lit_crl.usage import OPTIONS, SUBCOMMANDS
+from lit_crl import envs
+from lit_crl.curriculum import plr as level_replay
+from lit_crl.curriculum import sfl as screening
+from lit_crl.dqn import exploration
+from lit_crl.runs.cli.main import CreativeCLI, main
+from lit_crl.runs.cli.usage import OPTIONS, SUBCOMMANDS
+from lit_crl.training import ddp as strategy
 
 #: What a few descriptions must name.
 UNITS = {
@@ -70,7 +74,7 @@ def options() -> dict[str, dict[str, str]]:
             return parser
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_crl.cli.CreativeCLI", Looked)
+        patch.setattr("lit_crl.runs.cli.main.CreativeCLI", Looked)
         with pytest.raises(SystemExit):
             main(["fit", "--print_config"])
     return found

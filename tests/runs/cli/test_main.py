@@ -14,10 +14,10 @@ from jsonargparse import ArgumentError
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lit_crl.checks import ConfigError
-from lit_crl.cli import CreativeCLI, complete, main
-from lit_crl.run_folder import conf_folder, experiments
-from lit_crl.study.plan import read_study
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.cli.main import CreativeCLI, complete, main
+from lit_crl.runs.folders import conf_folder, experiments
+from lit_crl.runs.study.plan import read_study
 
 #: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
 TINY = [

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import lit_crl
-from lit_crl.cli import CreativeCLI, main
-from lit_crl.usage import SUBCOMMANDS
+from lit_crl.runs.cli.main import CreativeCLI, main
+from lit_crl.runs.cli.usage import SUBCOMMANDS
 
 
 def imported(*args: str) -> set[str]:
@@ -21,8 +21,11 @@ def imported(*args: str) -> set[str]:
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_imports_nothing_slow(flag: str) -> None:
     modules = imported(flag)
-    assert "lit_crl.usage" in modules  # or this test sees nothing
-    assert {name for name in modules if name.startswith("lit_crl")} == {"lit_crl", "lit_crl.usage"}
+    assert "lit_crl.runs.cli.usage" in modules  # or this test sees nothing
+    assert {name for name in modules if name.startswith("lit_crl")} == {
+        "lit_crl",
+        "lit_crl.runs.cli.usage",
+    }
     slow = {"gymnasium", "jsonargparse", "lightning", "matplotlib", "numpy", "omegaconf", "scipy",
             "torch", "torchmetrics", "wandb", "yaml"}  # fmt: skip
     assert not slow & modules
@@ -30,13 +33,13 @@ def test_help_imports_nothing_slow(flag: str) -> None:
 
 def test_a_subcommand_does_without_what_only_few_runs_need() -> None:
     modules = imported("fit", "--help")
-    assert "lit_crl.learner" in modules
-    assert not {"wandb", "tensorboard", "lit_crl.evaluation.figures"} & modules
+    assert "lit_crl.training.learner" in modules
+    assert not {"wandb", "tensorboard", "lit_crl.runs.pictures.figures"} & modules
 
 
 def test_the_public_classes_are_found_when_they_are_asked_for() -> None:
-    from lit_crl.datamodule import ReplayDataModule
-    from lit_crl.learner import CreativeLearner
+    from lit_crl.training.datamodule import ReplayDataModule
+    from lit_crl.training.learner import CreativeLearner
 
     assert lit_crl.CreativeLearner is CreativeLearner
     assert lit_crl.ReplayDataModule is ReplayDataModule

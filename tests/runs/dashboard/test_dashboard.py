@@ -20,20 +20,25 @@ import yaml
 from PIL import Image
 
 from lit_crl import CreativeLearner
-from lit_crl.archive import Archive
-from lit_crl.callbacks.report import RunReport
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.cli import CreativeCLI, main
-from lit_crl.dashboard import __main__ as command
-from lit_crl.dashboard import workspace
-from lit_crl.dashboard.callback import MOMENTS, Dashboard
-from lit_crl.dashboard.sheet import SHOWN, draw_sheet, film_of, gallery
-from lit_crl.dashboard.wandb_logger import WandbDisplay, earlier_segments
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.curriculum.archive import Archive
 from lit_crl.envs import GymnasiumEnv, Maze
-from lit_crl.run_folder import conf_folder
-from lit_crl.schedule import Schedule
-from lit_crl.stopwatch import Stopwatch
-from lit_crl.study import plan
+from lit_crl.runs.callbacks.report import RunReport
+from lit_crl.runs.cli.main import CreativeCLI, main
+from lit_crl.runs.dashboard import __main__ as command
+from lit_crl.runs.dashboard import workspace
+from lit_crl.runs.dashboard.callback import MOMENTS, Dashboard
+from lit_crl.runs.dashboard.sheet import (
+    SHOWN,
+    draw_sheet,
+    film_of,
+    gallery,
+)
+from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, earlier_segments
+from lit_crl.runs.folders import conf_folder
+from lit_crl.runs.study import plan
+from lit_crl.training.schedule import Schedule
 
 #: Enough for GAN phases, two validations and the final test.
 TINY = [
@@ -353,7 +358,7 @@ def test_tensorboard_that_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lit_crl.dashboard.tensorboard_logger.find_spec", lambda _: None)
+    monkeypatch.setattr("lit_crl.runs.dashboard.tensorboard_logger.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'lit_crl\[tensorboard\]'"):
         fit("--logger=tensorboard")
 

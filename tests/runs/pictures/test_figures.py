@@ -18,8 +18,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lit_crl.envs import CartPole, Maze, MountainCar, PointMass
-from lit_crl.evaluation import figures
+from lit_crl.envs import (
+    CartPole,
+    Maze,
+    MountainCar,
+    PointMass,
+)
+from lit_crl.runs.pictures import figures
 
 ROWS: list[dict[str, Any]] = [
     {"env_steps": 100, "behaviour/return_mean": -200.0},
@@ -191,10 +196,10 @@ import os
 os.environ["MPLBACKEND"] = "svg"
 import matplotlib, numpy, torch
 assert matplotlib.get_backend() == "svg"
-import lit_crl, lit_crl.study.study
+import lit_crl, lit_crl.runs.study.study
 from lit_crl.envs import MountainCar
 from lit_crl.evaluation import figures
-from lit_crl.pictures.gallery import Row, gallery
+from lit_crl.runs.pictures.gallery import Row, gallery
 image = numpy.zeros((4, 20, 30, 3), numpy.uint8)
 row = Row(image, numpy.linspace(0, 1, 4), numpy.ones(4, bool))
 made = [gallery({0.3: row}) for _ in range(3)]
@@ -213,7 +218,9 @@ def test_drawing_leaves_the_users_backend_alone_and_no_figure_open(tmp_path: Pat
 
 
 def test_pictures_are_there_once_the_package_is_imported() -> None:
-    code = "import lit_crl; assert lit_crl.pictures.record_episodes and lit_crl.envs.MountainCar"
+    code = (
+        "import lit_crl; assert lit_crl.runs.pictures.record_episodes and lit_crl.envs.MountainCar"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     unknown = "import lit_crl; lit_crl.nothing"
     told = subprocess.run([sys.executable, "-c", unknown], capture_output=True, text=True)

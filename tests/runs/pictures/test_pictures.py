@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lit_crl.checks import ConfigError
+from lit_crl.core.checks import ConfigError
 from lit_crl.envs import (
     Acrobot,
     BatchedEnv,
@@ -33,8 +33,8 @@ from lit_crl.envs import (
     Spiral,
     ThinManifold,
 )
-from lit_crl.evaluation.episodes import run_episodes
-from lit_crl.pictures import (
+from lit_crl.envs.episodes import run_episodes
+from lit_crl.runs.pictures import (
     film,
     films,
     picture_env,
@@ -43,10 +43,19 @@ from lit_crl.pictures import (
     write_gif,
     write_mp4,
 )
-from lit_crl.pictures.canvas import strip
-from lit_crl.pictures.gallery import Row, gallery
-from lit_crl.pictures.scenes import scene
-from lit_crl.pictures.style import AGENT, COLOURS, DARK, GOAL, LIGHT, STYLE, WHITE, styled
+from lit_crl.runs.pictures.canvas import strip
+from lit_crl.runs.pictures.gallery import Row, gallery
+from lit_crl.runs.pictures.scenes import scene
+from lit_crl.runs.pictures.style import (
+    AGENT,
+    COLOURS,
+    DARK,
+    GOAL,
+    LIGHT,
+    STYLE,
+    WHITE,
+    styled,
+)
 
 Array = NDArray[Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lit_crl.checks import ConfigError
-from lit_crl.dashboard.callback import Dashboard
-from lit_crl.pictures.rendered import as_picture, of_one_size
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.dashboard.callback import Dashboard
+from lit_crl.runs.pictures.rendered import as_picture, of_one_size
 
 RED = np.full((5, 7, 3), (200, 0, 0), np.uint8)
 GRAY = np.full((5, 7), 51, np.uint8)

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lit_crl.evaluation.statistics import Estimate, Scores, difference, iqm, verdict
-from lit_crl.study.plan import read_study
-from lit_crl.study.results import (
+from lit_crl.evaluation.statistics import (
+    Estimate,
+    Scores,
+    difference,
+    iqm,
+    verdict,
+)
+from lit_crl.runs.study.plan import read_study
+from lit_crl.runs.study.results import (
     compare,
     compare_pairs,
     curves,
@@ -19,7 +25,7 @@ from lit_crl.study.results import (
     table,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 KEPT = sorted((ROOT / "tests" / "benchmarks" / "studies").glob("*.csv"))
 
 

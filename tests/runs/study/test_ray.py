@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.study import runner
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.runs.study import runner
+from lit_crl.runs.study.plan import Job
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the interpreter's end.
@@ -37,7 +37,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def backend(address: str) -> Any:
-    from lit_crl.study.backends import connect
+    from lit_crl.runs.study.backends import connect
 
     before = signal.getsignal(signal.SIGTERM)
     found = connect("ray", None, address)
@@ -135,7 +135,7 @@ def test_a_study_that_is_stopped_waits_until_all_has_been_saved(
 
 @pytest.mark.parametrize("given", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_told_at_once(given: str) -> None:
-    from lit_crl.study.backends.ray import check_answers
+    from lit_crl.runs.study.backends.ray import check_answers
 
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at --address {given}: give"):
         check_answers(given)
@@ -151,7 +151,7 @@ def test_a_study_on_a_cluster_equals_that_on_one_machine(address: str, tmp_path:
     )
     options = {"local": [], "ray": ["--backend", "ray", "--address", address]}
     for name, given in options.items():
-        command = ["lit_crl.study", str(study), "--root", name, *given]
+        command = ["lit_crl.runs.study", str(study), "--root", name, *given]
         subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True)
     local, on_ray = (tmp_path / f"{name}/tiny/point_mass" for name in options)
     for arm in ("reference", "gan"):

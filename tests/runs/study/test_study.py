@@ -21,18 +21,25 @@ import torch
 import yaml
 from rich.console import Console
 
-from lit_crl.arguments import flags
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.cli import main as fit
+from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.evaluation.statistics import Estimate, difference, iqm
-from lit_crl.run_folder import conf_folder
-from lit_crl.study import code_version, figures, galleries, plan, results, runner
-from lit_crl.study.__main__ import main
-from lit_crl.study.backends import connect, local
-from lit_crl.study.backends.local import Local
-from lit_crl.study.plan import Job, Study
-from lit_crl.study.results import Row
-from lit_crl.study.study import draw, run_study
+from lit_crl.runs.cli.arguments import flags
+from lit_crl.runs.cli.main import main as fit
+from lit_crl.runs.folders import conf_folder
+from lit_crl.runs.study import (
+    code_version,
+    figures,
+    galleries,
+    plan,
+    results,
+    runner,
+)
+from lit_crl.runs.study.backends import connect, local
+from lit_crl.runs.study.backends.local import Local
+from lit_crl.runs.study.command import main
+from lit_crl.runs.study.plan import Job, Study
+from lit_crl.runs.study.results import Row
+from lit_crl.runs.study.study import draw, run_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -333,7 +340,7 @@ def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path: Path, signum: int) 
     """The study's process gets the signal while a run trains; the run saves itself and ends."""
     settings = SMALL["settings"] | {"data.env_steps": 10_000_000}
     path = write(tmp_path, seeds=1, settings=settings, arms={"gan": {"data.arm": "gan"}})
-    command = [sys.executable, "-m", "lit_crl.study", str(path), "--root", str(tmp_path)]
+    command = [sys.executable, "-m", "lit_crl", "study", str(path), "--root", str(tmp_path)]
     study = subprocess.Popen(command, stderr=subprocess.PIPE)
     run = tmp_path / "small/point_mass/gan-seed0"
     while study.poll() is None and not (run / "metrics.csv").is_file():
@@ -474,7 +481,7 @@ class FakeRay(types.ModuleType):
 
 @pytest.fixture
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
-    fake, backend = FakeRay(), "lit_crl.study.backends.ray"
+    fake, backend = FakeRay(), "lit_crl.runs.study.backends.ray"
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setitem(sys.modules, "ray.exceptions", fake.exceptions)
     monkeypatch.delitem(sys.modules, backend, raising=False)
@@ -834,7 +841,7 @@ def test_a_stopped_study_goes_on_and_ends_as_if_it_had_not_stopped(tmp_path: Pat
 
     def command(root: str) -> list[str]:
         return [
-            sys.executable, "-m", "lit_crl.study", str(path), "--root", str(tmp_path / root),
+            sys.executable, "-m", "lit_crl", "study", str(path), "--root", str(tmp_path / root),
             "--processes", "2",
         ]  # fmt: skip
 

@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Protocol, cast
 
-from lit_crl.checks import ConfigError
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.study.plan import Job
 
 
 class Running(Protocol):
@@ -38,7 +38,7 @@ class Backend(Protocol):
 
 
 def connect(name: str, processes: int | None, address: str | None) -> Backend:
-    """The backend of that name: ``lit_crl.study.backends.<name>``.
+    """The backend of that name: ``lit_crl.runs.study.backends.<name>``.
 
     Args:
         name: ``local`` or ``ray``.

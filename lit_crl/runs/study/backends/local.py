@@ -6,8 +6,8 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lit_crl.checks import ConfigError
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError
+from lit_crl.runs.study.plan import Job
 
 #: Seconds in which a run that is told to end can save itself; then it is killed.
 GRACE = 120.0

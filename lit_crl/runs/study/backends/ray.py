@@ -18,9 +18,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, TaskCancelledError
 
-from lit_crl.checks import ConfigError, RunError
-from lit_crl.study.backends.local import Local
-from lit_crl.study.plan import Job
+from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.runs.study.backends.local import Local
+from lit_crl.runs.study.plan import Job
 
 #: Seconds between two looks at a process.
 POLL = 0.2

@@ -1,16 +1,16 @@
-"""``python -m lit_crl.dashboard``: save the W&B workspace of a project."""
+"""``python -m lit_crl dashboard``: save the W&B workspace of a project."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from lit_crl.usage import speak_any_encoding
+from lit_crl.runs.cli.usage import speak_any_encoding
 
 
 def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m lit_crl.dashboard",
+        prog="python -m lit_crl dashboard",
         description="Save a W&B workspace for lit_crl's runs, so that a team sees the same panels "
         "(needs a W&B account and the extra `workspaces`).",
     )
@@ -24,9 +24,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Save the workspace, and say where it is; errors are told in one sentence."""
     speak_any_encoding()
     given = parse(args)
-    from lit_crl.checks import ConfigError, RunError
-    from lit_crl.console import refuse
-    from lit_crl.dashboard.workspace import save
+    from lit_crl.core.checks import ConfigError, RunError
+    from lit_crl.runs.cli.entry import refuse
+    from lit_crl.runs.dashboard.workspace import save
 
     try:
         print(f"Saved: {save(given.entity, given.project, given.name)}")
@@ -35,7 +35,3 @@ def main(args: Sequence[str] | None = None) -> None:
     except RunError as error:
         print(f"lit_crl: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

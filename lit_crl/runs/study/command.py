@@ -1,4 +1,4 @@
-"""``python -m lit_crl.study``."""
+"""``python -m lit_crl study``."""
 
 import argparse
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_crl.usage import STUDY_DESCRIPTION, speak_any_encoding
+from lit_crl.runs.cli.usage import STUDY_DESCRIPTION, speak_any_encoding
 
 
 def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m lit_crl.study", description=STUDY_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m lit_crl study", description=STUDY_DESCRIPTION)
     parser.add_argument("study", help="the study's YAML file, e.g. conf/study/point_mass.yaml")
     parser.add_argument("--root", type=Path, default=Path("studies"), help="where studies live")
     parser.add_argument(
@@ -34,11 +34,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
     speak_any_encoding()
     given = parse(args)
-    from lit_crl.checks import ConfigError, RunError, positive
-    from lit_crl.console import refuse
-    from lit_crl.study.backends import connect
-    from lit_crl.study.runner import interruptible
-    from lit_crl.study.study import run_study
+    from lit_crl.core.checks import ConfigError, RunError, positive
+    from lit_crl.runs.cli.entry import refuse
+    from lit_crl.runs.study.backends import connect
+    from lit_crl.runs.study.runner import interruptible
+    from lit_crl.runs.study.study import run_study
 
     try:
         if given.processes is not None:
@@ -54,7 +54,3 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The ground: errors and checks, random streams, processes, clocks, tensor files, unit cubes."""

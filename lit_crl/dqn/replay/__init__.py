@@ -1,0 +1,1 @@
+"""What is remembered: the buffer, frame stacks, hindsight, priorities, sampling."""

@@ -1,0 +1,1 @@
+"""Any Gymnasium environment behind the interface of the others."""

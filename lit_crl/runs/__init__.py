@@ -1,0 +1,1 @@
+"""What a person types, sees and keeps."""

@@ -1,0 +1,1 @@
+"""The same updates as compiled graphs on flat parameters."""
