@@ -13,12 +13,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.arms import (
-    EQUAL_MIX,
-    Finished,
-    arm_shares,
-    own_source,
-)
+from lit_crl.curriculum.arms import EQUAL_MIX, arm_shares, own_source
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.plr import (
     EditedLevelReplay,
@@ -29,6 +24,7 @@ from lit_crl.curriculum.plr import (
 )
 from lit_crl.curriculum.proposals import proposal_weight, realistic
 from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
+from lit_crl.curriculum.sources import Finished
 from lit_crl.envs import (
     GymnasiumEnv,
     Maze,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from crashes import interrupted
 from test_learner import ENV, adam, both, dqn_only, make, sgd, transitions
-from test_resume import interrupted
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 

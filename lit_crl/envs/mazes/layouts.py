@@ -172,7 +172,7 @@ def named_mazes(size: int) -> dict[str, tuple[Tensor, int]]:
     The heading is an index of ``MOVES``: which way one faces at the start.
     """
     found: dict[str, tuple[Tensor, int]] = {}
-    text = files("lit_crl.envs").joinpath("heldout_mazes.txt").read_text(encoding="utf-8")
+    text = files("lit_crl.envs.mazes").joinpath("heldout_mazes.txt").read_text(encoding="utf-8")
     for block in text.split("\n\n"):
         name, *rows = [line for line in block.splitlines() if not line.startswith(";")] or [""]
         if rows and len(rows) == len(rows[0]) == size:

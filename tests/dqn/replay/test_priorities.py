@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_drawing import chi_square
-from test_replay import NUMBERS, Stream, equal, rng, through_a_file
+from test_buffer import NUMBERS, Stream, equal, rng, through_a_file
+from test_sampling import chi_square
 from torch import Tensor
 
 from lit_crl.dqn.replay.buffer import ReplayBuffer

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from crashes import KillAt, Killed, interrupted
 from lightning.pytorch import Callback
 
 from lit_crl.core.checks import ConfigError
@@ -32,21 +33,6 @@ from lit_crl.runs.checkpoints.experience import collected_state, load_collected_
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
-
-
-class Killed(Exception):
-    """Stands for a crash."""
-
-
-class KillAt(Callback):
-    """Crashes after so many batches."""
-
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.datamodule.batches_done == self.batches:
-            raise Killed
 
 
 class StopAt(KillAt):
@@ -112,16 +98,6 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
 }  # fmt: skip
-
-
-def interrupted(make_run: Make, folder: Path, batches: int, **settings: Any) -> Path:
-    """Run until it is killed, and return the checkpoint that it leaves."""
-    run = make_run(callbacks=[RunCheckpoint(folder), KillAt(batches)], **settings)
-    with pytest.raises(Killed):
-        run.fit()
-    saved = torch.load(folder / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
-    assert 0 < saved < run.data.env_steps  # it was killed between two checkpoints
-    return folder / "last.ckpt"
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,7 @@ from lit_crl.curriculum.archive import Archive
 from lit_crl.envs import GymnasiumEnv, Maze
 from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.cli.main import CreativeCLI, main
-from lit_crl.runs.dashboard import __main__ as command
-from lit_crl.runs.dashboard import workspace
+from lit_crl.runs.dashboard import command, workspace
 from lit_crl.runs.dashboard.callback import MOMENTS, Dashboard
 from lit_crl.runs.dashboard.sheet import (
     SHOWN,

@@ -151,7 +151,7 @@ def test_a_study_on_a_cluster_equals_that_on_one_machine(address: str, tmp_path:
     )
     options = {"local": [], "ray": ["--backend", "ray", "--address", address]}
     for name, given in options.items():
-        command = ["lit_crl.runs.study", str(study), "--root", name, *given]
+        command = ["lit_crl", "study", str(study), "--root", name, *given]
         subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True)
     local, on_ray = (tmp_path / f"{name}/tiny/point_mass" for name in options)
     for arm in ("reference", "gan"):
