@@ -72,13 +72,19 @@ def test_files_that_are_named_exist(path: Path) -> None:
     assert [f for f in named if "NAME" not in f and not (ROOT / f).is_file()] == []
 
 
-def test_the_table_of_files_has_every_module() -> None:
+def test_the_tables_of_the_rooms_have_every_module() -> None:
     text = (ROOT / "lit_crl/README.md").read_text()
-    tables = " ".join(line for line in text.splitlines() if line.startswith("| `"))
-    modules = {path.name for path in (ROOT / "lit_crl").glob("*.py")} - {"__init__.py"}
-    packages = {f"{path.parent.name}/" for path in (ROOT / "lit_crl").glob("*/__init__.py")}
-    named = {part for part in re.findall(r"`([\w/.]+)`", tables) if part.endswith((".py", "/"))}
-    assert named == modules | packages
+    rooms = {part[:-1] for part in re.findall(r"^\| `(\w+/)` \| \|$", text, re.MULTILINE)}
+    folders = {path.parent.name for path in (ROOT / "lit_crl").glob("*/__init__.py")}
+    assert rooms == folders
+    for room in rooms:
+        table = text.split(f"| `{room}/` | |\n")[1].split("\n\n")[0]
+        named = set(re.findall(r"`([\w/.]+)`", table))
+        files = {p.name for p in (ROOT / "lit_crl" / room).glob("*.py")} - {"__init__.py"}
+        inner = {f"{p.parent.name}/" for p in (ROOT / "lit_crl" / room).glob("*/__init__.py")}
+        assert files | inner <= named, room
+        known = {p.name for p in (ROOT / "lit_crl" / room).rglob("*.py")} | inner
+        assert {n for n in named if n.endswith((".py", "/"))} <= known, room
 
 
 def commands() -> list[str]:
