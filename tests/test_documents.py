@@ -49,9 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_the_readme_is_a_front_door() -> None:
-    before, _, after = (ROOT / "README.md").read_text().partition("\n## Results\n")
-    results, _, rest = after.partition("\n## ")
-    assert results and len((before + rest).splitlines()) <= 200
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
@@ -129,7 +127,7 @@ def test_the_example_of_a_study_is_one(examples: Path) -> None:
 
 # Every number of a run
 
-NUMBERS = ROOT / "lit_crl/callbacks/README.md"
+NUMBERS = ROOT / "lit_crl/runs/callbacks/README.md"
 
 
 def documented(section: str) -> list[str]:

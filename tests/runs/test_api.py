@@ -25,7 +25,8 @@ from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.envs import MountainCar
 from lit_crl.runs.cli import main as cli
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "lit_crl" / "runs" / "README.md"
 #: Settings of runs of a second.
 TINY: dict[str, Any] = {
     "model": {"hidden": [16], "gan_hidden": [8]},
@@ -44,6 +45,10 @@ def examples() -> list[str]:
     section = re.search(r"\n## From Python\n(.*?)\n## ", text, re.DOTALL)
     assert section is not None
     return re.findall(r"```python\n(.*?)```", section[1], re.DOTALL)
+
+
+def test_the_front_page_shows_the_first_example() -> None:
+    assert examples()[0] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
