@@ -20,12 +20,12 @@ def run() -> None:
     # What is imported stays, so searching it for garbage is a sixth of the start-up for nothing.
     gc.disable()
     try:
-        from lit_crl.runs.cli import entry as console
+        from lit_crl.runs.cli import entry
     except KeyboardInterrupt:
         sys.exit(130)
     gc.freeze()
     gc.enable()
-    console.run()
+    entry.run()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_crl.curriculum.proposals import on_frontier, spacing, unique_rate
-from lit_crl.evaluation import manifold as level_manifold
+from lit_crl.evaluation import manifold
 
 
 def measure(kind: Callable[..., Metric], *given: Tensor) -> float:
@@ -194,5 +194,5 @@ class LevelManifold(Metric):
         """All five by name, see ``level_manifold``."""
         fake, real = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
         names = ("precision", "recall", "density", "coverage")
-        found = {name: getattr(level_manifold, name)(fake, real, self.k) for name in names}
-        return found | {"diversity": level_manifold.diversity(fake, real)}
+        found = {name: getattr(manifold, name)(fake, real, self.k) for name in names}
+        return found | {"diversity": manifold.diversity(fake, real)}

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import say
 from lit_crl.core.tensor_files import plain
-from lit_crl.runs import folders as run_folder
+from lit_crl.runs import folders
 from lit_crl.runs.callbacks import EnvStepProgress
 from lit_crl.runs.checkpoints.signals import RunStopped
 from lit_crl.runs.cli import main as cli
@@ -71,7 +71,7 @@ def trainer(**settings: Any) -> Trainer:
         **settings: Arguments of ``Trainer``, which win; ``callbacks`` in a list.
     """
     quiet_libraries()
-    file = run_folder.conf_folder() / "default.yaml"
+    file = folders.conf_folder() / "default.yaml"
     defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["trainer"]
     callbacks = [*settings.pop("callbacks", ())]
     if settings.get("enable_progress_bar", True):

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lit_crl.evaluation import level_metrics as generator_metrics
-from lit_crl.evaluation import manifold as level_manifold
+from lit_crl.evaluation import level_metrics, manifold
 from lit_crl.evaluation.level_metrics import (
     BrierScore,
     FrontierHitRate,
@@ -85,7 +84,7 @@ def test_equal_distributions_score_near_one_and_a_collapsed_one_near_zero() -> N
 
 def test_too_few_levels_are_told() -> None:
     with pytest.raises(ValueError, match="5 levels have no 5-th neighbour: give more than 5"):
-        level_manifold.coverage(points(9, 0), points(5, 1))
+        manifold.coverage(points(9, 0), points(5, 1))
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=10, max_size=10), min_size=2, max_size=9))
@@ -163,5 +162,5 @@ def test_learnability_has_no_bias(episodes: int, p: float) -> None:
 
 
 def test_the_examples_in_the_docstrings_run() -> None:
-    found = doctest.testmod(generator_metrics)
+    found = doctest.testmod(level_metrics)
     assert found.attempted >= 6 and found.failed == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs import folders as run_folder
+from lit_crl.runs import folders
 
 #: A fit of a second.
 TINY = [
@@ -33,7 +33,7 @@ def claim_one(
 ) -> None:
     """Claim a folder together with the others, and hold it until all have one."""
     all_there.wait(60)
-    names.put(run_folder.claim_run(parent, None, 0, resume=False).path.name)
+    names.put(folders.claim_run(parent, None, 0, resume=False).path.name)
     all_done.wait(60)
 
 
@@ -71,34 +71,34 @@ def test_three_fits_at_once_give_three_whole_runs(tmp_path: Path) -> None:
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
-    first = run_folder.claim_run(tmp_path / "a", "mine", 0, resume=False)
+    first = folders.claim_run(tmp_path / "a", "mine", 0, resume=False)
     with pytest.raises(ConfigError, match="mine already holds a run: choose another --name"):
-        run_folder.claim_run(tmp_path / "a", "mine", 0, resume=False)
+        folders.claim_run(tmp_path / "a", "mine", 0, resume=False)
     first.abandon()
-    run_folder.claim_run(tmp_path / "a", "mine", 0, resume=False).close()
+    folders.claim_run(tmp_path / "a", "mine", 0, resume=False).close()
 
 
-@pytest.mark.skipif(run_folder.fcntl is None, reason="no locks here")
+@pytest.mark.skipif(folders.fcntl is None, reason="no locks here")
 def test_a_run_is_not_resumed_while_it_runs(tmp_path: Path) -> None:
-    first = run_folder.claim_run(tmp_path, "mine", 0, resume=True)
+    first = folders.claim_run(tmp_path, "mine", 0, resume=True)
     (first.path / "config.yaml").touch()
     with pytest.raises(ConfigError, match="another process is training the run"):
-        run_folder.claim_run(tmp_path, "mine", 0, resume=True)
+        folders.claim_run(tmp_path, "mine", 0, resume=True)
     first.close()
-    run_folder.claim_run(tmp_path, "mine", 0, resume=True).close()
+    folders.claim_run(tmp_path, "mine", 0, resume=True).close()
 
 
-@pytest.mark.skipif(run_folder.fcntl is None, reason="no locks here")
+@pytest.mark.skipif(folders.fcntl is None, reason="no locks here")
 def test_a_folder_that_a_crash_left_empty_is_taken(tmp_path: Path) -> None:
     (tmp_path / "seed0").mkdir()
-    claim = run_folder.claim_run(tmp_path, None, 0, resume=False)
+    claim = folders.claim_run(tmp_path, None, 0, resume=False)
     assert claim.path == tmp_path / "seed0"
     claim.abandon()
     assert (tmp_path / "seed0").is_dir()  # it was not ours
 
 
 def test_what_is_abandoned_leaves_nothing(tmp_path: Path) -> None:
-    claim = run_folder.claim_run(tmp_path / "runs" / "a", None, 0, resume=False)
+    claim = folders.claim_run(tmp_path / "runs" / "a", None, 0, resume=False)
     (claim.path / "config.yaml").touch()
     claim.abandon()
     assert list(tmp_path.iterdir()) == []
@@ -110,5 +110,5 @@ def test_the_newest_run_is_the_one_with_the_highest_number(
     for name in ("seed0", "seed0-2", "seed0-10", "seed01", "seed0-x", "seed1-11"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").touch()
-    assert run_folder.newest_run(tmp_path, None, 0) == tmp_path / "seed0-10"
-    assert run_folder.newest_run(tmp_path, None, 7) == tmp_path / "seed7"
+    assert folders.newest_run(tmp_path, None, 0) == tmp_path / "seed0-10"
+    assert folders.newest_run(tmp_path, None, 7) == tmp_path / "seed7"

@@ -120,7 +120,7 @@ class Maze(BatchedEnv):
         return levels.view(-1, len(self.kinds), self.size, self.size)
 
     def layouts(self, levels: Tensor) -> Tensor:
-        """Walls, start and goal of levels [n, d], as ``maze_layouts`` has them."""
+        """Walls, start and goal of levels [n, d], as ``layouts.py`` has them."""
         return self.maps(levels)
 
     def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.tensor_files import read_checkpoint
-from lit_crl.runs import folders as run_folder
+from lit_crl.runs import folders
 from lit_crl.runs.cli import yaml_strings
+from lit_crl.runs.cli.moved import present
 from lit_crl.runs.cli.usage import SUBCOMMANDS
 from lit_crl.runs.naming import MARK
 
@@ -43,8 +44,8 @@ def complete(args: Sequence[str]) -> list[str]:
     """
     if not args or args[0] not in SUBCOMMANDS:
         return list(args)
-    subcommand, options = args[0], split(args[1:])
-    files = [run_folder.find_config(str(o.value)) for o in options if o.flag in CONFIG]
+    subcommand, options = args[0], split([*map(present, args[1:])])
+    files = [folders.find_config(str(o.value)) for o in options if o.flag in CONFIG]
     rest = [option for option in options if option.flag not in CONFIG]
     files = [*_base(rest, files), *files]
     flags = [word for option in _with_ids(rest, files) for word in option.words]
@@ -98,26 +99,26 @@ def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
     experiment, checkpoint = given.get("--experiment"), given.get("--ckpt_path")
     if checkpoint not in (None, "last") and not files:
         return [_config_of(Path(str(checkpoint)), experiment)]
-    if experiment in run_folder.experiments():
-        return [run_folder.experiment_config(str(experiment))]
+    if experiment in folders.experiments():
+        return [folders.experiment_config(str(experiment))]
     if any(environment_of(file) is not None for file in files):
         return []  # the experiment is a name of the user's own
     if experiment is not None:
-        return [run_folder.experiment_config(experiment)]  # says that there is none
+        return [folders.experiment_config(experiment)]  # says that there is none
     named = given.get("--data.env")
     by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
     is_any = by_id if named is None else is_id(named)
-    return [run_folder.experiment_config(ANY_ID if is_any else DEFAULT)]
+    return [folders.experiment_config(ANY_ID if is_any else DEFAULT)]
 
 
 def _config_of(checkpoint: Path, experiment: str | None) -> Path:
-    saved = run_folder.run_of(checkpoint) / "config.yaml"
+    saved = folders.run_of(checkpoint) / "config.yaml"
     if not saved.is_file():
         read_checkpoint(checkpoint)
         raise ConfigError(
             f"{saved}, the configuration of the checkpoint's run, is missing: give --config"
         )
-    theirs = run_folder.read_config(saved).get("experiment", DEFAULT)
+    theirs = folders.read_config(saved).get("experiment", DEFAULT)
     if experiment not in (None, theirs):
         raise ConfigError(
             f"--experiment is {experiment}, but {checkpoint} is of the experiment {theirs}: leave "
@@ -128,7 +129,7 @@ def _config_of(checkpoint: Path, experiment: str | None) -> Path:
 
 def environment_of(file: Path) -> Any:
     """The setting ``data.env`` of a configuration file, or None."""
-    data = run_folder.read_config(file).get("data")
+    data = folders.read_config(file).get("data")
     return data.get("env") if isinstance(data, dict) else None
 
 

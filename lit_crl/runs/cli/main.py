@@ -24,7 +24,7 @@ from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import say
 from lit_crl.core.tensor_files import newest_whole, read_checkpoint, read_run
-from lit_crl.runs import folders as run_folder
+from lit_crl.runs import folders
 from lit_crl.runs.callbacks import (
     MetricsCsv,
     RecordMetrics,
@@ -229,9 +229,9 @@ class CreativeCLI(LightningCLI):
         if self.seeds > 1:
             return
         checks.positive(threads=config.threads)
-        run_folder.check_folder_name("experiment", config.experiment)
+        folders.check_folder_name("experiment", config.experiment)
         if config.name is not None:
-            run_folder.check_folder_name("name", config.name)
+            folders.check_folder_name("name", config.name)
         torch.set_num_threads(config.threads)
         if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
@@ -245,20 +245,20 @@ class CreativeCLI(LightningCLI):
         which = (parent, config.name, config.seed_everything)
         if self.subcommand != "fit":
             is_given = checkpoint != "last"
-            found = run_folder.run_of(Path(checkpoint)) if is_given else None
-            self.run_folder = found or run_folder.newest_run(*which)
+            found = folders.run_of(Path(checkpoint)) if is_given else None
+            self.run_folder = found or folders.newest_run(*which)
             self.signals.words = NOTHING_CHANGED
         elif rank_zero_only.rank > 0:  # type: ignore[attr-defined]
             # Where the first process started this one, it says which folder is theirs.
             chosen = os.environ.get(RUN_FOLDER)
-            self.run_folder = Path(chosen) if chosen else run_folder.newest_run(*which)
+            self.run_folder = Path(chosen) if chosen else folders.newest_run(*which)
         elif config.trainer.fast_dev_run:
             self.scratch = tempfile.TemporaryDirectory(prefix="lit_crl-")
             is_last = checkpoint == "last"
-            self.run_folder = run_folder.newest_run(*which) if is_last else Path(self.scratch.name)
+            self.run_folder = folders.newest_run(*which) if is_last else Path(self.scratch.name)
         else:
             try:
-                self.claim = run_folder.claim_run(*which, resume=checkpoint == "last")
+                self.claim = folders.claim_run(*which, resume=checkpoint == "last")
             except UnicodeEncodeError as error:
                 raise ConfigError(
                     f"the run folder {parent} has letters that this system's locale has not: set "
@@ -402,7 +402,7 @@ def main(
     answer_help(given)
     parser = {
         "parser_mode": yaml_strings.MODE,
-        "default_config_files": [str(run_folder.conf_folder() / "default.yaml")],
+        "default_config_files": [str(folders.conf_folder() / "default.yaml")],
         "exit_on_error": False,
     }
     with Signals() as signals:

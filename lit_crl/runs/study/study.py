@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from lit_crl.runs import folders as run_folder
+from lit_crl.runs import folders
 from lit_crl.runs.bars import line_console
 from lit_crl.runs.study import (
     figures,
@@ -49,7 +49,7 @@ def run_study(
     path = find_study(str(given))
     study = read_study(path)
     folder = root / study.name
-    run_folder.check_writable(folder)
+    folders.check_writable(folder)
     copy = folder / "study.yaml"
     if copy.is_file():
         check_same(study, read_study(copy), folder)

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.cli import entry as console
+from lit_crl.runs.cli import entry, yaml_strings
 from lit_crl.runs.cli import main as cli
-from lit_crl.runs.cli import yaml_strings
 from lit_crl.runs.cli.arguments import (
     complete,
     flags,
@@ -86,7 +85,7 @@ def complaint(*args: str) -> str:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
         patch.setattr(sys, "argv", ["lit_crl", "fit", *args])
         with pytest.raises(SystemExit) as stop:
-            console.run()
+            entry.run()
     assert stop.value.code == 2
     assert errors.getvalue().count("\n") == 1
     return errors.getvalue()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl.runs.cli import entry as console
+from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
@@ -62,7 +62,7 @@ def complaint(
     """What the console entry prints on standard error before it exits with status 2."""
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     with pytest.raises(SystemExit) as stop:
-        console.run()
+        entry.run()
     assert stop.value.code == 2
     return capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_crl import CreativeLearner, ReplayDataModule
-from lit_crl.runs.cli import entry as console
+from lit_crl.runs.cli import entry
 
 TINY: dict[str, dict[str, Any]] = {
     "data": {
@@ -64,7 +64,7 @@ def outcome(args: list[str], folder: Path) -> tuple[int, str]:
         patch.setattr(sys, "argv", ["lit_crl", "fit", *args])
         with contextlib.redirect_stdout(io.StringIO()):
             try:
-                console.run()
+                entry.run()
             except SystemExit as stop:
                 status = int(stop.code or 0)
     return status, errors.getvalue()

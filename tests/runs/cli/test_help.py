@@ -7,12 +7,11 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from lit_crl import envs
-from lit_crl.curriculum import plr as level_replay
-from lit_crl.curriculum import sfl as screening
+from lit_crl.curriculum import plr, sfl
 from lit_crl.dqn import exploration
 from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.runs.cli.usage import OPTIONS, SUBCOMMANDS
-from lit_crl.training import ddp as strategy
+from lit_crl.training import ddp
 
 #: What a few descriptions must name.
 UNITS = {
@@ -50,10 +49,10 @@ CLASSES = [
     *(getattr(envs, name) for name in envs.__all__ if name not in ("BatchedEnv", "LevelEnv")),
     exploration.EpsilonLadder,
     exploration.LinearEpsilon,
-    level_replay.PrioritizedLevelReplay,
-    level_replay.EditedLevelReplay,
-    screening.LearnabilityScreen,
-    strategy.PhaseDDP,
+    plr.PrioritizedLevelReplay,
+    plr.EditedLevelReplay,
+    sfl.LearnabilityScreen,
+    ddp.PhaseDDP,
 ]
 
 
@@ -105,7 +104,7 @@ def test_every_argument_of_a_class_that_yaml_can_name_is_explained(given: type) 
 
 
 def _is_lightnings(given: type, name: str) -> bool:
-    return given is strategy.PhaseDDP and name != "x.timeout_seconds"
+    return given is ddp.PhaseDDP and name != "x.timeout_seconds"
 
 
 @pytest.mark.parametrize("columns", [80, 120])
