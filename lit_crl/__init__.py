@@ -23,11 +23,9 @@ else:
         "trainer": "lit_crl.runs.api",
     }
 
-    _PACKAGES = ("envs", "pictures")
-
     def __getattr__(name: str) -> object:
-        if name in _PACKAGES:
-            return import_module(f"lit_crl.{name}")
+        if name == "envs":
+            return import_module("lit_crl.envs")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(_MODULES[name]), name)
