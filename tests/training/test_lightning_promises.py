@@ -42,6 +42,7 @@ from lit_crl.runs.callbacks import (
 from lit_crl.runs.cli import main as cli
 from lit_crl.runs.cli import trainer_settings
 from lit_crl.runs.ending import early_end
+from lit_crl.runs.folders import conf_folder
 from lit_crl.training import trainer_checks
 from lit_crl.training.ddp import PhaseDDP
 
@@ -457,7 +458,7 @@ def test_callbacks_and_loggers_of_the_user_join_the_runs_own(tmp_path: Path) -> 
 
 def test_processes_that_are_slow_for_a_good_reason_are_waited_for() -> None:
     assert PhaseDDP()._timeout.total_seconds() >= 1800
-    with open(Path(cli.__file__).parents[1] / "conf" / "trainer" / "ddp.yaml") as file:
+    with open(conf_folder() / "trainer" / "ddp.yaml") as file:
         assert "timeout_seconds: 1800" in file.read()
 
 

@@ -188,9 +188,9 @@ def test_ten_kills_of_each_experiment(
 def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(tmp_path: Path) -> None:
     args = ["--name", "a", *TINY, "--checkpoint.every_env_steps", "300"]
     limited = (
-        "import resource, sys; from lit_crl import console; "
+        "import resource, sys; from lit_crl.runs.cli import entry; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); "
-        "sys.argv[1:] = ['fit', *sys.argv[1:]]; console.run()"
+        "sys.argv[1:] = ['fit', *sys.argv[1:]]; entry.run()"
     )
     done = subprocess.run(
         [sys.executable, "-c", limited, *args], cwd=tmp_path, capture_output=True, text=True,

@@ -198,7 +198,7 @@ import matplotlib, numpy, torch
 assert matplotlib.get_backend() == "svg"
 import lit_crl, lit_crl.runs.study.study
 from lit_crl.envs import MountainCar
-from lit_crl.evaluation import figures
+from lit_crl.runs.pictures import figures
 from lit_crl.runs.pictures.gallery import Row, gallery
 image = numpy.zeros((4, 20, 30, 3), numpy.uint8)
 row = Row(image, numpy.linspace(0, 1, 4), numpy.ones(4, bool))
