@@ -184,8 +184,10 @@ class CreativeCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Say what Lightning's own options mean here."""
+        """Say what Lightning's own options mean here; the report prints what was found."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults(verbose=False)
         for action in parser._actions:
             action.help = OPTIONS.get(action.dest, action.help)
         return parser

@@ -217,6 +217,7 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     printed = capsys.readouterr().out
     assert f"{before['target_return_mean']:.2f}" in printed
     assert "test.json" in printed
+    assert "DataLoader" not in printed  # Lightning's own table of the same numbers
     assert same(weights(fitted), weights(tested))
     assert json.loads(Path("runs/mountain_car/a/test.json").read_text()) == before
     run("validate", "--ckpt_path", checkpoint)
