@@ -73,8 +73,14 @@ def stop(root: Path) -> RunStopped:
     return stopped.value
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
-@pytest.mark.parametrize("number", [0, 1, 3], ids=["first", "second", "last"])
+@pytest.mark.parametrize(
+    ("number", "signum"),
+    [
+        pytest.param(0, SIGNALS[0], id="first"),
+        pytest.param(1, SIGNALS[1], id="second"),
+        pytest.param(3, SIGNALS[0], id="last"),
+    ],
+)
 def test_a_validation_is_broken_off_and_done_again(
     number: int,
     signum: int,

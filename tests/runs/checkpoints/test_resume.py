@@ -333,7 +333,13 @@ def test_what_was_collected_under_other_settings_is_refused(
     ],
     ids=lambda changed: ", ".join(changed),
 )
-@pytest.mark.parametrize("within", [False, True], ids=["epoch's end", "within an epoch"])
+@pytest.mark.parametrize(
+    "within",
+    [
+        pytest.param(False, marks=pytest.mark.slow, id="epoch's end"),
+        pytest.param(True, id="within"),
+    ],
+)
 def test_how_the_rest_is_trained_can_be_changed(
     make_run: Make, tmp_path: Path, changed: dict[str, Any], within: bool
 ) -> None:

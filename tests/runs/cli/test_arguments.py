@@ -278,7 +278,10 @@ def test_several_seeds_are_several_processes(monkeypatch: pytest.MonkeyPatch) ->
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "latin-1"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["cp1252", *(pytest.param(e, marks=pytest.mark.slow) for e in ("ascii", "cp437", "latin-1"))],
+)
 def test_help_is_printed_in_any_encoding(encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-m", "lit_crl", "fit", "--help"], env=environment,

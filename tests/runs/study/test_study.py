@@ -334,7 +334,7 @@ def test_as_many_run_as_there_are_cores_for_this_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "signum", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "signum", [pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGHUP, signal.SIGTERM)]
 )
 def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path: Path, signum: int) -> None:
     """The study's process gets the signal while a run trains; the run saves itself and ends."""
