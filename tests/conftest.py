@@ -38,9 +38,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         and config.option.markexpr == "not slow and not gpu"
         and not config.option.keyword
     )
-    cores = os.cpu_count() or 1
-    # One more than there are cores: many tests wait for processes that they have started.
-    return min(cores + 1, 4) if is_whole and cores > 1 else 0
+    workers = min(os.cpu_count() or 1, 4)
+    return workers if is_whole and workers > 1 else 0
 
 
 class ShortCar(MountainCar):
