@@ -167,6 +167,10 @@ def evaluate(folder: Path, rank: int) -> None:
             results = kind(envs, 15, 12, allowance, seed=0).run(learner, True)
             found[f"{kind.KIND} {allowance}"] = results
     torch.save(found, folder / f"rank{rank}.pt")
+    if torch.distributed.is_initialized():
+        # What gloo still does while the process ends would abort it.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def main() -> None:
