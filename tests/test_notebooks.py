@@ -99,7 +99,17 @@ def test_figures_are_shown_once(path: Path) -> None:
         assert len(images) == len(set(images))
 
 
-@each_notebook
+#: Beside the others these show what tests of studies and of runs show, too.
+LONG = ("04_compare_curricula", "05_explore_a_run")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in LONG else [])
+        for p in NOTEBOOKS
+    ],
+)
 def test_it_runs_with_small_parameters(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
     (position,) = (
