@@ -185,6 +185,11 @@ class RunCheckpoint(Callback):
                 "lit_crl.runs.callbacks.RunCheckpoint; give one that RunCheckpoint wrote"
             )
         saved = checkpoint["lit_crl"]
+        if saved["format"] != FORMAT:
+            raise ConfigError(
+                f"{source} can be tested but not resumed: an earlier version of lit_crl has "
+                "collected its experience; go on with that version, or start a new run"
+            )
         path = source.parent / companion_name(saved, trainer.global_rank)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if saved["world_size"] != trainer.world_size:

@@ -393,6 +393,16 @@ def test_weights_alone_are_refused(make_run: Make, tmp_path: Path) -> None:
         make_run().fit(tmp_path / "weights.ckpt")
 
 
+def test_what_an_earlier_version_collected_is_refused(make_run: Make, tmp_path: Path) -> None:
+    path = interrupted(make_run, tmp_path, 25)
+    saved = torch.load(path, weights_only=True)
+    saved["lit_crl"]["format"] = 1
+    torch.save(saved, path)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    with pytest.raises(ConfigError, match="an earlier version of lit_crl has collected"):
+        run.fit(path)
+
+
 def test_a_second_fit_says_that_nothing_is_left(
     make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
