@@ -306,8 +306,7 @@ class ReplayBuffer:
                 "resume with the data.n_steps it was saved with"
             )
         num_envs = len(state["cursor"])
-        # Format 1 has no length, but all rows.
-        length = int(state.get("length", len(state["boundary"]) // num_envs))
+        length = int(state["length"])
         if (length, num_envs) != (self.length, self.num_envs):
             raise ValueError(
                 f"the saved replay has {length} rows for each of {num_envs} environments, this "
@@ -320,9 +319,8 @@ class ReplayBuffer:
         saved = {name: theirs if theirs.ndim else theirs.view(1) for name, theirs in saved.items()}
         for name, mine in tensors.items():
             theirs = saved[name]
-            # Older checkpoints number actions by 16 bits, whatever their number.
-            alike = mine.dtype == theirs.dtype or name == "action"
-            if mine.shape[1:] != theirs.shape[1:] or not alike or len(theirs) > len(mine):
+            alike = mine.shape[1:] == theirs.shape[1:] and mine.dtype == theirs.dtype
+            if not alike or len(theirs) > len(mine):
                 raise ValueError(
                     f"the saved replay's {name} has shape {tuple(theirs.shape)}, this run's "
                     f"{tuple(mine.shape)}: resume with the data.env, data.frame_stack and "

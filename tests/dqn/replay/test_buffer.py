@@ -468,14 +468,6 @@ def test_every_action_is_kept_as_it_was(count: int | None) -> None:
     assert replay.action.element_size() == bytes_needed.get(count or 0, 8)
 
 
-def test_actions_saved_by_16_bits_are_loaded() -> None:
-    replay = ReplayBuffer(8, 2, Box(0, 1, (1,)), num_actions=3)
-    saved = {name: tensor.clone() for name, tensor in replay.state_dict().items()}
-    saved["action"] = torch.arange(8, dtype=torch.int16) % 3
-    replay.load_state_dict(saved)
-    assert replay.action.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-
-
 def test_a_boundary_written_over_a_row_forgets_its_reward() -> None:
     """Zero times what an environment once gave must be zero, be that infinite."""
     space = Box(-1, 1, (2,))
@@ -518,14 +510,7 @@ def test_a_file_holds_the_rows_that_were_written_and_no_more(
         assert torch.equal(tensor, again._tensors()[name]), name
 
 
-def test_a_file_that_holds_all_rows_is_read_too() -> None:
-    """As checkpoints of format 1 do."""
-    replay = ReplayBuffer(60, 2, NUMBERS)
-    for step in range(6):
-        replay.add(torch.full((2, 2), step), torch.zeros(2), torch.ones(2), torch.ones(2))
-    old = {"n_steps": torch.tensor(1), **replay._tensors()}
-    again = ReplayBuffer(60, 2, NUMBERS)
-    again.load_state_dict(through_a_file(old))
-    assert torch.equal(again.obs, replay.obs) and again.num_startable == replay.num_startable > 0
+def test_a_file_of_another_capacity_is_refused() -> None:
+    saved = ReplayBuffer(60, 2, NUMBERS).state_dict()
     with pytest.raises(ValueError, match="30 rows for each of 2 environments, this run's 40"):
-        ReplayBuffer(80, 2, NUMBERS).load_state_dict(old)
+        ReplayBuffer(80, 2, NUMBERS).load_state_dict(saved)
