@@ -461,7 +461,9 @@ def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
     found = run.data.archive.state_dict()
     archive.load_state_dict({**found, "new": [[torch.ones(3, 2), torch.ones(3)]]})
     assert all(tensor.is_meta for tensor in archive._new[0])
-    replay = ReplayBuffer(2_000, 8, run.data.env.single_observation_space, n_steps=3, device="meta")
+    replay = ReplayBuffer(
+        2_000, 8, run.data.env.single_observation_space, n_steps=3, num_actions=3, device="meta"
+    )
     replay.load_state_dict(run.data.replay.state_dict())
     assert all(tensor.is_meta for tensor in replay._tensors().values())
     collected = copy.deepcopy(collected_state(run.data, run.learner))
