@@ -149,13 +149,13 @@ learner = CreativeLearner()
 """
 INTERRUPTED = "trainer(callbacks=[StopButton()]).fit(learner, datamodule=data)"
 USABLE = """
-assert 2_000 < data.env_steps < 4_000
+assert 2_000 < data.collect.env_steps < 4_000
 assert learner.act(torch.zeros(3, 2)).shape == (3,)
 assert learner.generate_levels(4).shape == (4, 2)
 """
 GOES_ON = """
 trainer().fit(learner, datamodule=data)
-assert data.env_steps >= 4_000
+assert data.collect.env_steps >= 4_000
 """
 AGAIN = """
 other = ReplayDataModule(MountainCar, env_steps=3_000, validate_every=10_000)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,11 +144,11 @@ def test_maps_may_have_their_channels_last() -> None:
 
 def test_a_learner_takes_it_where_steps_are_planned() -> None:
     env = Maze(3, size=5)
-    learner = CreativeLearner(planning_steps=9, hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(planning_steps=9, hidden=(8,))).build(env)
     assert isinstance(learner.q_network, PlanningQNetwork)
     assert learner.act(env.reset(seed=0)[0], epsilon=0.5).shape == (3,)
 
 
 def test_sweeps_are_not_compiled() -> None:
     with pytest.raises(ConfigError, match=r"model\.compile is on, but the sweeps"):
-        CreativeLearner(planning_steps=9, compile=True)
+        CreativeLearner(**learner_settings(planning_steps=9, compile=True))

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import data_settings
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FrameStackObservation
 from lightning.pytorch import Callback
@@ -598,13 +599,13 @@ def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> 
 )  # fmt: skip
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
     with pytest.raises(ConfigError, match=rf"data\.{key}"):
-        ReplayDataModule(MountainCar, **{key: given})
+        ReplayDataModule(MountainCar, **data_settings(**{key: given}))
 
 
 def test_the_smallest_sensible_numbers_are_accepted() -> None:
     data = ReplayDataModule(
-        MountainCar, env_steps=128, warmup=0, gamma=1.0, gan_updates=0, generated_levels=0,
-        novelty_exponent=0.0, hindsight=0.0, label_epsilon=0.0, reference_reals=1.0,
+        MountainCar, **data_settings(env_steps=128, warmup=0, gamma=1.0, gan_updates=0, generated_levels=0,
+        novelty_exponent=0.0, hindsight=0.0, label_epsilon=0.0, reference_reals=1.0),
     )  # fmt: skip
     assert data.schedule.steps_of_a_batch == 128 and data.schedule.warmup == 0
 

@@ -313,6 +313,6 @@ def test_colours_are_not_frames() -> None:
 def test_a_capacity_too_small_for_the_stacks_is_refused(n_steps: int) -> None:
     space = Box(0, 255, (4, 2, 2), np.uint8)
     least = (n_steps + 4 + 1) * 2
-    with pytest.raises(ConfigError, match=f"data.capacity is {least - 1}.*at least {least}"):
+    with pytest.raises(ConfigError, match=f"data.replay.capacity is {least - 1}.*at least {least}"):
         ReplayBuffer(least - 1, 2, space, n_steps=n_steps, frame_stack=4)
     ReplayBuffer(least, 2, space, n_steps=n_steps, frame_stack=4)

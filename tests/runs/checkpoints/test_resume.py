@@ -412,7 +412,7 @@ def test_a_second_fit_says_that_nothing_is_left(
     run.fit()
     assert run.learner.updates == updates
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "Nothing is left" in line]
-    assert "1,200 env steps were taken" in said and "(data.env_steps) is 1,200" in said
+    assert "1,200 env steps were taken" in said and "(data.collect.env_steps) is 1,200" in said
 
 
 def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: Path) -> None:

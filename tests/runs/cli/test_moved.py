@@ -54,6 +54,12 @@ def test_an_older_configuration_is_read(
     assert data["exploration"]["init_args"]["steps"] == 4_000
     assert data["arm"]["class_path"] == "lit_crl.curriculum.PrioritizedLevelReplay"
     with pytest.raises(SystemExit):
-        main(["fit", "--data.exploration=lit_crl.exploration.LinearEpsilon", "--print_config"])
+        main(
+            [
+                "fit",
+                "--data.collect.exploration=lit_crl.exploration.LinearEpsilon",
+                "--print_config",
+            ]
+        )
     data = yaml.safe_load(capsys.readouterr().out)["data"]
     assert data["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
