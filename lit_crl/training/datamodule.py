@@ -29,7 +29,7 @@ from lit_crl.curriculum.arms import (
     own_source,
 )
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting, unknown_success, why_too_few
+from lit_crl.curriculum.outcomes import Collecting
 from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import Teacher
@@ -47,6 +47,7 @@ from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
+from lit_crl.training.outcome_watch import OutcomeWatch
 from lit_crl.training.rollout import Actor, Play, Rollout
 from lit_crl.training.schedule import Schedule
 from lit_crl.training.settings import CollectSettings, DataSettings, GanPhaseSettings
@@ -117,9 +118,6 @@ class ReplayDataModule(LightningDataModule):
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
         self.clock = Stopwatch()
-        #: When outcomes begin and when the first is expected, in env steps; None: none is needed.
-        self._outcomes_begin: int | None = None
-        self._outcomes_expected: int | None = None
 
     @property
     def trains_gan(self) -> bool:
@@ -188,11 +186,6 @@ class ReplayDataModule(LightningDataModule):
         learner: Any = None if self.trainer is None else self.trainer.lightning_module
         loss = learner.gan.loss if learner is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
-        if self.needs.outcomes:
-            self._expect_outcomes()
-
-    def _expect_outcomes(self) -> None:
-        """From now on outcomes are waited for."""
         collecting = Collecting(
             self.exploration,
             self.settings.curriculum.label_epsilon,
@@ -203,11 +196,9 @@ class ReplayDataModule(LightningDataModule):
             self.schedule.budget,
             self.env.max_episode_steps,
         )
-        begin = collecting.check(self.arm)
-        self._outcomes_begin = begin
-        self._outcomes_expected = collecting.expected(begin)
-        if (warning := collecting.forewarning(self.arm, begin)) is not None:
-            distributed.say(warning)
+        self._outcomes = OutcomeWatch(self.arm, self.needs, collecting, self.trains_gan)
+        if self.needs.outcomes:
+            self._outcomes.start()
 
     def _device(self) -> torch.device:
         if (name := self.settings.collect.device) != "auto":
@@ -326,9 +317,15 @@ class ReplayDataModule(LightningDataModule):
             for _ in range(self.settings.collect.steps_per_batch):
                 self._step(learner.act, learner)
             self.batches_done += 1
-            if self.archive is not None and self.schedule.ends_cycle(self.batches_done):
-                self.archive.exchange_outcomes()
-                self._watch_outcomes()
+            if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
+                self.curriculum.archive.exchange_outcomes()
+                self._outcomes.look(
+                    self.curriculum,
+                    self.rollout.log,
+                    self.env_steps,
+                    getattr(self.env, "has_success", True),
+                    self.env.device,
+                )
             with self.clock("gan"):
                 levels = self._gan_batch(learner)
             with self.clock("replay"):
@@ -348,41 +345,6 @@ class ReplayDataModule(LightningDataModule):
 
         play = CompiledPlay(learner, self.env, learner.train_dqn.flat, self.clock)
         return lambda act, obs, epsilon: play(obs, epsilon)
-
-    def _watch_outcomes(self) -> None:
-        """Stop where the arm can never work, and say once where it seems not to.
-
-        All processes come here at the same time, and judge by what all of them know.
-        """
-        curriculum, log = cast(Curriculum, self.curriculum), self.rollout.log
-        device = self.env.device
-        waits = not distributed.all_agree(not curriculum.waits_for_gan, device)
-        if waits and self._outcomes_begin is None:
-            self._begin_to_wait()
-        if self.needs.success or waits:
-            is_unknown = not getattr(self.env, "has_success", True) and not log.known
-            if distributed.all_agree(is_unknown and log.ended > 0, device):
-                raise unknown_success(self.arm, log.ended)
-        expected = self._outcomes_expected
-        if expected is None or self.env_steps < expected:
-            return
-        self._outcomes_expected = None
-        outcomes, needed = len(cast(Archive, self.archive).tried), curriculum.min_outcomes
-        spent = self.env_steps - cast(int, self._outcomes_begin)
-        left = self.schedule.budget - self.env_steps
-        if outcomes < needed and outcomes * (1 + left / max(spent, 1)) < needed:
-            distributed.say(
-                why_too_few(self.arm, self.env_steps, outcomes, needed, log.ended, log.judged)
-            )
-
-    def _begin_to_wait(self) -> None:
-        """A user's arm has asked for p̂ or for generated levels: from now on it needs outcomes."""
-        if not self.trains_gan:
-            raise ConfigError(
-                f"data.gan.updates is 0, but data.curriculum.arm {self.arm!r} asks for p̂ or for "
-                "generated levels, which nobody has learned: give data.gan.updates above 0"
-            )
-        self._expect_outcomes()
 
     def _batch(self, levels: GanBatch | None) -> Batch:
         settings, progress = self.settings.replay, self.env_steps / self.schedule.budget

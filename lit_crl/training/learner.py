@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +15,7 @@ from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.core.tensor_files import check_fit, contiguous, plain
+from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_checkpoint
 from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.networks import ActionValues
 from lit_crl.dqn.objective import TD_ERROR, DqnObjective
@@ -163,8 +164,14 @@ class CreativeLearner(LightningModule):
         """The learner of a checkpoint, with the settings and networks that it was saved with.
 
         See ``LightningModule.load_from_checkpoint``; nothing in the file is executed. Optimizers
-        are not in it: give them once more if they were not the default ones.
+        are not in it: give them once more if they were not the default ones. A mapping in place
+        of a group of settings changes only the settings that it names.
         """
+        if any(isinstance(given, Mapping) for given in kwargs.values()):
+            saved = read_checkpoint(Path(checkpoint_path)).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            for name, given in kwargs.items():
+                if isinstance(given, Mapping):
+                    kwargs[name] = {**saved.get(name, {}), **given}
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
@@ -343,6 +350,11 @@ class CreativeLearner(LightningModule):
         """
         saved = checkpoint["learner"]
         if not hasattr(self, "q_network"):
+            if "network" not in checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}):
+                raise ConfigError(
+                    "an older version wrote the checkpoint, whose settings had other names: use "
+                    "lit_crl.load for its policy, or train it anew"
+                )
             self._build(Blueprint.from_state_dict(saved["blueprint"]))
         self.blueprint.check_layout(saved["blueprint"])
         check_fit(dict(self.state_dict()), checkpoint["state_dict"])

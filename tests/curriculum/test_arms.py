@@ -251,7 +251,9 @@ def test_a_level_is_tried_often_enough_to_tell_more_than_never_sometimes_and_alw
 
 def test_a_budget_too_small_for_a_screening_is_refused_before_training() -> None:
     data = ReplayDataModule(MountainCar, **data_settings(arm="sfl", env_steps=10_000))
-    with pytest.raises(ConfigError, match=r"'sfl', but 15% of data\.env_steps .* give more"):
+    with pytest.raises(
+        ConfigError, match=r"'sfl', but 15% of data\.collect\.env_steps .* give more"
+    ):
         data.setup("fit")
 
 

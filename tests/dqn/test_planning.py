@@ -129,7 +129,7 @@ def test_untrained_distances_to_the_goal_are_those_of_the_maze() -> None:
     ids=["brightness", "floats", "no middle", "vector"],
 )
 def test_other_observations_are_refused(space: Box, layout: Any) -> None:
-    with pytest.raises(ConfigError, match=r"model\.planning_steps is 9"):
+    with pytest.raises(ConfigError, match=r"model\.network\.planning_steps is 9"):
         PlanningQNetwork(with_layout(space, layout), 4, 8, 9)
 
 

@@ -166,7 +166,9 @@ def test_few_levels(n: int) -> None:
 def test_a_difficulty_outside_of_0_to_1_is_refused(difficulty: float) -> None:
     with pytest.raises(ConfigError, match=r"^difficulty is .*: give a number from 0 to 1$"):
         make().generate_levels(4, difficulty)
-    with pytest.raises(ConfigError, match=r"^data\.difficulty is .*: give a number from 0 to 1$"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.evaluation\.difficulty is .*: give a number from 0 to 1$"
+    ):
         ReplayDataModule(MountainCar, **data_settings(difficulty=difficulty))
 
 

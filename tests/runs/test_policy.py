@@ -27,6 +27,7 @@ from lit_crl.envs import (
 )
 from lit_crl.envs.episodes import run_episodes
 from lit_crl.runs.cli.main import main
+from lit_crl.training.renamed import RENAMED
 
 SMALL = {"hidden": (16, 12), "gan_hidden": (8,)}
 
@@ -89,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gan_every": 2, "gan_updates": 2, "min_outcomes": 1, "label_epsilon": 1.0,
         "validate_every": 800, "validation_episodes": 1, "test_episodes": 5, "generated_levels": 1,
     }  # fmt: skip
-    args = [f"--data.{key}={value}" for key, value in sizes.items()]
+    args = [f"--{RENAMED[f'data.{key}']}={value}" for key, value in sizes.items()]
     networks = ["--model.network.hidden=[16]", "--model.gan.hidden=[8]"]
     where = [f"--trainer.default_root_dir={root}", "--trainer.accelerator=cpu"]
     folder = main(["fit", "--experiment=cartpole", *where, *networks, *args]).run_folder

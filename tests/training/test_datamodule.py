@@ -7,6 +7,7 @@ Oracles: an environment that counts its own steps and episodes, the batches as t
 import copy
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from lit_crl.envs import (
     PointMass,
 )
 from lit_crl.training.batches import Batch
+from lit_crl.training.renamed import RENAMED
 
 Make = Callable[..., Any]
 
@@ -543,7 +545,9 @@ def test_target_episodes_start_where_the_task_starts_them(make_run: Make) -> Non
 
 @pytest.mark.parametrize("arm", ["reference", "archive", "gan"])
 def test_an_arm_of_levels_needs_an_environment_with_levels(make_run: Make, arm: str) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.arm is '{arm}'.*CartPole-v1.*level_space"):
+    with pytest.raises(
+        ConfigError, match=rf"data\.curriculum\.arm is '{arm}'.*CartPole-v1.*level_space"
+    ):
         make_run(env=cartpole, arm=arm).fit()
 
 
@@ -559,7 +563,7 @@ def test_an_environment_without_levels_trains_under_the_target_arm(make_run: Mak
 
 @pytest.mark.parametrize("env", [MountainCar, cartpole])
 def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data\.hindsight is 0\.5.*no goals"):
+    with pytest.raises(ConfigError, match=r"data\.replay\.hindsight is 0\.5.*no goals"):
         make_run(env=env, arm="target", hindsight=0.5).fit()
 
 
@@ -598,7 +602,7 @@ def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> 
     ],
 )  # fmt: skip
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.{key}"):
+    with pytest.raises(ConfigError, match=re.escape(RENAMED[f"data.{key}"])):
         ReplayDataModule(MountainCar, **data_settings(**{key: given}))
 
 

@@ -6,6 +6,7 @@ losses, plain gradient descent), or the same run with one thing changed, compare
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lit_crl.envs import GymnasiumEnv, MountainCar, PointMass
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.blueprint import Blueprint
+from lit_crl.training.renamed import RENAMED
 
 Train = Callable[..., Any]
 ENV = MountainCar(2)
@@ -493,7 +495,7 @@ def naive_td(learner: CreativeLearner, given: Transitions) -> list[float]:
     for _, _, reward, discount, next_obs in zip(*given, strict=True):
         online = learner.q_network(next_obs[None])[0].tolist()
         frozen = learner.target_network(next_obs[None])[0].tolist()
-        chosen = max(range(3), key=(online if learner.double_dqn else frozen).__getitem__)
+        chosen = max(range(3), key=(online if learner.dqn.double else frozen).__getitem__)
         targets.append(reward.item() + discount.item() * frozen[chosen])
     return targets
 
@@ -807,15 +809,16 @@ def test_a_learner_is_loaded_from_its_checkpoint_without_a_trainer(
     assert loaded.state_dict().keys() == weights.keys()
     assert all(torch.equal(weights[name], value) for name, value in loaded.state_dict().items())
     assert (loaded.updates, loaded.gan_updates) == (run.learner.updates, run.learner.gan_updates)
-    assert loaded.lambda_gan == 3.5 and loaded.sizes == run.learner.sizes
+    assert loaded.gan.lambda_gan == 3.5 and loaded.sizes == run.learner.sizes
     obs = torch.randn(5, *run.data.env.single_observation_space.shape)
     assert torch.equal(loaded.action_values(obs), run.learner.action_values(obs))
     assert loaded.generate_levels(3).shape == (3, loaded.level_gan.box.dim)
     # It can be trained again, with settings of one's own.
     again = make_run(**made)
-    again.learner = CreativeLearner.load_from_checkpoint(path, final_lr=1.0)
+    again.learner = CreativeLearner.load_from_checkpoint(path, dqn={"final_lr": 1.0})
     again.fit()
-    assert again.learner.final_lr == 1.0 and again.learner.updates == 2 * run.learner.updates
+    assert again.learner.dqn.final_lr == 1.0 and again.learner.gan == loaded.gan
+    assert again.learner.updates == 2 * run.learner.updates
 
 
 def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
@@ -863,7 +866,7 @@ def test_the_seed_draws_the_first_weights_and_leaves_other_streams_alone() -> No
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.{key}"):
+    with pytest.raises(ConfigError, match=re.escape(RENAMED[f"model.{key}"])):
         CreativeLearner(**learner_settings(**{key: given}))
 
 

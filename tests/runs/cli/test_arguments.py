@@ -29,7 +29,11 @@ TINY = [
     "--data.replay.updates_per_batch=1", "--data.evaluation.test_episodes=1", "--data.evaluation.episodes=1",
     "--data.curriculum.arm=target", "--model.network.hidden=[8]",
 ]  # fmt: skip
-ORDER = "experiment: order\ndata: {env: lit_crl.envs.MountainCar, env_steps: 30000, arm: target}\n"
+ORDER = (
+    "experiment: order\n"
+    "data: {env: lit_crl.envs.MountainCar, collect: {env_steps: 30000}, "
+    "curriculum: {arm: target}}\n"
+)
 #: An environment that only exists with the arguments that it is given.
 GIVEN = """
 import gymnasium, numpy
@@ -99,21 +103,21 @@ def test_the_command_line_wins_wherever_it_stands() -> None:
     after = settings("-c", "order.yaml", "--data.collect.env_steps=9", "--data.collect.env_steps=5000",
                      "--data.collect.num_envs=4")  # fmt: skip
     assert before == after
-    assert (before["data"]["env_steps"], before["experiment"]) == (5000, "order")
+    assert (before["data"]["collect"]["env_steps"], before["experiment"]) == (5000, "order")
 
 
 def test_files_lie_over_the_experiment() -> None:
     cpu = settings("--config", "conf/trainer/cpu.yaml")
     assert cpu["trainer"]["accelerator"] == "cpu" and cpu["experiment"] == "mountain_car"
-    Path("short.yaml").write_text("data: {env_steps: 7000}")
-    Path("shorter.yaml").write_text("data: {env_steps: 6000}")
+    Path("short.yaml").write_text("data: {collect: {env_steps: 7000}}")
+    Path("shorter.yaml").write_text("data: {collect: {env_steps: 6000}}")
     both = settings("--config=short.yaml", "--experiment=maze", "--config", "shorter.yaml")
-    assert both["data"]["env_steps"] == 6000 and both["experiment"] == "maze"
+    assert both["data"]["collect"]["env_steps"] == 6000 and both["experiment"] == "maze"
     assert both["data"]["env"]["class_path"] == "lit_crl.envs.Maze"
     Path("order.yaml").write_text(ORDER)
     named = settings("--config=order.yaml", "--experiment=cartpole")
     assert named["data"]["env"]["class_path"] == "lit_crl.envs.MountainCar"
-    assert named["experiment"] == "cartpole" and named["data"]["gamma"] == 0.998
+    assert named["experiment"] == "cartpole" and named["data"]["collect"]["gamma"] == 0.998
 
 
 def test_an_experiment_of_ones_own_is_a_label() -> None:
@@ -146,12 +150,16 @@ def test_what_is_no_whole_number_is_refused(written: Any) -> None:
 
 
 def test_numbers_of_files_and_flags() -> None:
-    Path("numbers.yaml").write_text("data: {capacity: 2e3}\nmodel: {hidden: [1e2, 6_4]}\n")
+    Path("numbers.yaml").write_text(
+        "data: {replay: {capacity: 2e3}}\nmodel: {network: {hidden: [1e2, 6_4]}}\n"
+    )
     found = settings("--config=numbers.yaml", "--data.collect.env_steps=1e5", "--data.collect.gamma=1",
                      "--trainer.limit_val_batches=1.0",
                      "--data.env.max_episode_steps=1e2")  # fmt: skip
-    assert found["data"]["capacity"] == 2000 and found["model"]["hidden"] == [100, 64]
-    assert found["data"]["env_steps"] == 100_000 and found["data"]["gamma"] == 1
+    assert found["data"]["replay"]["capacity"] == 2000
+    assert found["model"]["network"]["hidden"] == [100, 64]
+    assert found["data"]["collect"]["env_steps"] == 100_000
+    assert found["data"]["collect"]["gamma"] == 1
     # 1.0 is all of the batches, 1 would be one of them.
     assert isinstance(found["trainer"]["limit_val_batches"], float)
     assert found["data"]["env"]["init_args"]["max_episode_steps"] == 100
@@ -168,7 +176,11 @@ def test_strings_stay_strings(style: str) -> None:
     Path("given_env.py").write_text(GIVEN)
     env = {"class_path": "lit_crl.envs.GymnasiumEnv",
            "init_args": {"id": "given_env:Given-v0", "env_kwargs": KWARGS}}  # fmt: skip
-    about: dict[str, Any] = {"experiment": "1e3", "tags": ["1e5", "no"], "data": {"arm": "target"}}
+    about: dict[str, Any] = {
+        "experiment": "1e3",
+        "tags": ["1e5", "no"],
+        "data": {"curriculum": {"arm": "target"}},
+    }
     args = ["--config=given.yaml", "--name=007", *TINY]
     if style == "command line":
         text = yaml.safe_dump(KWARGS, default_flow_style=True, width=10**6).strip()
@@ -178,7 +190,7 @@ def test_strings_stay_strings(style: str) -> None:
         args.append(f"--data.env.env_kwargs={text}")
     about["data"]["env"] = env
     if style == "interpolation":
-        about["data"]["gan_batch_size"] = "${data.batch_size}"
+        about["data"]["gan"] = {"batch_size": "${data.replay.batch_size}"}
     written = yaml_strings.dump(about, flow=style == "flow")
     Path("given.yaml").write_text(written, encoding="utf-8")
     run = cli.main(["fit", *args]).run_folder
@@ -219,11 +231,13 @@ def test_settings_become_flags_that_say_the_same() -> None:
     ],
 )
 def test_an_id_is_an_environment(given: list[str], id: str) -> None:
-    Path("id.yaml").write_text("experiment: mine\ndata: {env: CartPole-v1, arm: target}\n")
+    Path("id.yaml").write_text(
+        "experiment: mine\ndata: {env: CartPole-v1, curriculum: {arm: target}}\n"
+    )
     found = settings(*given)
     env = found["data"]["env"]
     assert env["class_path"] == "lit_crl.envs.GymnasiumEnv" and env["init_args"]["id"] == id
-    assert found["data"]["arm"] == "target"
+    assert found["data"]["curriculum"]["arm"] == "target"
     alone = not given[0].startswith(("--config", "--experiment"))
     assert (found["experiment"] == "gymnasium") == alone
 

@@ -148,14 +148,14 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
         "experiment: mine\n"
         "data:\n"
         "  env: lit_crl.envs.MountainCar\n"
-        "  batch_size: 16\n"
-        "  gan_batch_size: ${.batch_size}\n"
-        "  num_envs: ${model.noise_dim}\n"
+        "  replay: {batch_size: 16}\n"
+        "  gan: {batch_size: '${..replay.batch_size}'}\n"
+        "  collect: {num_envs: '${model.gan.noise_dim}'}\n"
     )
     tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
     given = ["--data.replay.batch_size=24", "--model.gan.noise_dim=12"]
     cli = run("fit", "--config", "my.yaml", *given, *tiny)
-    assert cli.datamodule.gan_batch_size == 24
+    assert cli.datamodule.settings.gan.batch_size == 24
     assert cli.datamodule.num_envs == 12
 
 
@@ -166,12 +166,14 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
             "fit", "--name", arm, f"--data.curriculum.arm={arm}", "--data.gan.updates=2", *TINY
         )
         configs[arm] = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
-        assert configs[arm]["data"].pop("arm") == arm
+        assert configs[arm]["data"]["curriculum"].pop("arm") == arm
         configs[arm].pop("name")
         played = {s for s, n in cli.datamodule.rollout.log.episodes.items() if n}
         order = ["target", "reference", "archive", "gan"]
         assert played <= set(order[: order.index(arm) + 1])
-        used = {source for source, share in cli.datamodule.shares.items() if share}
+        used = {
+            source for source, share in cli.datamodule.settings.curriculum.shares.items() if share
+        }
         assert used == set(order[: order.index(arm) + 1])
     assert all(config == configs["gan"] for config in configs.values())
 

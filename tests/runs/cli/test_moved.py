@@ -39,10 +39,14 @@ def test_an_older_configuration_is_read(
         "experiment": "mine",
         "data": {
             "env": "lit_crl.envs.MountainCar",
-            "arm": {"class_path": "lit_crl.level_replay.PrioritizedLevelReplay"},
-            "exploration": {
-                "class_path": "lit_crl.exploration.LinearEpsilon",
-                "init_args": {"steps": 4_000},
+            "curriculum": {
+                "arm": {"class_path": "lit_crl.level_replay.PrioritizedLevelReplay"},
+            },
+            "collect": {
+                "exploration": {
+                    "class_path": "lit_crl.exploration.LinearEpsilon",
+                    "init_args": {"steps": 4_000},
+                },
             },
         },
     }
@@ -50,9 +54,9 @@ def test_an_older_configuration_is_read(
     with pytest.raises(SystemExit):
         main(["fit", "--config=old.yaml", "--print_config"])
     data = yaml.safe_load(capsys.readouterr().out)["data"]
-    assert data["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
-    assert data["exploration"]["init_args"]["steps"] == 4_000
-    assert data["arm"]["class_path"] == "lit_crl.curriculum.PrioritizedLevelReplay"
+    assert data["collect"]["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
+    assert data["collect"]["exploration"]["init_args"]["steps"] == 4_000
+    assert data["curriculum"]["arm"]["class_path"] == "lit_crl.curriculum.PrioritizedLevelReplay"
     with pytest.raises(SystemExit):
         main(
             [
@@ -62,4 +66,4 @@ def test_an_older_configuration_is_read(
             ]
         )
     data = yaml.safe_load(capsys.readouterr().out)["data"]
-    assert data["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
+    assert data["collect"]["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"

@@ -564,10 +564,11 @@ def test_the_sweep_runs_as_written(tmp_path: Path) -> None:
     subprocess.run([*words, *TINY], cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL)
     run = tmp_path / "runs" / "point_mass" / "seed1"
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["lambda_gan"] == values["model.gan.lambda_gan"]
-    assert config["data"]["mix"] == {"archive": 0.75, "gan": 0.25}
-    for player in ("q", "generator", "discriminator"):
-        key = f"model.{player}_optimizer.init_args.lr"
-        assert config["model"][f"{player}_optimizer"]["init_args"]["lr"] == values[key]
+    assert config["model"]["gan"]["lambda_gan"] == values["model.gan.lambda_gan"]
+    assert config["data"]["curriculum"]["mix"] == {"archive": 0.75, "gan": 0.25}
+    for name in ("dqn.optimizer", "gan.generator_optimizer", "gan.discriminator_optimizer"):
+        group, optimizer = name.split(".")
+        rate = config["model"][group][optimizer]["init_args"]["lr"]
+        assert rate == values[f"model.{name}.init_args.lr"]
     (segment,) = segments(run)
     assert sweep["metric"]["name"] in segment.summary
