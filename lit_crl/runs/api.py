@@ -33,9 +33,10 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     Args:
         experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
         **settings: As in the YAML files: ``data={"collect": {"env_steps": 60_000}}``,
-            ``model={"network": {"hidden": [64, 64]}}``, ``seed_everything=3``, ``config="my.yaml"``. Where a
-            file names a class or a function, the object itself does as well:
-            ``data={"env": MyEnv}``, ``model={"dqn": {"optimizer": functools.partial(SGD, lr=0.1)}}``,
+            ``model={"network": {"hidden": [64, 64]}}``, ``seed_everything=3``,
+            ``config="my.yaml"``. Where a file names a class or a function, the object itself is
+            accepted as well: ``data={"env": MyEnv}``,
+            ``model={"dqn": {"optimizer": functools.partial(SGD, lr=0.1)}}``,
             ``trainer={"callbacks": [MyCallback()]}``, for which ``callbacks=[...]`` is short.
 
     Returns:

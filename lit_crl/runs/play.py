@@ -128,7 +128,7 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
 
 
 def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor:
-    """At most ``n`` legal levels [m, d] that the generator makes, of ``data.evaluation.difficulty``.
+    """At most ``n`` legal generated levels ``[m, d]``, of ``data.evaluation.difficulty``.
 
     Raises:
         ConfigError: If there is no generator that has learned, or it makes none.

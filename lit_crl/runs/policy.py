@@ -40,8 +40,8 @@ class Policy:
     Observations are those of the environment that it was trained on, one (``[*shape]``) or a batch
     (``[N, *shape]``), NumPy or tensors, and answers are of the same kind. So wrap your environment
     as training did: a stack of frames comes from ``gymnasium.wrappers.FrameStackObservation``, with
-    the ``stack_size`` of ``data.replay.frame_stack``; discrete, ``Dict`` and ``Tuple`` observations from
-    ``FlattenObservation``. Networks calculate in float32. Training on does not change a policy.
+    the ``stack_size`` of ``data.replay.frame_stack``; discrete, ``Dict`` and ``Tuple``
+    observations from ``FlattenObservation``. Networks calculate in float32. Training on does not change a policy.
 
     Attributes:
         blueprint: What the networks are made of, with the spaces of observations and levels.

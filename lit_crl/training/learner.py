@@ -15,7 +15,7 @@ from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_checkpoint
+from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
 from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.networks import ActionValues
 from lit_crl.dqn.objective import TD_ERROR, DqnObjective
@@ -168,7 +168,7 @@ class CreativeLearner(LightningModule):
         of a group of settings changes only the settings that it names.
         """
         if any(isinstance(given, Mapping) for given in kwargs.values()):
-            saved = read_checkpoint(Path(checkpoint_path)).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            saved = read_plain(Path(checkpoint_path)).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
             for name, given in kwargs.items():
                 if isinstance(given, Mapping):
                     kwargs[name] = {**saved.get(name, {}), **given}

@@ -499,9 +499,21 @@ def test_an_arm_by_its_import_path(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     main(
-        ["fit", "--data.curriculum.arm", f"my_arms.{name}", "--data.collect.env_steps=16000", "--trainer.accelerator",
-         "cpu", "--data.evaluation.test_episodes", "2", "--data.evaluation.episodes", "2", "--name", "mine"]
-    )  # fmt: skip
+        [
+            "fit",
+            "--data.curriculum.arm",
+            f"my_arms.{name}",
+            "--data.collect.env_steps=16000",
+            "--trainer.accelerator",
+            "cpu",
+            "--data.evaluation.test_episodes",
+            "2",
+            "--data.evaluation.episodes",
+            "2",
+            "--name",
+            "mine",
+        ]
+    )
     config = (tmp_path / "runs" / "mountain_car" / "mine" / "config.yaml").read_text()
     assert f"my_arms.{name}" in config
     rows = (tmp_path / "runs" / "mountain_car" / "mine" / "metrics.csv").read_text().splitlines()

@@ -608,9 +608,19 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -
 
 def test_the_smallest_sensible_numbers_are_accepted() -> None:
     data = ReplayDataModule(
-        MountainCar, **data_settings(env_steps=128, warmup=0, gamma=1.0, gan_updates=0, generated_levels=0,
-        novelty_exponent=0.0, hindsight=0.0, label_epsilon=0.0, reference_reals=1.0),
-    )  # fmt: skip
+        MountainCar,
+        **data_settings(
+            env_steps=128,
+            warmup=0,
+            gamma=1.0,
+            gan_updates=0,
+            generated_levels=0,
+            novelty_exponent=0.0,
+            hindsight=0.0,
+            label_epsilon=0.0,
+            reference_reals=1.0,
+        ),
+    )
     assert data.schedule.steps_of_a_batch == 128 and data.schedule.warmup == 0
 
 

@@ -468,11 +468,19 @@ def test_strategies_of_others_are_known_by_their_class() -> None:
 
 
 FLAGS = [
-    "fit", "--data.collect.env_steps=1500", "--data.collect.warmup=500", "--data.collect.num_envs=8",
-    "--data.replay.updates_per_batch=2", "--data.evaluation.every=600", "--data.replay.batch_size=16",
-    "--data.evaluation.test_episodes=2", "--data.evaluation.episodes=2", "--model.network.hidden=[16,16]",
-    "--data.curriculum.arm=target", "--name=x",
-]  # fmt: skip
+    "fit",
+    "--data.collect.env_steps=1500",
+    "--data.collect.warmup=500",
+    "--data.collect.num_envs=8",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.every=600",
+    "--data.replay.batch_size=16",
+    "--data.evaluation.test_episodes=2",
+    "--data.evaluation.episodes=2",
+    "--model.network.hidden=[16,16]",
+    "--data.curriculum.arm=target",
+    "--name=x",
+]
 FOLDER = Path("runs/mountain_car/x")
 
 

@@ -21,13 +21,25 @@ from lit_crl.training.datamodule import ReplayDataModule
 
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [
-    "--trainer.accelerator=cpu", "--data.collect.env_steps=1900", "--data.collect.num_envs=8",
-    "--data.collect.warmup=200", "--data.replay.batch_size=16", "--data.replay.updates_per_batch=2",
-    "--data.evaluation.every=500", "--data.evaluation.episodes=2", "--data.evaluation.test_episodes=2",
-    "--data.gan.every=4", "--data.gan.updates=2", "--data.gan.batch_size=8",
-    "--data.curriculum.min_outcomes=2", "--data.curriculum.label_epsilon=1", "--data.evaluation.generated_levels=2",
-    "--model.network.hidden=[8]", "--model.gan.hidden=[8]", "--trainer.log_every_n_steps=2",
-]  # fmt: skip
+    "--trainer.accelerator=cpu",
+    "--data.collect.env_steps=1900",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.every=500",
+    "--data.evaluation.episodes=2",
+    "--data.evaluation.test_episodes=2",
+    "--data.gan.every=4",
+    "--data.gan.updates=2",
+    "--data.gan.batch_size=8",
+    "--data.curriculum.min_outcomes=2",
+    "--data.curriculum.label_epsilon=1",
+    "--data.evaluation.generated_levels=2",
+    "--model.network.hidden=[8]",
+    "--model.gan.hidden=[8]",
+    "--trainer.log_every_n_steps=2",
+]
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 

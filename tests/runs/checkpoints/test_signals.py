@@ -21,13 +21,24 @@ import torch
 pytestmark = pytest.mark.xdist_group("processes")
 
 TINY = [
-    "--data.collect.env_steps=6000", "--data.collect.warmup=500", "--data.evaluation.every=1500",
-    "--data.collect.num_envs=16", "--data.curriculum.min_outcomes=5", "--data.curriculum.label_epsilon=1", "--data.gan.every=8",
-    "--data.gan.updates=4", "--data.gan.batch_size=32", "--data.replay.batch_size=32",
-    "--data.replay.updates_per_batch=4", "--data.evaluation.episodes=4", "--data.evaluation.test_episodes=5",
-    "--data.evaluation.generated_levels=4", "--model.network.hidden=[16,16]", "--model.gan.hidden=[16,16]",
+    "--data.collect.env_steps=6000",
+    "--data.collect.warmup=500",
+    "--data.evaluation.every=1500",
+    "--data.collect.num_envs=16",
+    "--data.curriculum.min_outcomes=5",
+    "--data.curriculum.label_epsilon=1",
+    "--data.gan.every=8",
+    "--data.gan.updates=4",
+    "--data.gan.batch_size=32",
+    "--data.replay.batch_size=32",
+    "--data.replay.updates_per_batch=4",
+    "--data.evaluation.episodes=4",
+    "--data.evaluation.test_episodes=5",
+    "--data.evaluation.generated_levels=4",
+    "--model.network.hidden=[16,16]",
+    "--model.gan.hidden=[16,16]",
     "--trainer.log_every_n_steps=5",
-]  # fmt: skip
+]
 
 EXPERIMENTS = {
     "mountain_car": [],

@@ -25,10 +25,16 @@ from lit_crl.runs.cli.parser import read_whole_number
 from lit_crl.runs.folders import conf_folder
 
 TINY = [
-    "--data.collect.env_steps=400", "--data.collect.num_envs=8", "--data.collect.warmup=200", "--data.replay.batch_size=8",
-    "--data.replay.updates_per_batch=1", "--data.evaluation.test_episodes=1", "--data.evaluation.episodes=1",
-    "--data.curriculum.arm=target", "--model.network.hidden=[8]",
-]  # fmt: skip
+    "--data.collect.env_steps=400",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+    "--data.curriculum.arm=target",
+    "--model.network.hidden=[8]",
+]
 ORDER = (
     "experiment: order\n"
     "data: {env: lit_crl.envs.MountainCar, collect: {env_steps: 30000}, "
@@ -100,8 +106,13 @@ def test_the_command_line_wins_wherever_it_stands() -> None:
     before = settings(
         "--data.collect.env_steps", "5000", "--data.collect.num_envs", "4", "--config", "order.yaml"
     )
-    after = settings("-c", "order.yaml", "--data.collect.env_steps=9", "--data.collect.env_steps=5000",
-                     "--data.collect.num_envs=4")  # fmt: skip
+    after = settings(
+        "-c",
+        "order.yaml",
+        "--data.collect.env_steps=9",
+        "--data.collect.env_steps=5000",
+        "--data.collect.num_envs=4",
+    )
     assert before == after
     assert (before["data"]["collect"]["env_steps"], before["experiment"]) == (5000, "order")
 
@@ -153,9 +164,13 @@ def test_numbers_of_files_and_flags() -> None:
     Path("numbers.yaml").write_text(
         "data: {replay: {capacity: 2e3}}\nmodel: {network: {hidden: [1e2, 6_4]}}\n"
     )
-    found = settings("--config=numbers.yaml", "--data.collect.env_steps=1e5", "--data.collect.gamma=1",
-                     "--trainer.limit_val_batches=1.0",
-                     "--data.env.max_episode_steps=1e2")  # fmt: skip
+    found = settings(
+        "--config=numbers.yaml",
+        "--data.collect.env_steps=1e5",
+        "--data.collect.gamma=1",
+        "--trainer.limit_val_batches=1.0",
+        "--data.env.max_episode_steps=1e2",
+    )
     assert found["data"]["replay"]["capacity"] == 2000
     assert found["model"]["network"]["hidden"] == [100, 64]
     assert found["data"]["collect"]["env_steps"] == 100_000
@@ -211,12 +226,22 @@ def test_what_is_dumped_is_read_as_it_was() -> None:
 
 
 def test_settings_become_flags_that_say_the_same() -> None:
-    given = {"name": "007", "data.env.env_kwargs.version": "1.10", "data.collect.gamma": 0.5,
-             "model.network.hidden": [8], "data.curriculum.arm": "gan", "data.curriculum.mix": {"target": 1.0}}  # fmt: skip
+    given = {
+        "name": "007",
+        "data.env.env_kwargs.version": "1.10",
+        "data.collect.gamma": 0.5,
+        "model.network.hidden": [8],
+        "data.curriculum.arm": "gan",
+        "data.curriculum.mix": {"target": 1.0},
+    }
     assert flags(given) == [
-        "--name=007", "--data.env.env_kwargs.version='1.10'", "--data.collect.gamma=0.5",
-        "--model.network.hidden=[8]", "--data.curriculum.arm=gan", "--data.curriculum.mix={target: 1.0}",
-    ]  # fmt: skip
+        "--name=007",
+        "--data.env.env_kwargs.version='1.10'",
+        "--data.collect.gamma=0.5",
+        "--model.network.hidden=[8]",
+        "--data.curriculum.arm=gan",
+        "--data.curriculum.mix={target: 1.0}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -206,9 +206,14 @@ def test_a_checkpoint_of_other_sizes_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny = ["--data.collect.env_steps=800", "--data.collect.warmup=300", "--data.replay.batch_size=8",
-            "--data.replay.updates_per_batch=1", "--data.evaluation.test_episodes=1",
-            "--data.evaluation.episodes=1"]  # fmt: skip
+    tiny = [
+        "--data.collect.env_steps=800",
+        "--data.collect.warmup=300",
+        "--data.replay.batch_size=8",
+        "--data.replay.updates_per_batch=1",
+        "--data.evaluation.test_episodes=1",
+        "--data.evaluation.episodes=1",
+    ]
     cli.main(["fit", "--name", "a", "--model.network.hidden=[8]", "--model.gan.hidden=[8]", *tiny])
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]", *other[2:]]

@@ -36,9 +36,22 @@ KEYS = [
     f"{group}.{name}"
     for group, kind in (("data", ReplayDataModule), ("model", CreativeLearner))
     for name in signature(kind).parameters
-] + [*RENAMED.values(), "trainer.precision", "trainer.accelerator", "trainer.devices", "experiment", "name",
-     "logger", "threads", "seed_everything", "ckpt_path", "checkpoint.every_minutes",
-     "checkpoint.every_env_steps", "nonsense", "data.nonsense"]  # fmt: skip
+] + [
+    *RENAMED.values(),
+    "trainer.precision",
+    "trainer.accelerator",
+    "trainer.devices",
+    "experiment",
+    "name",
+    "logger",
+    "threads",
+    "seed_everything",
+    "ckpt_path",
+    "checkpoint.every_minutes",
+    "checkpoint.every_env_steps",
+    "nonsense",
+    "data.nonsense",
+]
 
 numbers = st.sampled_from(
     [-1, 0, 1, 2, 7, 64, 10**18, 10**30, -0.5, 0.0, 0.3, 1.0, 1.5, 1e30, float("nan"),
@@ -148,10 +161,17 @@ test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_
 
 #: What the walk may give: flags that change a run, and mistakes.
 EXTRAS = [
-    [], ["--data.curriculum.arm=target"], ["--data.collect.gamma=1"], ["--data.collect.env_steps=4e2"],
-    ["--config=conf/trainer/cpu.yaml"], ["--data.env.max_episode_steps=20"], ["--tags=['1e5', NO]"],
-    ["--data.collect.env_steps=100k"], ["--data.curriculum.arm=nope"], ["--data.nonsense=1"],
-]  # fmt: skip
+    [],
+    ["--data.curriculum.arm=target"],
+    ["--data.collect.gamma=1"],
+    ["--data.collect.env_steps=4e2"],
+    ["--config=conf/trainer/cpu.yaml"],
+    ["--data.env.max_episode_steps=20"],
+    ["--tags=['1e5', NO]"],
+    ["--data.collect.env_steps=100k"],
+    ["--data.curriculum.arm=nope"],
+    ["--data.nonsense=1"],
+]
 SOURCES = [
     [], ["--experiment=plain_dqn"], ["--data.env=CartPole-v1"], ["--data.env.id=FrozenLake-v1"],
     ["--data.env=gymnasium.envs.toy_text:Nope-v0"], ["--experiment=nope"],

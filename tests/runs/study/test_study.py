@@ -46,19 +46,30 @@ SMALL: dict[str, Any] = {
     "experiment": "point_mass",
     "seeds": 2,
     "settings": {
-        "data.collect.env_steps": 2_300, "data.collect.warmup": 512, "data.evaluation.every": 900,
-        "data.env.init_args.dim": 2, "data.env.init_args.max_episode_steps": 8,
-        "data.curriculum.min_outcomes": 8, "data.gan.every": 2, "model.network.hidden": [16, 16],
-        "data.replay.updates_per_batch": 1, "data.gan.updates": 1, "data.evaluation.test_episodes": 4,
-        "data.evaluation.generated_levels": 4, "data.evaluation.episodes": 4,
+        "data.collect.env_steps": 2_300,
+        "data.collect.warmup": 512,
+        "data.evaluation.every": 900,
+        "data.env.init_args.dim": 2,
+        "data.env.init_args.max_episode_steps": 8,
+        "data.curriculum.min_outcomes": 8,
+        "data.gan.every": 2,
+        "model.network.hidden": [16, 16],
+        "data.replay.updates_per_batch": 1,
+        "data.gan.updates": 1,
+        "data.evaluation.test_episodes": 4,
+        "data.evaluation.generated_levels": 4,
+        "data.evaluation.episodes": 4,
     },
     "metric": "heldout_success_rate",
     "curves": ["target_success_rate"],
     "arms": {
-        "reference": {"data.curriculum.arm": "reference", "data.curriculum.mix": {"reference": 1.0}},
+        "reference": {
+            "data.curriculum.arm": "reference",
+            "data.curriculum.mix": {"reference": 1.0},
+        },
         "gan": {"data.curriculum.arm": "gan"},
     },
-}  # fmt: skip
+}
 
 
 def write(folder: Path, **changes: Any) -> Path:
