@@ -147,7 +147,7 @@ def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: st
     """The GAN trains where an arm needs it, with a loss that uses what it is given.
 
     Raises:
-        ConfigError: If it does not, or if ``data.gan.reals`` gives labels to a loss that ignores them.
+        ConfigError: If it does not, or if ``data.gan.reals`` gives labels that the loss ignores.
     """
     if needs.outcomes and gan_updates == 0:
         use = "plays the levels that the GAN makes" if arm == "gan" else "weighs levels by its p̂"

@@ -41,7 +41,8 @@ class Policy:
     (``[N, *shape]``), NumPy or tensors, and answers are of the same kind. So wrap your environment
     as training did: a stack of frames comes from ``gymnasium.wrappers.FrameStackObservation``, with
     the ``stack_size`` of ``data.replay.frame_stack``; discrete, ``Dict`` and ``Tuple``
-    observations from ``FlattenObservation``. Networks calculate in float32. Training on does not change a policy.
+    observations from ``FlattenObservation``. Networks calculate in float32.
+    Further training does not change a policy.
 
     Attributes:
         blueprint: What the networks are made of, with the spaces of observations and levels.

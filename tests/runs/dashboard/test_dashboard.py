@@ -316,7 +316,9 @@ def test_a_run_that_fails_ends_as_failed(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_study_names_its_runs(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text("{name: s, experiment: maze, seeds: 1, arms: {gan: {data.arm: gan}}}")
+    file.write_text(
+        "{name: s, experiment: maze, seeds: 1, arms: {gan: {data.curriculum.arm: gan}}}"
+    )
     (job,) = plan.jobs_of(plan.read_study(file), tmp_path)
     assert "--group=s" in job.arguments
     assert "--tags=[gan, maze]" in job.arguments

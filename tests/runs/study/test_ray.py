@@ -148,7 +148,8 @@ def test_a_study_on_a_cluster_equals_that_on_one_machine(address: str, tmp_path:
         "{name: tiny, experiment: point_mass, seeds: 1, metric: target_success_rate, settings: "
         "{data.collect.env_steps: 1500, data.collect.warmup: 512, model.network.hidden: [8], "
         "data.evaluation.test_episodes: 4}, "
-        "arms: {reference: {data.curriculum.arm: reference, data.curriculum.mix: {reference: 1.0}}, gan: {}}}"
+        "arms: {reference: {data.curriculum.arm: reference, "
+        "data.curriculum.mix: {reference: 1.0}}, gan: {}}}"
     )
     options = {"local": [], "ray": ["--backend", "ray", "--address", address]}
     for name, given in options.items():
