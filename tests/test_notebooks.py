@@ -144,21 +144,23 @@ class StopButton(Callback):
         if trainer.datamodule.batches_done == 5:
             os.kill(os.getpid(), signal.SIGINT)  # what a kernel gets when its cell is interrupted
 
-data = ReplayDataModule(MountainCar, env_steps=4_000, validate_every=10_000, seed=1)
+data = ReplayDataModule(
+    MountainCar, collect={"env_steps": 4_000}, evaluation={"every": 10_000}, seed=1
+)
 learner = CreativeLearner()
 """
 INTERRUPTED = "trainer(callbacks=[StopButton()]).fit(learner, datamodule=data)"
 USABLE = """
-assert 2_000 < data.collect.env_steps < 4_000
+assert 2_000 < data.env_steps < 4_000
 assert learner.act(torch.zeros(3, 2)).shape == (3,)
 assert learner.generate_levels(4).shape == (4, 2)
 """
 GOES_ON = """
 trainer().fit(learner, datamodule=data)
-assert data.collect.env_steps >= 4_000
+assert data.env_steps >= 4_000
 """
 AGAIN = """
-other = ReplayDataModule(MountainCar, env_steps=3_000, validate_every=10_000)
+other = ReplayDataModule(MountainCar, collect={"env_steps": 3_000}, evaluation={"every": 10_000})
 updates = learner.updates
 trainer().fit(learner, datamodule=other)
 assert learner.updates > updates

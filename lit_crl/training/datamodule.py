@@ -1,7 +1,7 @@
 """The replay as a Lightning DataModule: collects experience and feeds both phases.
 
 One batch is what one ``training_step`` needs: K minibatches of transitions, and on every
-``gan_every``-th batch minibatches for the GAN. So all processes run the same phases.
+``data.gan.every``-th batch minibatches for the GAN. So all processes run the same phases.
 """
 
 from collections.abc import Iterator

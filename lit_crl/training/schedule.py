@@ -7,8 +7,8 @@ from lit_crl.training.settings import CollectSettings
 class Schedule:
     """Warm-up, then batches, each after ``steps_per_batch`` steps of every environment.
 
-    Every ``gan_every``-th batch brings a GAN phase, and about every ``validate_every`` env steps
-    end an epoch with a validation.
+    After ``data.gan.every`` batches a GAN phase follows, and after about ``data.evaluation.every``
+    env steps an epoch ends with a validation.
     """
 
     def __init__(self, collect: CollectSettings, gan_every: int, validate_every: int) -> None:
