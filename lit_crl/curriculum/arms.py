@@ -189,8 +189,11 @@ def check_visited(reals: str, proposals: str, env: Any) -> None:
         ConfigError: If it does not.
     """
     needs = {
-        "reals is visited": (reals == "visited", "frontier or labelled"),
-        "proposals is projected": (proposals == "projected", "frontier, realistic or valid"),
+        "gan.reals is visited": (reals == "visited", "frontier or labelled"),
+        "curriculum.proposals is projected": (
+            proposals == "projected",
+            "frontier, realistic or valid",
+        ),
     }
     for setting, (is_set, remedy) in needs.items():
         if is_set and env.level_space is not None and not env.tracks_visited:

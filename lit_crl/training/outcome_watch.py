@@ -7,7 +7,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.outcomes import Collecting, unknown_success, why_too_few
-from lit_crl.training.rollout import EpisodeLog
+from lit_crl.training.episode_log import EpisodeLog
 
 
 class OutcomeWatch:

@@ -1,4 +1,4 @@
-"""What of a Trainer's settings cannot be kept here, each refused in one sentence."""
+"""Settings of a Trainer that cannot be kept here, each refused in one sentence."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.training.ddp import PhaseDDP
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-#: Callbacks that would not do here what they promise: what they do, and what to use instead.
+#: Callbacks that would break their promise here: what they do, and what to use instead.
 UNFIT: dict[tuple[type[Callback], ...], str] = {
     (StochasticWeightAveraging, WeightAveraging): "averages all networks alike: set "
     "model.dqn.target_rate for the Q-network's average, and model.gan.ema_rate for the generator's",
@@ -44,7 +44,7 @@ def check(trainer: Trainer) -> None:
 
 
 def problems(trainer: Trainer) -> Iterator[str]:
-    """What is wrong, a sentence each."""
+    """One sentence for each setting that cannot be kept."""
     if not isinstance(trainer.strategy, SingleDeviceStrategy | PhaseDDP):
         yield (
             f"trainer.strategy is {type(trainer.strategy).__name__}, which cannot average the "
@@ -79,10 +79,10 @@ def problems(trainer: Trainer) -> Iterator[str]:
 
 
 def check_interval(trainer: Trainer, batches: int) -> None:
-    """Validations within an epoch are not further apart than it is long.
+    """Validations within an epoch are no further apart than the epoch is long.
 
     Args:
-        trainer: Whose settings say how often to validate.
+        trainer: Its settings say how often to validate.
         batches: Length of an epoch.
 
     Raises:
@@ -94,7 +94,7 @@ def check_interval(trainer: Trainer, batches: int) -> None:
     if is_within_epoch and every > length:
         raise ConfigError(
             f"trainer.val_check_interval is {every}, but an epoch has {length} batches: give at "
-            "most so many, or a larger data.evaluation.every instead"
+            "most that many, or a larger data.evaluation.every instead"
         )
 
 

@@ -157,7 +157,7 @@ def test_an_arm_that_asks_too_early_is_put_off_and_plays_later(make_run: Make) -
     assert episodes["own"] > 0 and episodes["target"] > 8
     without = make_run(arm=asks, validate=False, gan_updates=0)
     with pytest.raises(
-        ConfigError, match=r"gan_updates is 0, but data.curriculum.arm 'asks' asks for p̂"
+        ConfigError, match=r"data.gan.updates is 0, but data.curriculum.arm 'asks' asks for p̂"
     ):
         without.fit()
 

@@ -331,7 +331,7 @@ def test_a_stack_of_frames_is_kept_as_one_and_trained_on_whole(make_run: Make) -
         assert ((column[..., 1:] - column[..., :-1]).abs() <= 1).all()
         assert (obs == obs[..., :1, :]).all() and (obs.sum((-1, -2)) == 12 * 255).all()
         moved = next_obs[..., 0, :].argmax(-1)[..., -1] - column[..., -1]
-        assert (moved.abs() <= run.data.n_steps).all() and (moved != 0).any()
+        assert (moved.abs() <= run.data.settings.replay.n_steps).all() and (moved != 0).any()
 
 
 def test_no_generated_level_is_staler_than_a_cycle(make_run: Make) -> None:

@@ -594,7 +594,7 @@ def test_each_update_sees_the_target_network_of_its_time(
         value = twin.q_network(given.obs)[range(8), given.action]
         optimizer.zero_grad()
         torch.nn.functional.huber_loss(value, target).backward()
-        torch.nn.utils.clip_grad_norm_(twin.q_network.parameters(), twin.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(twin.q_network.parameters(), twin.dqn.max_grad_norm)
         optimizer.step()
         if update % period == 0:
             for slow, fast in zip(

@@ -167,14 +167,18 @@ class RunReport(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         path = self.folder / "predicted_levels.csv"
         p_hat = outputs["p_hat"]
-        asked = {} if data.difficulty is None else {"difficulty": data.difficulty}
+        asked = (
+            {}
+            if data.settings.evaluation.difficulty is None
+            else {"difficulty": data.settings.evaluation.difficulty}
+        )
         levels = outputs["levels"][p_hat.argsort()].tolist()
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*asked, "p_hat", *data.env.level_names])
             for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):
                 writer.writerow([*asked.values(), p, *level])
-        wanted = f" of difficulty {data.difficulty:.2f}" if asked else ""
+        wanted = f" of difficulty {data.settings.evaluation.difficulty:.2f}" if asked else ""
         self.console.print(
             f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
             f"{p_hat.max():.2f}: {path}"

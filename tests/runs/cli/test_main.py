@@ -129,7 +129,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
 def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
     first = run("fit", "--name", "a", "--data.gan.updates=2", "--model.gan.lambda_gan=3", *TINY)
     again = run("fit", "--config", "runs/mountain_car/a/config.yaml", "--name", "b")
-    assert again.model.lambda_gan == 3
+    assert again.model.gan.lambda_gan == 3
     assert same(weights(first), weights(again))
 
 
