@@ -38,7 +38,7 @@ from lit_crl.training.updates import (
     players_of,
 )
 
-#: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
+#: Settings that make optimizers, in the order of ``configure_optimizers``.
 OPTIMIZERS = ("dqn.optimizer", "gan.discriminator_optimizer", "gan.generator_optimizer")
 
 
@@ -177,7 +177,7 @@ class CreativeLearner(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Refuse what this learner cannot keep of the Trainer's promises."""
+        """Refuse a Trainer whose settings this learner cannot keep."""
         checks.default_dtype()
         if stage == "fit":
             trainer_checks.check(self.trainer)
@@ -185,14 +185,14 @@ class CreativeLearner(LightningModule):
     def configure_model(self) -> None:
         """Build the networks for the DataModule's environment, once."""
         self.streams.rank = self.global_rank
-        # Without a Trainer a checkpoint is being loaded, which says what the networks look like.
+        # Without a Trainer a checkpoint is being loaded, and it says what the networks look like.
         if not hasattr(self, "q_network") and self._trainer is not None:
             self.build(cast(Any, self.trainer).datamodule.env)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer each for Q-network, discriminator and generator."""
         optimizers = [make_optimizer("dqn.optimizer", self.dqn.optimizer, self.q_network)]
-        # Kept here, so that on resume the configured rates beat those in the checkpoint.
+        # Kept here, so that a resumed run uses the configured rates and not the checkpoint's.
         self._q_optimizer = optimizers[0]
         self._q_rates = [group["lr"] for group in self._q_optimizer.param_groups]
         if (level_gan := self.level_gan) is not None:
@@ -214,12 +214,12 @@ class CreativeLearner(LightningModule):
         return greedy_unless(*self.toss(len(obs), epsilon), self.q_network(obs))
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Which of ``n`` environments act at random, and how: ``lit_crl.dqn.equations.toss``."""
+        """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
         return toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
-        """Q of the target network ``[N, A]``: smoother than the online one, so it is judged."""
+        """Q of the target network ``[N, A]``. It is evaluated because it changes more smoothly."""
         return cast(Tensor, self.target_network(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class CreativeLearner(LightningModule):
         Args:
             n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
                 ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
-            difficulty: p̂ wanted, from 0 (hopeless) to 1 (easy): the n nearest of 16 n levels.
+            difficulty: Wanted p̂, from 0 (hopeless) to 1 (easy): gives the nearest n of 16 n levels.
 
         Raises:
             ConfigError: If the environment has no levels, or ``difficulty`` makes no sense.
@@ -276,7 +276,7 @@ class CreativeLearner(LightningModule):
             self._train_gan = kind(self, turns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """The DQN phase, and on batches that bring levels the GAN phase."""
+        """The DQN phase and, if the batch brings levels, the GAN phase."""
         with self.clock("dqn"):
             self._dqn_phase(batch)
         if batch.gan is not None:
@@ -308,19 +308,20 @@ class CreativeLearner(LightningModule):
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         with self.clock("evaluation"):
             results = evaluation.run(self, self.gan_updates > 0)
-        for name in self._measured - results.keys():  # the Trainer would keep the older number
+        # The Trainer would go on showing the older number of a metric that is now absent.
+        for name in self._measured - results.keys():
             self.trainer.callback_metrics.pop(name, None)
         self._measured = set(results)
-        # While training, RecordMetrics hands them to the loggers, over env steps.
+        # During training RecordMetrics gives them to the loggers, over env steps.
         to_loggers = False if self.trainer.state.fn == "fit" else None
-        # The same keys and numbers in all processes, which have shared the evaluation.
+        # All processes have shared the evaluation, so keys and numbers are the same.
         self.log_dict(results, logger=to_loggers, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step
 
     def predict_step(self, asked: tuple[int, float | None], batch_idx: int) -> dict[str, Tensor]:
-        """So many generated levels of that difficulty, with their p̂.
+        """Generated levels with their p̂; ``asked`` is how many, and of which difficulty.
 
         Raises:
             ConfigError: If the generator has never been trained.
@@ -334,7 +335,7 @@ class CreativeLearner(LightningModule):
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters, which all processes share (see also ``collected_state``), and sizes."""
+        """Add counters and sizes; ``collected_state`` has what each process holds by itself."""
         counters = {"updates": self.updates, "gan_updates": self.gan_updates}
         checkpoint["learner"] = {**counters, "blueprint": self.blueprint.state_dict()}
         for optimizer in checkpoint.get("optimizer_states", []):
@@ -343,10 +344,11 @@ class CreativeLearner(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters back; for ``load_from_checkpoint`` also build the networks.
 
-        What the optimizers had learnt goes on under the settings that this learner was given.
+        The optimizers keep what they had learnt, and take the settings of this learner.
 
         Raises:
-            ConfigError: If it is of other networks, or of optimizers that keep other numbers.
+            ConfigError: If the checkpoint is of other networks, or of optimizers that keep other
+                numbers.
         """
         saved = checkpoint["learner"]
         if not hasattr(self, "q_network"):
@@ -362,7 +364,7 @@ class CreativeLearner(LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             if not checkpoint.get("optimizer_states"):
                 raise ConfigError(
-                    "the checkpoint has weights alone, from which no fit can go on: give one that "
+                    "the checkpoint has weights alone, and no fit can go on from it: give one that "
                     "RunCheckpoint wrote, or start a new run with these weights"
                 )
             self._give_own_settings(checkpoint["optimizer_states"])
@@ -372,6 +374,6 @@ class CreativeLearner(LightningModule):
         mine = self.configure_optimizers()
         for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
             go_on_with(f"model.{name}", optimizer, state)
-        # The Q-network's rate is as it was when the checkpoint was saved; each DQN phase sets it.
+        # Each DQN phase sets the Q-network's rate; until then it is as it was when saved.
         for group, rate in zip(states[0]["param_groups"], falling, strict=True):
             group["lr"] = rate

@@ -165,7 +165,7 @@ class Rollout:
         return legal
 
     def _restart_episodes(self) -> None:
-        """Cut the running episodes off as a time limit would, where environments lost their states."""
+        """Cut the running episodes off, as a time limit would: their states are lost."""
         self.replay.add_final(self.obs, ~self.done)
         self.obs = self.env.current_observations()
         for running in (self.done, self.source, self.episode_return, self.largest_epsilon):
