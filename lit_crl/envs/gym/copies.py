@@ -8,7 +8,7 @@ ended waits until it is reset.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym import returned, snapshots
 from lit_crl.envs.gym.guard import Env, Guard, SetLevel
-from lit_crl.envs.gym.returned import Array, NamedErrors, told
+from lit_crl.envs.gym.returned import Array, raise_named, told
 
 
 class Copies:
@@ -77,15 +77,6 @@ class Copies:
         self.running, self.terminated, self.truncated = np.zeros((3, count), bool)
         self.reported = np.full(count, -1, np.int8)
         self.reports_success = False
-        # The environment's own errors are named by its guard.
-        wrapper = "a wrapper around the environment"
-        remedy = (
-            "; see whether what the environment returns fits its observation space "
-            f"{self.envs[0].unwrapped.observation_space}"
-        )
-        self._in_reset, self._in_step = f"{name}: reset()", f"{name}: step()"
-        self._wrapper_resets = NamedErrors(f"{self._in_reset}: {wrapper}", remedy)
-        self._wrapper_steps = NamedErrors(f"{self._in_step}: {wrapper}", remedy)
 
     def reset(
         self,
@@ -107,17 +98,16 @@ class Copies:
         Raises:
             RunError: If an environment fails.
         """
-        where = self._in_reset
+        where = f"{self._name}: reset()"
         for i in np.flatnonzero(chosen).tolist():
             seed_of_copy = None if seed is None else seed + i
             guard = self._guards[i]
             if levels is not None and not np.isnan(levels[i]).any():
                 guard.level = levels[i]
             try:
-                with self._wrapper_resets:
-                    result = self.envs[i].reset(
-                        seed=seed_of_copy, options=dict(options or {}) or None
-                    )
+                result = self.envs[i].reset(seed=seed_of_copy, options=dict(options or {}) or None)
+            except Exception as error:
+                self._wrapper_failed(error, where)
             finally:
                 guard.level = None
             observation, info = returned.reset_result(result, where)
@@ -140,11 +130,13 @@ class Copies:
         Raises:
             RunError: If an environment fails.
         """
-        where, envs = self._in_step, self.envs
+        where, envs = f"{self._name}: step()", self.envs
         rewards = np.zeros(len(envs))
         for i in np.flatnonzero(self.running).tolist():
-            with self._wrapper_steps:
+            try:
                 result = envs[i].step(actions[i])
+            except Exception as error:
+                self._wrapper_failed(error, where)
             obs, rewards[i], terminated, truncated, info = returned.step_result(result, where)
             self._put(i, obs, where)
             if terminated or truncated:
@@ -197,6 +189,12 @@ class Copies:
         if self._must_fit:
             returned.check_bytes(checked, where)
         self.observations[i] = checked
+
+    def _wrapper_failed(self, error: Exception, where: str) -> NoReturn:
+        """Name an error of a wrapper; the environment's own errors were named by its guard."""
+        space = self.envs[0].unwrapped.observation_space
+        remedy = f"; see whether what the environment returns fits its observation space {space}"
+        raise_named(error, f"{where}: a wrapper around the environment", remedy)
 
 
 #: The arrays of a checkpoint.

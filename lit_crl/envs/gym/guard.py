@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from lit_crl.envs.gym import returned
-from lit_crl.envs.gym.returned import Array, NamedErrors
+from lit_crl.envs.gym.returned import Array, raise_named
 
 Env = gymnasium.Env[Any, Any]
 SetLevel = Callable[[Any, Array], Any]
@@ -59,8 +59,10 @@ class Guard:
                 something that it should not.
         """
         where = self._in_reset
-        with NamedErrors(where, _signature_needed):
+        try:
             result = self._reset(seed=seed, options=options)
+        except Exception as error:
+            raise_named(error, where, _signature_needed(error))
         obs, info = returned.reset_result(result, where)
         if self.level is not None:
             obs, where = self._placed(self.level), self._in_set_level
@@ -72,16 +74,21 @@ class Guard:
         Raises:
             RunError: If the environment's ``step`` fails or returns something that it should not.
         """
-        with NamedErrors(self._in_step):
+        where = self._in_step
+        try:
             result = self._step(action)
-        obs, *rest = returned.step_result(result, self._in_step)
-        return self._checked(obs, self._in_step), *rest
+        except Exception as error:
+            raise_named(error, where)
+        obs, reward, terminated, truncated, info = returned.step_result(result, where)
+        return self._checked(obs, where), reward, terminated, truncated, info
 
     def _placed(self, level: Array) -> Any:
         assert self._set_level is not None
-        remedy = f"; it is called as set_level(env, level) with a level of shape {level.shape}"
-        with NamedErrors(self._in_set_level, remedy):
+        try:
             result = self._set_level(self._env, level.copy())
+        except Exception as error:
+            remedy = f"; it is called as set_level(env, level) with a level of shape {level.shape}"
+            raise_named(error, self._in_set_level, remedy)
         return returned.level_observation(result, self._in_set_level)
 
     def _checked(self, obs: Any, where: str) -> Any:

@@ -7,7 +7,7 @@ from gymnasium.spaces import Box
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym import returned
-from lit_crl.envs.gym.returned import Array, NamedErrors
+from lit_crl.envs.gym.returned import Array, raise_named
 
 #: What YAML can say: the low and the high bound of each coordinate by its name.
 Bounds = Mapping[str, Sequence[float]]
@@ -55,8 +55,10 @@ def draw(target_levels: TargetLevels, n: int, space: Box, seed: int, name: str) 
     """
     where = f"{name}: target_levels()"
     remedy = "; it is called as target_levels(n, rng) with a NumPy generator"
-    with NamedErrors(where, remedy):
+    try:
         levels = target_levels(n, np.random.default_rng(seed))
+    except Exception as error:
+        raise_named(error, where, remedy)
     drawn = returned.as_array(levels)
     if drawn is None or drawn.shape != (n, *space.shape) or drawn.dtype.kind not in "iuf":
         raise RunError(

@@ -15,7 +15,7 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs.gym.guard import Env, layers
-from lit_crl.envs.gym.returned import NamedErrors, described, told
+from lit_crl.envs.gym.returned import described, raise_named, told
 
 
 def maker(
@@ -78,9 +78,11 @@ def _make_by_id(id: str, limit: int | None, kwargs: Mapping[str, Any]) -> Env:
 def _make_by_call(
     make: Callable[..., Env], name: str, limit: int | None, kwargs: Mapping[str, Any]
 ) -> Env:
-    remedy = "; arguments are given by env_kwargs or functools.partial"
-    with NamedErrors(f"{name} cannot be made: it", remedy, ConfigError):
+    try:
         env = make(**kwargs)
+    except Exception as error:
+        remedy = "; arguments are given by env_kwargs or functools.partial"
+        raise_named(error, f"{name} cannot be made: it", remedy, ConfigError)
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(
             f"{name} gave {described(env)}, but must give one environment, a gymnasium.Env"

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -23,29 +23,19 @@ SUCCESS_KEYS = ("is_success", "success")
 _USUAL_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.bool_})
 
 
-class NamedErrors:
-    """Turns errors of a user's code into one sentence that names the code; a context manager.
+def raise_named(
+    error: Exception,
+    where: str,
+    remedy: str = "",
+    kind: type[Exception] = RunError,
+) -> NoReturn:
+    """Raise an error of a user's code as the sentence "``where`` raised ...``remedy``".
 
     A ``RunError`` is a sentence already, and a ``MemoryError`` is nobody's mistake: both pass.
     """
-
-    def __init__(
-        self,
-        where: str,
-        remedy: str | Callable[[Exception], str] = "",
-        error: type[Exception] = RunError,
-    ) -> None:
-        """Raise ``error`` with the sentence "``where`` raised ...", which ``remedy`` ends."""
-        self._where, self._remedy, self._error = where, remedy, error
-
-    def __enter__(self) -> None:
-        """Nothing is prepared, so one object serves any number of calls."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the sentence in place of the error."""
-        if isinstance(error, Exception) and not isinstance(error, RunError | MemoryError):
-            remedy = self._remedy if isinstance(self._remedy, str) else self._remedy(error)
-            raise self._error(f"{self._where} raised {told(error)}{remedy}") from error
+    if isinstance(error, RunError | MemoryError):
+        raise error
+    raise kind(f"{where} raised {told(error)}{remedy}") from error
 
 
 def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
