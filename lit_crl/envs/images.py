@@ -25,7 +25,7 @@ LEAST_GREY_SIDE = 8
 #: What a user can do about an image whose layout is unknown.
 _REMEDY = (
     "set image_layout (data.env.image_layout in YAML) to HWC for channels last, CHW for channels "
-    "first, HW for grey, each of these also for a stack of such frames along the first axis"
+    "first or HW for grey (with one more axis, stacks of frames along the first)"
 )
 
 

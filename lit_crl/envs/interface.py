@@ -36,42 +36,29 @@ class LevelEnv(Protocol):
 
     num_envs: int
     device: torch.device
+    #: Space of one observation, either ``uint8`` or float32.
+    single_observation_space: Box
+    #: Space of one action, numbered from 0.
+    single_action_space: Discrete[Any]
+    #: Name of each level axis, with its unit.
+    level_names: tuple[str, ...]
+    #: The two level axes to draw.
+    level_plane: tuple[int, int]
+    #: Gymnasium's id of the same task; None: Gymnasium does not have it.
+    gymnasium_id: str | None
+    #: Whether visited states can become levels, by ``current_levels()``.
+    tracks_visited: bool
+    #: Whether ``load_state_dict`` continues running episodes; if not, it starts new ones.
+    resumable: bool
 
-    @property
-    def single_observation_space(self) -> Box:
-        """Space of one observation, either ``uint8`` or float32."""
-
-    @property
-    def single_action_space(self) -> Discrete[Any]:
-        """Space of one action, numbered from 0."""
-
+    # Read only, so that an environment may declare that it always has one.
     @property
     def level_space(self) -> Box | None:
         """Box of shape (d,) with finite bounds, in env units; None: the env takes no levels."""
 
     @property
-    def level_names(self) -> tuple[str, ...]:
-        """Name of each level axis, with its unit."""
-
-    @property
-    def level_plane(self) -> tuple[int, int]:
-        """The two level axes to draw."""
-
-    @property
     def max_episode_steps(self) -> int | None:
         """Env steps after which an episode is truncated; None: unknown or never."""
-
-    @property
-    def gymnasium_id(self) -> str | None:
-        """Gymnasium's id of the same task; None: Gymnasium does not have it."""
-
-    @property
-    def tracks_visited(self) -> bool:
-        """Whether visited states can become levels, by ``current_levels()``."""
-
-    @property
-    def resumable(self) -> bool:
-        """Whether ``load_state_dict`` continues running episodes; if not, it starts new ones."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

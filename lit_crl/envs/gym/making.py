@@ -131,8 +131,6 @@ def _import_module_of(id: str) -> None:
         raise ConfigError(f"{id!r} names a file: write the module, {module[:-3]}:{rest}")
     try:
         importlib.import_module(module)
-    except MemoryError:
-        raise
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         if missing and f"{module}.".startswith(f"{missing}."):
@@ -140,9 +138,8 @@ def _import_module_of(id: str) -> None:
                 f"{id!r} needs a package that is missing; `pip install` the one that has the "
                 f"module {module}, or run where {module}.py lies"
             ) from error
-        raise ConfigError(
-            f"{id!r} cannot be used, because importing {module} raised {told(error)}"
-        ) from error
+        where = f"{id!r} cannot be used, because importing {module}"
+        raise_named(error, where, kind=ConfigError)
 
 
 def _why_not_made(id: str, error: Exception) -> str:
