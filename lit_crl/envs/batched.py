@@ -69,6 +69,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 raise ValueError(f"{name} is {number}, but must be at least 1.")
         self.num_envs = num_envs
         self.device = torch.device(device)
+        # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = space_of(self)
         self.image_layout = layout_in(self.single_observation_space)

@@ -6,7 +6,7 @@ or kinds of maps. An observation with one more axis is a stack of frames along i
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -15,6 +15,7 @@ from gymnasium.wrappers import FrameStackObservation
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.envs.interface import LevelEnv
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
 #: What a user can declare: the layout of images, or that observations are no images.
@@ -27,14 +28,6 @@ _REMEDY = (
     "set image_layout (data.env.image_layout in YAML) to HWC for channels last, CHW for channels "
     "first or HW for grey (with one more axis, stacks of frames along the first)"
 )
-
-
-class HasObservations(Protocol):
-    """An environment, as far as ``space_of`` reads it; it may have an ``image_layout``, too."""
-
-    @property
-    def single_observation_space(self) -> Box:
-        """Space of one observation."""
 
 
 class ImageSpace(Box):
@@ -113,7 +106,7 @@ def looks_like_image(space: Box) -> bool:
     return space.dtype in (np.uint8, np.bool_) and (is_grey or len(shape) > 2)
 
 
-def space_of(env: HasObservations) -> Box:
+def space_of(env: LevelEnv) -> Box:
     """Return the space of one observation, an ``ImageSpace`` if the env has an ``image_layout``.
 
     Raises:

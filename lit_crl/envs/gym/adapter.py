@@ -105,6 +105,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if (level_space is None) != (set_level is None):
             raise ConfigError("level_space and set_level belong together: give both or neither.")
         self.num_envs, self.device = num_envs, torch.device(device)
+        # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self._init_levels(level_space, target_levels)
         self.name, make_one = making.maker(id, make, max_episode_steps, env_kwargs or {})

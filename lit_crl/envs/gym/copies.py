@@ -102,6 +102,7 @@ class Copies:
         for i in np.flatnonzero(chosen).tolist():
             seed_of_copy = None if seed is None else seed + i
             guard = self._guards[i]
+            # Only this reset starts at the level: a wrapper may reset the environment again later.
             if levels is not None and not np.isnan(levels[i]).any():
                 guard.level = levels[i]
             try:
@@ -132,6 +133,7 @@ class Copies:
         """
         where, envs = f"{self._name}: step()", self.envs
         rewards = np.zeros(len(envs))
+        # Other copies wait for a reset: what a step after an episode's end does is undefined.
         for i in np.flatnonzero(self.running).tolist():
             try:
                 result = envs[i].step(actions[i])

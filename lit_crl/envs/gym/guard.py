@@ -52,12 +52,7 @@ class Guard:
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, at ``level`` if there is one.
-
-        Raises:
-            RunError: If the environment's ``reset`` or the user's ``set_level`` fails or returns
-                something that it should not.
-        """
+        """Start an episode, at ``level`` if there is one; a mistake of the user is a RunError."""
         where = self._in_reset
         try:
             result = self._reset(seed=seed, options=options)
@@ -69,11 +64,7 @@ class Guard:
         return self._checked(obs, where), info
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Advance the environment by one env step.
-
-        Raises:
-            RunError: If the environment's ``step`` fails or returns something that it should not.
-        """
+        """Advance the environment by one env step; a mistake of the user is a RunError."""
         where = self._in_step
         try:
             result = self._step(action)

@@ -1,6 +1,7 @@
 """Checks of what a user's environment returns: each mistake becomes one sentence.
 
-``where`` is the beginning of the sentence, for instance ``"CartPole-v1: step()"``.
+The sentence is a ``RunError``, and ``where`` is its beginning, for instance
+``"CartPole-v1: step()"``.
 """
 
 from __future__ import annotations
@@ -39,11 +40,7 @@ def raise_named(
 
 
 def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
-    """Return the observation and the infos of a ``reset``; None stands for empty infos.
-
-    Raises:
-        RunError: If ``result`` is not a pair of an observation and infos.
-    """
+    """Return the observation and the infos of a ``reset``; None stands for empty infos."""
     if isinstance(result, tuple | list) and len(result) == 2:
         observation, info = result
         if info is None or isinstance(info, Mapping):
@@ -55,11 +52,7 @@ def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
 
 
 def step_result(result: Any, where: str) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """Return the observation, reward, terminated, truncated and infos of a ``step``.
-
-    Raises:
-        RunError: If ``result`` does not have these five parts.
-    """
+    """Return the observation, reward, terminated, truncated and infos of a ``step``."""
     if not isinstance(result, tuple | list) or len(result) != 5:
         raise RunError(
             f"{where} returned {described(result)}, but must return five values: observation, "
@@ -77,22 +70,14 @@ def step_result(result: Any, where: str) -> tuple[Any, Any, Any, Any, dict[str, 
 
 
 def infos(info: Any, where: str) -> dict[str, Any]:
-    """Return infos as a dict; None stands for an empty one.
-
-    Raises:
-        RunError: If they are something else.
-    """
+    """Return infos as a dict; None stands for an empty one."""
     if info is None or isinstance(info, Mapping):
         return dict(info or {})
     raise RunError(f"{where} returned infos that are {described(info)}, but must be a dict")
 
 
 def number(value: Any, what: str) -> Any:
-    """Return a number or truth value; an array of one number counts as one.
-
-    Raises:
-        RunError: If ``value`` is something else.
-    """
+    """Return a number or truth value; an array of one number counts as one."""
     if isinstance(value, float | int | np.number | np.bool_):
         return value
     array = as_array(value)
@@ -106,9 +91,6 @@ def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where:
 
     Lists, tensors and other types of numbers are accepted; only a space of bytes needs whole
     numbers from 0 to 255.
-
-    Raises:
-        RunError: If the observation does not fit its space.
     """
     if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
         return value
@@ -129,11 +111,7 @@ def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where:
 
 
 def check_bytes(array: Array, where: str) -> None:
-    """Check that numbers can be kept as bytes.
-
-    Raises:
-        RunError: If they are not whole numbers from 0 to 255.
-    """
+    """Check that numbers are whole numbers from 0 to 255, which can be kept as bytes."""
     if array.dtype.kind == "f":
         raise RunError(
             f"{where} returned an observation of {array.dtype}, but its observation space declares "
@@ -147,11 +125,7 @@ def check_bytes(array: Array, where: str) -> None:
 
 
 def level_observation(value: Any, where: str) -> Any:
-    """Return the first observation, which ``set_level`` returns alone or in a pair with infos.
-
-    Raises:
-        RunError: If it returned None.
-    """
+    """Return the first observation, which ``set_level`` returns alone or in a pair with infos."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping):
         return value[0]
     if value is None:
@@ -164,9 +138,6 @@ def level_observation(value: Any, where: str) -> Any:
 
 def success(info: Mapping[str, Any], where: str) -> bool | None:
     """Return the success that infos report; None if they report nothing.
-
-    Raises:
-        RunError: If the value is neither true nor false.
 
     >>> success({"is_success": None, "success": 1.0}, "MyEnv: step()"), success({}, "MyEnv: step()")
     (True, None)
