@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from torch import Tensor, nn
@@ -160,7 +161,7 @@ BUILT_IN = [
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_images_are_convolved_over_rows_and_columns(name: str) -> None:
     env: LevelEnv = getattr(lit_crl.envs, name)(2)
-    network = Blueprint.of(env, CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(env, CreativeLearner(**learner_settings(hidden=(8,))).sizes).q_network()
     space = env.single_observation_space
     if name in IMAGES:
         check_neighbourhoods(network, space, IMAGES[name])
@@ -198,13 +199,13 @@ VECTORS = {
 def test_other_observations_are_vectors(space: Box, stack: int) -> None:
     env = adapter(space, stack)
     assert env.image_layout is None
-    network = Blueprint.of(env, CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(env, CreativeLearner(**learner_settings(hidden=(8,))).sizes).q_network()
     assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
 def test_images_are_a_vector_where_the_user_says_so() -> None:
     env = adapter(of_bytes(3, 3, 2), said="vector")
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     assert env.image_layout is None
     assert learner.act(env.reset(seed=0)[0], epsilon=0.0).shape == (1,)
 
@@ -252,7 +253,9 @@ def test_a_batched_environment_needs_a_layout(layout: Any) -> None:
     with pytest.raises(ConfigError, match=r"Own does not say how .* an attribute image_layout"):
         Own(1)
     Own.image_layout = layout
-    network = Blueprint.of(Own(1), CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(
+        Own(1), CreativeLearner(**learner_settings(hidden=(8,))).sizes
+    ).q_network()
     if layout is None:
         assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     else:
@@ -273,7 +276,10 @@ def test_other_environments_need_a_layout_too() -> None:
     with pytest.raises(ConfigError, match=r"Bare does not say how the axes .* \(9, 9\) lie"):
         CreativeLearner().build(bare)
     bare.image_layout = "HW"
-    assert CreativeLearner(hidden=(8,)).build(bare).blueprint.obs_space.layout == "HW"
+    assert (
+        CreativeLearner(**learner_settings(hidden=(8,))).build(bare).blueprint.obs_space.layout
+        == "HW"
+    )
 
 
 BOUNDS = {
@@ -359,7 +365,7 @@ def test_a_sentence_says_how_observations_are_read(space: Box, layout: Any, word
 @pytest.mark.parametrize("case", ["MiniGrid, one-hot", "stacked colours", "said: channels first"])
 def test_a_saved_policy_knows_its_layout(case: str, tmp_path: Any) -> None:
     env = adapter(CASES[case].space, CASES[case].stack, CASES[case].said)
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     policy = Policy.of(learner)
     policy.save(tmp_path / "policy.pt")
     loaded = lit_crl.load(tmp_path / "policy.pt")
@@ -371,7 +377,9 @@ def test_a_saved_policy_knows_its_layout(case: str, tmp_path: Any) -> None:
 
 def test_a_run_cannot_continue_with_another_layout() -> None:
     last, first = (
-        CreativeLearner(hidden=(8,)).build(adapter(of_bytes(9, 9, 9), said=said))
+        CreativeLearner(**learner_settings(hidden=(8,))).build(
+            adapter(of_bytes(9, 9, 9), said=said)
+        )
         for said in ("HWC", "CHW")
     )
     saved: dict[str, Any] = {"state_dict": last.state_dict()}
@@ -382,7 +390,7 @@ def test_a_run_cannot_continue_with_another_layout() -> None:
 
 
 def test_checkpoints_without_a_layout_are_read_only_for_vectors() -> None:
-    sizes = CreativeLearner(hidden=(8,)).sizes
+    sizes = CreativeLearner(**learner_settings(hidden=(8,))).sizes
     images, vectors = (
         Blueprint.of(env, sizes).state_dict() for env in (Maze(1, size=5), CartPole(1))
     )
@@ -415,7 +423,7 @@ def test_minatar() -> None:
 
 def check_environment(id: str, channels: int) -> None:
     env = GymnasiumEnv(1, id=id, max_episode_steps=50)
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     assert env.image_layout == "HWC" and env.reset(seed=0)[0].dtype == torch.uint8
     assert first_convolution(learner.q_network).in_channels == channels
     check_neighbourhoods(learner.q_network, env.single_observation_space, "HWC")

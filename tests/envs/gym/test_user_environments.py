@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import data_settings
 from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation, RecordEpisodeStatistics
 from torch import Tensor
@@ -531,4 +532,4 @@ def test_an_environment_may_be_given_in_many_ways(given: Any, shape: tuple[int, 
 )
 def test_other_objects_are_refused_before_anything_trains(given: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=f"^data.env:? .*{sentence}"):
-        ReplayDataModule(given, arm="target").setup("validate")
+        ReplayDataModule(given, **data_settings(arm="target")).setup("validate")

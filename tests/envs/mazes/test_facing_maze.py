@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 
 from lit_crl.envs import FacingMaze, Maze
 from lit_crl.envs.mazes import layouts as maze_layouts
@@ -176,7 +177,7 @@ def test_generated_maps_have_one_start_that_faces_one_way() -> None:
 def test_the_benchmarks_return_is_reported() -> None:
     """An agent that only turns left solves nothing; one that steps ahead finds goals ahead."""
     torch.manual_seed(0)
-    learner = CreativeLearner(hidden=(16,)).build(FacingMaze(1, size=3))
+    learner = CreativeLearner(**learner_settings(hidden=(16,))).build(FacingMaze(1, size=3))
 
     def ahead(obs: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.0, 0.0, 1.0]).expand(len(obs), -1)
