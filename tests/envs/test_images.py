@@ -1,4 +1,4 @@
-"""How images lie: what environments say of their axes, and what the networks then convolve over."""
+"""Layouts of images: environments declare their axes, and networks convolve over the right ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def of_truths(*shape: int) -> Box:
 
 @dataclass
 class Case:
-    """A space of frames, and what its axes truly are: F, of frames, H, W and C."""
+    """A space of frames, and its true axes: F (frames), H, W and C."""
 
     space: Box
     axes: str
@@ -111,7 +111,7 @@ def first_convolution(network: nn.Module) -> nn.Conv2d:
 
 
 def check_neighbourhoods(network: nn.Module, space: Box, axes: str) -> None:
-    """Brightening a pixel must move the first convolution's outputs around it, and no others."""
+    """A brighter pixel must change the first convolution's outputs around it, and no others."""
     sizes = dict(zip(axes, space.shape, strict=True))
     layer = first_convolution(network)
     assert layer.in_channels == sizes.get("F", 1) * sizes.get("C", 1)
@@ -147,7 +147,7 @@ def test_images_of_gymnasium_are_convolved_over_rows_and_columns(case: Case) -> 
     check_neighbourhoods(network, env.single_observation_space, case.axes)
 
 
-#: Where the built-in environments that have images have which axes.
+#: Axes of the built-in environments that have images.
 IMAGES: dict[str, str] = {"Maze": "CHW", "FacingMaze": "CHW"}
 BUILT_IN = [
     name
@@ -170,7 +170,7 @@ def test_built_in_images_are_convolved_over_rows_and_columns(name: str) -> None:
         assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def test_the_axes_of_mazes_are_those_of_what_is_seen() -> None:
+def test_the_axes_of_mazes_are_those_of_the_view() -> None:
     """A wall moves along rows and columns as the agent steps; a heading fills a map."""
     env = FacingMaze(1, size=5)
     layouts = torch.zeros(1, 3, 5, 5)
@@ -196,7 +196,7 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("space", "stack"), VECTORS.values(), ids=VECTORS)
-def test_all_else_is_a_vector(space: Box, stack: int) -> None:
+def test_other_observations_are_vectors(space: Box, stack: int) -> None:
     env = adapter(space, stack)
     assert env.image_layout is None
     network = Blueprint.of(env, CreativeLearner(**learner_settings(hidden=(8,))).sizes).q_network()
@@ -215,12 +215,12 @@ def test_images_are_a_vector_where_the_user_says_so() -> None:
     [(of_bytes(4, 84, 84), 0), (of_bytes(4, 48, 60, 3), 0), (of_truths(2, 9, 9), 3)],
     ids=["first axis short", "four axes", "stacked, first axis short"],
 )
-def test_images_that_could_lie_either_way_are_asked_about(space: Box, stack: int) -> None:
+def test_ambiguous_images_are_refused(space: Box, stack: int) -> None:
     with pytest.raises(ConfigError, match=r"nothing says how .*data\.env\.image_layout in YAML"):
         adapter(space, stack)
 
 
-def test_a_stack_is_seen_only_as_long_as_it_keeps_its_shape() -> None:
+def test_a_stack_is_recognized_only_while_it_keeps_its_shape() -> None:
     def turned(seen: Any) -> Any:
         return seen.transpose(1, 2, 0)
 
@@ -246,7 +246,7 @@ def test_a_layout_that_does_not_fit_is_refused(shape: tuple[int, ...], said: str
 
 
 @pytest.mark.parametrize("layout", ["CHW", "HW", None])
-def test_a_batched_environment_says_how_its_images_lie(layout: Any) -> None:
+def test_a_batched_environment_needs_a_layout(layout: Any) -> None:
     class Own(CartPole):
         single_observation_space = of_bytes(2, 9, 9)
 
@@ -263,9 +263,9 @@ def test_a_batched_environment_says_how_its_images_lie(layout: Any) -> None:
         check_neighbourhoods(network, Own.single_observation_space, axes)
 
 
-def test_any_other_environment_says_it_too() -> None:
+def test_other_environments_need_a_layout_too() -> None:
     class Bare:
-        """Has what a learner is built from, and no word of images."""
+        """Has all that a learner is built from, but no layout of images."""
 
         single_observation_space = of_bytes(9, 9)
         single_action_space = Discrete(2)
@@ -307,7 +307,7 @@ def test_images_are_scaled_by_their_own_bounds(space: Box, layout: Any) -> None:
     assert not scaled[0][0].any() and torch.equal(scaled[0][1], torch.ones_like(scaled[0][1]))
 
 
-def test_what_has_no_bounds_is_not_scaled() -> None:
+def test_images_without_bounds_are_not_scaled() -> None:
     space = Box(-np.inf, np.inf, (8, 9), np.float32)
     network = QNetwork(ImageSpace(space, "HW"), 2, (8,))
     scaled: list[Tensor] = []
@@ -358,14 +358,12 @@ def test_channels_come_first(shape: Sequence[int], layout: Any, order: str) -> N
         (of_bytes(128), None, ""),
     ],
 )
-def test_what_observations_are_taken_for_is_said_in_words(
-    space: Box, layout: Any, words: str
-) -> None:
+def test_a_sentence_says_how_observations_are_read(space: Box, layout: Any, words: str) -> None:
     assert in_words(with_layout(space, layout)) == words
 
 
 @pytest.mark.parametrize("case", ["MiniGrid, one-hot", "stacked colours", "said: channels first"])
-def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> None:
+def test_a_saved_policy_knows_its_layout(case: str, tmp_path: Any) -> None:
     env = adapter(CASES[case].space, CASES[case].stack, CASES[case].said)
     learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     policy = Policy.of(learner)
@@ -377,7 +375,7 @@ def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> No
     check_neighbourhoods(loaded.q_network, loaded.blueprint.obs_space, CASES[case].axes)
 
 
-def test_a_run_cannot_go_on_with_images_that_lie_otherwise() -> None:
+def test_a_run_cannot_continue_with_another_layout() -> None:
     last, first = (
         CreativeLearner(**learner_settings(hidden=(8,))).build(
             adapter(of_bytes(9, 9, 9), said=said)
@@ -391,7 +389,7 @@ def test_a_run_cannot_go_on_with_images_that_lie_otherwise() -> None:
         first.on_load_checkpoint(saved)
 
 
-def test_checkpoints_that_do_not_say_how_images_lie_are_read_only_for_vectors() -> None:
+def test_checkpoints_without_a_layout_are_read_only_for_vectors() -> None:
     sizes = CreativeLearner(**learner_settings(hidden=(8,))).sizes
     images, vectors = (
         Blueprint.of(env, sizes).state_dict() for env in (Maze(1, size=5), CartPole(1))
