@@ -10,7 +10,6 @@ from lit_crl.core.seeding import random_stream
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.sources import SOURCES, Finished
 from lit_crl.dqn.replay.buffer import ReplayBuffer
-from lit_crl.envs import LevelEnv
 from lit_crl.training.episode_log import EpisodeLog
 from lit_crl.training.value_trace import ValueTrace
 
@@ -32,7 +31,7 @@ class Rollout:
 
     def __init__(
         self,
-        env: LevelEnv,
+        env: Any,
         replay: ReplayBuffer,
         archive: Archive | None,
         *,
