@@ -28,14 +28,14 @@ from lit_crl.curriculum.arms import (
     check_played,
     check_processes,
     check_visited,
+    custom_source,
     needs_of,
-    own_source,
 )
 from lit_crl.curriculum.curriculum import Curriculum, Reals
-from lit_crl.curriculum.outcomes import Collecting, unknown_success, why_too_few
+from lit_crl.curriculum.outcomes import OutcomeTiming, unknown_success, why_too_few
 from lit_crl.curriculum.proposals import Proposals
 from lit_crl.curriculum.sfl import LearnabilityScreen
-from lit_crl.curriculum.sources import OwnSource, Teacher
+from lit_crl.curriculum.sources import CustomSource, Teacher
 from lit_crl.dqn.exploration import EpsilonLadder, Exploration
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
@@ -68,7 +68,7 @@ class ReplayDataModule(LightningDataModule):
     def __init__(
         self,
         env: GivenEnv,
-        arm: Arm | OwnSource = "gan",
+        arm: Arm | CustomSource = "gan",
         env_steps: int = 100_000,
         num_envs: int = 32,
         capacity: int = 100_000,
@@ -169,7 +169,7 @@ class ReplayDataModule(LightningDataModule):
         self.schedule = Schedule(
             env_steps, num_envs, warmup, steps_per_batch, gan_every, validate_every
         )
-        self.make_env, self.arm, self.own = env_factory(env), arm_name(arm), own_source(arm)
+        self.make_env, self.arm, self.own = env_factory(env), arm_name(arm), custom_source(arm)
         self.shares = arm_shares(arm, mix or EQUAL_MIX)
         self.needs = needs_of(arm)
         self.num_envs, self.steps_per_batch = num_envs, steps_per_batch
@@ -264,7 +264,7 @@ class ReplayDataModule(LightningDataModule):
 
     def _expect_outcomes(self) -> None:
         """From now on outcomes are waited for."""
-        collecting = Collecting(
+        collecting = OutcomeTiming(
             self.exploration, self.label_epsilon, self.num_envs, self.world_size,
             self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget,
             self.env.max_episode_steps,
@@ -272,7 +272,7 @@ class ReplayDataModule(LightningDataModule):
         begin = collecting.check(self.arm)
         self._outcomes_begin = begin
         self._outcomes_expected = collecting.expected(begin)
-        if (warning := collecting.forewarning(self.arm, begin)) is not None:
+        if (warning := collecting.warning(self.arm, begin)) is not None:
             distributed.say(warning)
 
     def _device(self) -> torch.device:

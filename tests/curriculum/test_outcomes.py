@@ -13,7 +13,7 @@ from lit_crl import ReplayDataModule
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import NEEDS, needs_of
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting, why_too_few
+from lit_crl.curriculum.outcomes import OutcomeTiming, why_too_few
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.dqn.exploration import EpsilonLadder, Exploration, LinearEpsilon
@@ -26,8 +26,8 @@ COLLECTING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def collecting(exploration: Exploration, **changes: Any) -> Collecting:
-    return Collecting(exploration, **{**COLLECTING, **changes})
+def collecting(exploration: Exploration, **changes: Any) -> OutcomeTiming:
+    return OutcomeTiming(exploration, **{**COLLECTING, **changes})
 
 
 class Waves(Exploration):
