@@ -273,8 +273,8 @@ def test_the_number_of_copies_changes_no_number(
 ) -> None:
     found = []
     for copies in (3, 50, 1_000):
-        monkeypatch.setattr(pool, "MOST_ROWS", copies)
-        monkeypatch.setattr(pool, "MOST_COPIES", copies)
+        monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", copies)
+        monkeypatch.setattr(pool, "MAX_GYMNASIUM_COPIES", copies)
         for make in (Scattered, MountainCar):
             evaluation = kind(EvaluationEnvs(make, make(1)), 7, 10, 3_000, 0)
             found.append(evaluation.run(Judge(), True))

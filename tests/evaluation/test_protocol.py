@@ -360,7 +360,7 @@ def measured(
 ) -> tuple[dict[str, float], DiaryCar | None]:
     """Evaluate generated ``levels``; also give the environment they were played in."""
     made: list[DiaryCar] = []
-    monkeypatch.setattr(pool, "MOST_ROWS", 10_000)
+    monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", 10_000)
 
     def make(num_envs: int, device: torch.device) -> DiaryCar:
         made.append(DiaryCar(num_envs, device))
@@ -509,7 +509,7 @@ def breadth_first(maps: list[list[list[float]]]) -> int:
 def test_the_tail_is_ranked_on_some_episodes_and_averaged_on_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "MOST_ROWS", 10_000)
+    monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", 10_000)
     made: list[DiaryCar] = []
     near = near_the_edge(120)
     assert len(near) == 120
