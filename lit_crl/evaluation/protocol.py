@@ -190,8 +190,11 @@ class Evaluation:
                 UniqueRate, box.to_unit(generated), box.to_unit(reference)
             ),
         }
-        if valid.any():
-            results |= self._path_lengths(generated[valid])
+        if hasattr(env, "optimal_steps") and valid.any():
+            lengths = PathLengthQuantiles(sync_on_compute=False)
+            lengths.update(env.optimal_steps(generated[valid]))
+            quantiles = lengths.compute().items()
+            results |= {f"levels_path_length_{name}": float(value) for name, value in quantiles}
         success = self._attempts(learner, torch.stack([generated, reference], dim=1), allowance)
         if success is None:
             return results
@@ -232,15 +235,6 @@ class Evaluation:
         missing = places[len(outcomes) :].tolist()
         pairs = missing[0] // 2 if missing else len(levels)
         return success.view(-1, 2, EPISODES_PER_LEVEL)[:pairs] if pairs else None
-
-    def _path_lengths(self, levels: Tensor) -> dict[str, float]:
-        """Quantiles of the fewest steps to the goal, where the environment knows them."""
-        optimal_steps = getattr(self.envs.example, "optimal_steps", None)
-        if optimal_steps is None:
-            return {}
-        metric = PathLengthQuantiles(sync_on_compute=False)
-        metric.update(optimal_steps(levels))
-        return {f"levels_path_length_{name}": float(v) for name, v in metric.compute().items()}
 
 
 def greedy(learner: Learner) -> Callable[[Tensor], Tensor]:

@@ -318,10 +318,10 @@ class ReplayBuffer:
                 f"run's {self.length} for each of {self.num_envs}: resume with the data.capacity "
                 "and data.num_envs it was saved with"
             )
-        pairs = {
-            name: torch.atleast_1d(mine, state.get(name, torch.empty(0)))
-            for name, mine in self._tensors().items()
-        }
+        pairs = {}
+        for name, mine in self._tensors().items():
+            both = (mine, state.get(name, torch.empty(0)))
+            pairs[name] = [tensor if tensor.ndim else tensor.view(1) for tensor in both]
         for name, (mine, theirs) in pairs.items():
             alike = mine.shape[1:] == theirs.shape[1:] and mine.dtype == theirs.dtype
             if not alike or len(theirs) > len(mine):
