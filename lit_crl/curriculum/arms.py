@@ -127,7 +127,7 @@ def check_environment(arm: str, needs: Needs, env: LevelEnv) -> None:
     if needs.time_limit and env.max_episode_steps is None:
         raise ConfigError(
             f"data.arm is {arm!r}, but the environment has no time limit, so that trying levels "
-            "may take for ever: give max_episode_steps"
+            "may never end: give max_episode_steps"
         )
 
 
@@ -176,7 +176,7 @@ def check_played(
     if not env.target_levels(1, rng).isfinite().all():
         raise ConfigError(
             f"data.arm {arm!r} starts from levels that were played, but data.mix has no share of "
-            "reference levels, and target levels are the task's own resets, which are no levels: "
+            "reference levels, and target levels are the task's own resets, which are not levels: "
             "give data.mix a reference share, or data.env target_levels"
         )
 

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.levels import UnitBox
-from lit_crl.curriculum.archive import (
-    NOVELTY_SAMPLE,
-    Archive,
-    frontier_weight,
-    novelty,
-)
+from lit_crl.curriculum.archive import NOVELTY_SAMPLE, Archive, frontier_weight, novelty
 from lit_crl.curriculum.arms import arm_name
 from lit_crl.curriculum.proposals import (
     PROJECTION_SAMPLE,
@@ -33,9 +28,7 @@ from lit_crl.curriculum.sources import (
     SOURCES,
     CustomSource,
     FinishedEpisodes,
-    Recorder,
     Source,
-    Stateful,
     Teacher,
 )
 from lit_crl.envs import LevelEnv
@@ -162,7 +155,8 @@ class Curriculum:
     @property
     def record(self) -> Callable[[FinishedEpisodes], None] | None:
         """The custom source's ``record``, if it has one: it is called with finished episodes."""
-        return self.custom.record if isinstance(self.custom, Recorder) else None
+        record: Callable[[FinishedEpisodes], None] | None = getattr(self.custom, "record", None)
+        return record
 
     def draw(self, n: int, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """The next ``n`` levels ``[n, d]`` and the index of each one's source ``[n]``."""
@@ -338,7 +332,7 @@ class Curriculum:
             "cycles": self.cycles,
             "charged_steps": self.charged_steps,
             "waits_for_gan": self.waits_for_gan,
-            "own": self.custom.state_dict() if isinstance(self.custom, Stateful) else {},
+            "own": getattr(self.custom, "state_dict", dict)(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -349,8 +343,8 @@ class Curriculum:
         self.rng.set_state(state["rng"].cpu())
         self.cycles, self.charged_steps = state["cycles"], state["charged_steps"]
         self.waits_for_gan = state["waits_for_gan"]
-        if isinstance(self.custom, Stateful):
-            self.custom.load_state_dict(move_data_to_device(state["own"], device))
+        if (restore := getattr(self.custom, "load_state_dict", None)) is not None:
+            restore(move_data_to_device(state["own"], device))
 
 
 def redistribute(share: dict[Source, float], source: Source) -> None:

@@ -62,7 +62,8 @@ class LearnabilityScreen:
         """The first screening waits until the policy has learned for a while.
 
         Args:
-            screenings: How many there are in a run: one in the middle of each of as many parts.
+            screenings: Number of screenings in a run, which divide it evenly; the first one comes
+                after half a part.
             share: Largest share of the run's env steps that all screenings take together.
             candidates: Most reference levels that one screening tries.
             keep: Most levels that one screening keeps; it never keeps more than a quarter.

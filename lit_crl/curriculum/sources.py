@@ -1,7 +1,7 @@
 """Where levels come from: the sources, what they may ask, and what they learn about episodes."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -13,10 +13,12 @@ from lit_crl.envs.factory import EnvFactory
 #: ``own`` is a ``CustomSource``.
 Source = Literal["target", "reference", "archive", "gan", "own"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-#: The source of an arm that is not one of the first four, or of a user's arm:
+#: The source of a user's arm, or of a named arm other than the first four:
 #: ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units. ``curriculum`` is a
 #: ``SourceContext``. While the source has no levels to give it returns ``[0, d]``: target and
-#: reference levels are played instead.
+#: reference levels are played instead. An object may also have ``record(FinishedEpisodes)``, which
+#: is called with all episodes, whatever source their levels come from; and ``state_dict()`` with
+#: ``load_state_dict(state)``, so that a resumed run continues from its state.
 CustomSource = Callable[..., Any]
 
 
@@ -78,22 +80,3 @@ class FinishedEpisodes(NamedTuple):
     value: Tensor
     #: Mean over the episode's steps of |δ|, the one-step TD error.
     td_error: Tensor
-
-
-@runtime_checkable
-class Recorder(Protocol):
-    """A source that learns from all episodes, whatever source their levels come from."""
-
-    def record(self, finished: FinishedEpisodes) -> None:
-        """Take in episodes that have just ended."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A source whose state is saved, so that a resumed run finds it unchanged."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict()``; its tensors are on the device of the levels."""
