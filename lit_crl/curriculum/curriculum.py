@@ -215,16 +215,16 @@ class Curriculum:
         name, shape = arm_name(self.custom), getattr(levels, "shape", type(levels).__name__)
         if shape not in ((n, self.box.dim), (0, self.box.dim)):
             raise ConfigError(
-                f"data.arm: {name} was asked for levels of shape {(n, self.box.dim)}, but gave "
-                f"{tuple(shape) if isinstance(levels, Tensor) else shape}"
+                f"data.curriculum.arm: {name} was asked for levels of shape {(n, self.box.dim)}, "
+                f"but gave {tuple(shape) if isinstance(levels, Tensor) else shape}"
             )
         # Where even reference levels are not all valid, invalid ones are no mistake of the arm's.
         if not self.env.valid(levels).all() and bool(
             self.env.valid(self.env.reference_levels(self._queue_size, self.rng)).all()
         ):
             raise ConfigError(
-                f"data.arm: {name} gave levels at which no episode can start: return only levels "
-                "for which curriculum.env.valid(levels) is true"
+                f"data.curriculum.arm: {name} gave levels at which no episode can start: return "
+                "only levels for which curriculum.env.valid(levels) is true"
             )
         return levels
 
