@@ -14,7 +14,7 @@ from lit_crl import ReplayDataModule
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import NEEDS, needs_of
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting, why_too_few
+from lit_crl.curriculum.outcomes import OutcomeTiming, why_too_few
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.dqn.exploration import EpsilonLadder, Exploration, LinearEpsilon
@@ -27,8 +27,8 @@ COLLECTING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def collecting(exploration: Exploration, **changes: Any) -> Collecting:
-    return Collecting(exploration, **{**COLLECTING, **changes})
+def collecting(exploration: Exploration, **changes: Any) -> OutcomeTiming:
+    return OutcomeTiming(exploration, **{**COLLECTING, **changes})
 
 
 class Waves(Exploration):
@@ -157,7 +157,7 @@ def test_an_arm_that_asks_too_early_is_put_off_and_plays_later(make_run: Make) -
     assert episodes["own"] > 0 and episodes["target"] > 8
     without = make_run(arm=asks, validate=False, gan_updates=0)
     with pytest.raises(
-        ConfigError, match=r"data.gan.updates is 0, but data.curriculum.arm 'asks' asks for p̂"
+        ConfigError, match=r"gan_updates is 0, but data.curriculum.arm 'asks' asks for p̂"
     ):
         without.fit()
 

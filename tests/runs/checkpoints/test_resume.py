@@ -453,11 +453,11 @@ def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
             self.state = state
 
     curriculum, archive = run.data.curriculum, Archive(2, tried=256, visited=512, device="meta")
-    curriculum.own = Source()
+    curriculum.custom = Source()
     curriculum._levels = curriculum._levels.to("meta")
     curriculum.load_state_dict({**state, "own": {"kept": [torch.ones(2)], "n": 3}})
     assert curriculum._levels.is_meta and curriculum._source.is_meta
-    assert curriculum.own.state["kept"][0].is_meta and curriculum.own.state["n"] == 3
+    assert curriculum.custom.state["kept"][0].is_meta and curriculum.custom.state["n"] == 3
     found = run.data.archive.state_dict()
     archive.load_state_dict({**found, "new": [[torch.ones(3, 2), torch.ones(3)]]})
     assert all(tensor.is_meta for tensor in archive._new[0])
