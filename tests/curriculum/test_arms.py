@@ -437,11 +437,11 @@ def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, short_car: Any
     if isinstance(arm, LearnabilityScreen):
         assert 0 < data.curriculum.charged_steps < data.env_steps
     if arm in ("plr", "accel"):
-        assert len(data.own) > 0
+        assert len(data.custom_source) > 0
         state = copy.deepcopy(data.curriculum.state_dict())
         fresh = SimpleNamespace(own=custom_source(arm))
         fresh.own.load_state_dict(state["own"])
-        assert torch.equal(fresh.own.levels, data.own.levels)
+        assert torch.equal(fresh.own.levels, data.custom_source.levels)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -
     for ring in (data.archive.tried, data.archive.visited):
         assert data.env.valid(ring.levels[: len(ring)]).all()
     if arm in ("plr", "accel"):
-        assert len(data.own) > 0 and data.env.valid(data.own.levels).all()
+        assert len(data.custom_source) > 0 and data.env.valid(data.custom_source.levels).all()
 
 
 def test_equal_shares_are_of_the_four_sources() -> None:

@@ -157,7 +157,7 @@ def test_an_arm_that_asks_too_early_is_put_off_and_plays_later(make_run: Make) -
     assert episodes["own"] > 0 and episodes["target"] > 8
     without = make_run(arm=asks, validate=False, gan_updates=0)
     with pytest.raises(
-        ConfigError, match=r"gan_updates is 0, but data.curriculum.arm 'asks' asks for p̂"
+        ConfigError, match=r"data.gan.updates is 0, but data.curriculum.arm 'asks' asks for p̂"
     ):
         without.fit()
 
@@ -239,7 +239,7 @@ def test_arms_work_behind_the_gymnasium_adapter(make_run: Make, arm: Any) -> Non
     run = make_run(env=car_of_gymnasium, arm=arm, env_steps=8_000, validate=False).fit()
     assert run.data.rollout.log.episodes["own"] > 0
     if arm in ("plr", "accel"):
-        assert len(run.data.own) >= 128 and run.data.own.levels.isfinite().all()
+        assert len(run.data.custom_source) >= 128 and run.data.custom_source.levels.isfinite().all()
     if arm == "sfl":
         assert 0 < run.data.curriculum.charged_steps <= 0.15 * 8_000
 
