@@ -70,11 +70,6 @@ class RandomStreams:
                 self._streams[purpose].set_state(self._saved.pop(purpose))
         return self._streams[purpose]
 
-    def begin_anew(self, env_steps: int) -> None:
-        """Streams that no process drew from before ``env_steps``: processes have come or gone."""
-        self.seed = stream_seed(self.seed, f"from {env_steps}")
-        self._streams.clear()
-
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state of every stream, also of those restored and not yet drawn from."""
         return self._saved | {name: rng.get_state() for name, rng in self._streams.items()}

@@ -7,7 +7,6 @@ never used again. So whatever moment a run is killed at, a checkpoint and its co
 """
 
 import os
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,12 +30,6 @@ NAMES = ("last.ckpt", "previous.ckpt")
 def companion_name(saved: dict[str, Any], rank: int) -> str:
     """The file beside a checkpoint with what process ``rank`` had collected."""
     return f"collected-{saved['env_steps']:012d}-{saved['token']}-rank{rank}.pt"
-
-
-def companion_rank(name: str) -> int | None:
-    """The process whose companion has that file name, whole or half written; None: another file."""
-    found = re.fullmatch(r"collected-\d+-[0-9a-f]+-rank(\d+)\.pt(\.partial)?", name)
-    return int(found[1]) if found else None
 
 
 def companions(checkpoint: Path, saved: dict[str, Any]) -> Iterator[Path]:

@@ -9,7 +9,6 @@ observation, and an n-step window stop where its episode stops.
 Of stacked frames a row holds the newest; the earlier ones are in the rows above (``frames``).
 """
 
-import copy
 from typing import Protocol
 
 import torch
@@ -250,30 +249,6 @@ class ReplayBuffer:
     def take(field: Tensor, rows: Tensor) -> Tensor:
         """``field`` at a table of rows ``[...]``; ``index_select`` is the fastest gather."""
         return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
-
-    def empty_copy(self) -> "ReplayBuffer":
-        """A buffer of the same sizes in which nothing is stored."""
-        twin = copy.deepcopy(self)
-        for tensor in twin._tensors().values():
-            tensor.zero_()
-        return twin
-
-    def append(self, other: "ReplayBuffer") -> None:
-        """Store everything that ``other``, a buffer of the same sizes, holds; oldest first.
-
-        Each of its columns must end with an episode's final observation. Its priorities are
-        not taken over: all that is appended counts as new.
-        """
-        held = other.cursor.clamp(max=other.length)
-        for age in range(int(held.max()), 0, -1):
-            column = (held >= age).nonzero().squeeze(1)
-            source = self._next(column, other.cursor[column] - age)
-            cursor = self.cursor[column]
-            row = self._next(column, cursor)
-            for name in self._row_fields:
-                getattr(self, name)[row] = getattr(other, name)[source]
-            self._advance(row, cursor)
-            self.cursor += held >= age
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that changes while the buffer is used."""

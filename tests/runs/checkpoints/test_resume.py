@@ -403,6 +403,22 @@ def test_what_an_earlier_version_collected_is_refused(make_run: Make, tmp_path: 
         run.fit(path)
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_another_number_of_processes_is_refused(
+    make_run: Make, tmp_path: Path, processes: int
+) -> None:
+    path = interrupted(make_run, tmp_path, 25)
+    saved = torch.load(path, weights_only=True)
+    saved["lit_crl"]["world_size"] = processes
+    torch.save(saved, path)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    sentence = rf"saved by {processes} processes, but this run has 1, .*devices {processes}$"
+    with pytest.raises(ConfigError, match=sentence):
+        run.fit(path)
+    tested = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    tested.trainer.test(tested.learner, datamodule=tested.data, ckpt_path=path, verbose=False)
+
+
 def test_a_second_fit_says_that_nothing_is_left(
     make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -415,13 +431,12 @@ def test_a_second_fit_says_that_nothing_is_left(
     assert "1,200 env steps were taken" in said and "(data.env_steps) is 1,200" in said
 
 
-def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: Path) -> None:
+def test_companions_without_a_checkpoint_are_removed(make_run: Make, tmp_path: Path) -> None:
     checkpoint = interrupted(make_run, tmp_path, 25)
     token = torch.load(checkpoint, weights_only=True)["lit_crl"]["token"]
     orphans = [
-        f"collected-000000000520-{token[::-1]}-rank1.pt",  # two processes were resumed as one
         "collected-000000000999-0badc0de-rank0.pt",  # killed before its checkpoint
-        "collected-000000000999-0badc0de-rank3.pt.partial",  # killed while it was written
+        "collected-000000000999-0badc0de-rank0.pt.partial",  # killed while it was written
         f"collected-000000000999-{token}-rank0.pt.partial",
     ]
     foreign = [tmp_path / "collected-by-hand.pt", tmp_path / "notes.txt"]
