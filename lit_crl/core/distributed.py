@@ -17,7 +17,12 @@ COUNTS = ("_episodes", "_solved", "/generated", "_played")
 
 
 #: Print, in the first process alone.
-say = rank_zero_only(print)
+print_once = rank_zero_only(print)
+
+
+def process_rank() -> int:
+    """The number of this process, also before the processes are connected."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def is_alone() -> bool:

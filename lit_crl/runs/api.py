@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.core.tensor_files import plain
 from lit_crl.runs import folders
 from lit_crl.runs.callbacks import EnvStepProgress
@@ -57,7 +57,7 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     except RunStopped as stopped:
         if stopped.signum != signal.SIGINT or stopped.run is None:
             raise
-        say(str(stopped))
+        print_once(str(stopped))
         folder = stopped.run
     except ArgumentError as error:
         raise ConfigError(one_sentence(str(error))) from error

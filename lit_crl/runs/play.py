@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.tensor_files import read_run
 from lit_crl.runs.folders import run_of
@@ -25,7 +25,7 @@ Format = Literal["gif", "mp4", "both"]
 CANDIDATES = 16
 
 
-class Player(Trainer):
+class FilmTrainer(Trainer):
     """A Trainer that can also play."""
 
     def play(
@@ -68,7 +68,7 @@ class Player(Trainer):
                 write(film(recordings, fps), path, fps)
                 solved = [recording.success for recording in recordings]
                 known = "" if None in solved else f", {sum(map(bool, solved))} solved"
-                say(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
+                print_once(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
 
 
 def record(

@@ -273,7 +273,7 @@ class ReplayDataModule(LightningDataModule):
         self._outcomes_begin = begin
         self._outcomes_expected = collecting.expected(begin)
         if (warning := collecting.forewarning(self.arm, begin)) is not None:
-            distributed.say(warning)
+            distributed.print_once(warning)
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
@@ -355,7 +355,7 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         if self.schedule.is_spent(self.env_steps):
-            distributed.say(
+            distributed.print_once(
                 f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
                 f"budget (data.env_steps) is {self.schedule.budget:,}. Raise it to go on, or start "
                 "a new run."
@@ -415,7 +415,7 @@ class ReplayDataModule(LightningDataModule):
         spent = self.env_steps - cast(int, self._outcomes_begin)
         left = self.schedule.budget - self.env_steps
         if outcomes < needed and outcomes * (1 + left / max(spent, 1)) < needed:
-            distributed.say(
+            distributed.print_once(
                 why_too_few(self.arm, self.env_steps, outcomes, needed, log.ended, log.judged)
             )
 

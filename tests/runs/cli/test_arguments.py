@@ -306,7 +306,7 @@ def test_the_installed_command_finds_what_lies_in_the_working_folder(
     Path("my_arm_here.py").write_text("def arm(n, curriculum, teacher):\n    return None\n")
     program = "import sys; sys.path.remove(''); from lit_crl.__main__ import run; run()"
     args = ["fit", "--data.arm=my_arm_here.arm", "--print_config"]
-    package = str(Path(cli.__file__).parents[1])
+    package = str(Path(cli.__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": package})  # fmt: skip
     assert done.returncode == 0, done.stderr

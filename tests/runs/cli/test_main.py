@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.cli.main import CreativeCLI, complete, main
+from lit_crl.runs.cli.arguments import complete
+from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.runs.folders import conf_folder, experiments
 from lit_crl.runs.study.plan import read_study
 
