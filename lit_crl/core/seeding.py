@@ -79,6 +79,6 @@ class RandomStreams:
         return self._saved | {name: rng.get_state() for name, rng in self._streams.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restore a ``state_dict``; each stream starts from it on its first use's device."""
+        """Restore a ``state_dict``; each stream takes its state when its device is known."""
         self._streams.clear()
         self._saved = {name: saved.cpu() for name, saved in state.items()}

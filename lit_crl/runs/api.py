@@ -1,4 +1,4 @@
-"""Training from Python: a whole run as one call, and a Trainer that fits the learner."""
+"""Training from Python: a whole run as one call, and a Trainer with the settings of a run."""
 
 import signal
 from collections.abc import Mapping
@@ -23,25 +23,25 @@ from lit_crl.runs.policy import Policy, load
 
 
 def train(experiment: str | None = None, **settings: Any) -> Policy:
-    """Do what ``python -m lit_crl fit`` does, and return the policy that it trained.
+    """Run ``python -m lit_crl fit``, and return the policy that it trained.
 
-    The run leaves a folder of its own, as on the command line. An interrupt (Ctrl-C, or the stop
-    button of a notebook) finishes the running batch, saves, says how to go on, and returns the
-    policy as it is then.
+    The run has its own folder, as on the command line. An interrupt (Ctrl-C, or the stop button of
+    a notebook) finishes the running batch, saves, prints how to continue, and returns the policy as
+    it is then.
 
     Args:
-        experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
+        experiment: One of ``conf/experiment/``; None: the default, or that of ``config``.
         **settings: As in the YAML files: ``data={"env_steps": 60_000, "arm": "archive"}``,
             ``model={"hidden": [64, 64]}``, ``seed_everything=3``, ``config="my.yaml"``. Where a
-            file names a class or a function, the object itself does as well:
+            file names a class or a function, you may give the object itself:
             ``data={"env": MyEnv}``, ``model={"q_optimizer": functools.partial(SGD, lr=0.1)}``,
-            ``trainer={"callbacks": [MyCallback()]}``, for which ``callbacks=[...]`` is short.
+            ``trainer={"callbacks": [MyCallback()]}``, or ``callbacks=[...]`` for short.
 
     Returns:
         The policy of the newest checkpoint, on the CPU.
 
     Raises:
-        ConfigError: If a setting makes no sense.
+        ConfigError: If a setting is wrong.
     """
     if settings.get("seeds", 1) != 1:
         raise ConfigError("train() gives one policy: call it once for each seed_everything")
@@ -65,10 +65,10 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
 
 
 def trainer(**settings: Any) -> Trainer:
-    """A Lightning Trainer with what ``conf/default.yaml`` sets, and no logger.
+    """A Lightning Trainer with the settings of ``conf/default.yaml``, and without a logger.
 
     Args:
-        **settings: Arguments of ``Trainer``, which win; ``callbacks`` in a list.
+        **settings: Arguments of ``Trainer``, which override these; ``callbacks`` as a list.
     """
     quiet_libraries()
     file = folders.conf_folder() / "default.yaml"
@@ -80,7 +80,11 @@ def trainer(**settings: Any) -> Trainer:
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted keys, ``{"data": {"gamma": 1}}`` to ``{"data.gamma": 1}``."""
+    """Settings by dotted keys.
+
+    >>> _dotted({"seed_everything": 3, "data": {"gamma": 1}})
+    {'seed_everything': 3, 'data.gamma': 1}
+    """
     found: dict[str, Any] = {}
     for key, value in plain(settings).items():
         inner = value.items() if isinstance(value, Mapping) else ()

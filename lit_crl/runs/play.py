@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Format = Literal["gif", "mp4", "both"]
 
-#: Levels that are generated for each that is played, because some may be illegal.
+#: Levels that are generated for each level that is played, because some may be illegal.
 CANDIDATES = 16
 
 
 class FilmTrainer(Trainer):
-    """A Trainer that can also play."""
+    """A Trainer that can also film the policy."""
 
     def play(
         self,
@@ -42,7 +42,7 @@ class FilmTrainer(Trainer):
 
         Args:
             model: A learner like the checkpoint's.
-            datamodule: Says which environment.
+            datamodule: Data with the environment.
             ckpt_path: Checkpoint to play, or 'last'.
             episodes: Episodes of each kind of levels.
             levels: Kinds of levels, a film each: ``target``, ``generated``, ``reference``, or the
@@ -51,15 +51,21 @@ class FilmTrainer(Trainer):
             fps: Frames a second, 1 to 50.
 
         Raises:
-            ConfigError: If something of this cannot be.
+            ConfigError: If a number is out of range, or levels of a kind do not exist.
         """
         from lit_crl.runs.pictures.films import check_films, film, writers
 
         checks.positive(episodes=episodes)
         check_films(format, fps)
         checkpoint = Path(str(ckpt_path))
-        restore(model, datamodule, checkpoint)
-        kinds = usual_kinds(model) if levels is None else levels
+        saved = read_run(checkpoint)
+        datamodule.setup("predict")
+        model.build(datamodule.env)
+        model.on_load_checkpoint(saved)
+        model.load_state_dict(saved["state_dict"])
+        model.to(datamodule.env.device)
+        usual = ["target", "generated"] if model.gan_updates else ["target"]
+        kinds = usual if levels is None else levels
         chosen = {kind: levels_of(kind, episodes, model, datamodule) for kind in kinds}
         for kind, starts in chosen.items():
             recordings = record(kind, starts, episodes, model, datamodule)
@@ -74,7 +80,7 @@ class FilmTrainer(Trainer):
 def record(
     kind: str, levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
 ) -> "list[Recording]":
-    """Play an episode in each level, or ``n`` if there are none, and keep what is to be seen."""
+    """Play and record an episode in each of ``levels``, or ``n`` episodes if there are none."""
     from lit_crl.runs.pictures.recording import picture_env, record_episodes
 
     count = n if levels is None else len(levels)
@@ -91,26 +97,11 @@ def record(
     )
 
 
-def restore(learner: CreativeLearner, data: ReplayDataModule, checkpoint: Path) -> None:
-    """Make environments and networks, and give these a checkpoint's weights."""
-    saved = read_run(checkpoint)
-    data.setup("predict")
-    learner.build(data.env)
-    learner.on_load_checkpoint(saved)
-    learner.load_state_dict(saved["state_dict"])
-    learner.to(data.env.device)
-
-
-def usual_kinds(learner: CreativeLearner) -> list[str]:
-    """Kinds of levels that are played when nothing is said."""
-    return ["target", "generated"] if learner.gan_updates else ["target"]
-
-
 def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor | None:
     """At most ``n`` levels [m, d] of a kind; None: the task's own resets.
 
     Raises:
-        ConfigError: If there are none of that kind.
+        ConfigError: If there are no levels of that kind.
     """
     env, rng = data.env, random_stream(data.seed, f"play {kind}", device=data.env.device)
     if kind == "target":
@@ -131,7 +122,7 @@ def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tenso
     """At most ``n`` legal levels [m, d] that the generator makes, of ``data.difficulty``.
 
     Raises:
-        ConfigError: If there is no generator that has learned, or it makes none.
+        ConfigError: If there is no trained generator, or none of its levels is legal.
     """
     if not learner.gan_updates:
         raise ConfigError(

@@ -346,7 +346,7 @@ def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         (folder / "checkpoints" / name).write_bytes(b"nothing")
     with (
-        pytest.warns(UserWarning, match="taking the checkpoint before"),
+        pytest.warns(UserWarning, match="using the checkpoint before"),
         pytest.raises(refused, match=r"previous.ckpt is not a readable checkpoint"),
     ):
         lit_crl.load(folder)
