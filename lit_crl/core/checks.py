@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,34 @@ class RunError(RuntimeError):
 
 
 def positive(**numbers: float) -> None:
-    """Every number is finite and > 0. A keyword is a setting's key, with ``__`` for each dot."""
-    for key, number in numbers.items():
-        if not (math.isfinite(number) and number > 0):
-            _refuse(key, number, "a number above 0")
+    """Every number is finite and > 0. A keyword is a setting's key, with ``__`` for each dot.
+
+    >>> positive(data__batch_size=0)
+    Traceback (most recent call last):
+    lit_crl.core.checks.ConfigError: data.batch_size is 0: give a number above 0
+    """
+    _check(numbers, lambda number: 0 < number < math.inf, "a number above 0")
 
 
 def non_negative(**numbers: float) -> None:
     """Every number is finite and ≥ 0."""
-    for key, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            _refuse(key, number, "0 or a number above 0")
+    _check(numbers, lambda number: 0 <= number < math.inf, "0 or a number above 0")
 
 
 def unit_interval(**numbers: float) -> None:
     """Every number lies in [0, 1]."""
-    for key, number in numbers.items():
-        if not 0 <= number <= 1:
-            _refuse(key, number, "a number from 0 to 1")
+    _check(numbers, lambda number: 0 <= number <= 1, "a number from 0 to 1")
 
 
 def positive_unit_interval(**numbers: float) -> None:
     """Every number lies in (0, 1]."""
+    _check(numbers, lambda number: 0 < number <= 1, "a number above 0 and at most 1")
+
+
+def _check(numbers: Mapping[str, float], holds: Callable[[float], bool], remedy: str) -> None:
     for key, number in numbers.items():
-        if not 0 < number <= 1:
-            _refuse(key, number, "a number above 0 and at most 1")
+        if not holds(number):
+            raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")
 
 
 def default_dtype() -> None:
@@ -147,7 +150,3 @@ def data_settings(given: Mapping[str, Any]) -> None:
             f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
             f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
         )
-
-
-def _refuse(key: str, number: float, remedy: str) -> None:
-    raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")

@@ -54,11 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_format(path: Path, loaded: dict[str, Any]) -> None:
-    """Check that this version reads a checkpoint of lit_crl.
-
-    Raises:
-        ConfigError: If it does not.
-    """
+    """Refuse a checkpoint of a version of lit_crl that this one cannot read."""
     if (found := loaded["lit_crl"].get("format")) not in READABLE:
         raise ConfigError(
             f"{path} has checkpoint format {found}, this version reads formats up to {FORMAT}: use "
@@ -102,15 +98,10 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def check_fit(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Check that saved weights belong to the same networks.
-
-    Raises:
-        ConfigError: If they do not; it names the first weight that differs.
-    """
+    """Refuse saved weights of other networks, and name the first weight that differs."""
     for name in {**mine, **theirs}:
-        here, there = (
-            tuple(side[name].shape) if name in side else "nothing" for side in (mine, theirs)
-        )
+        sides = (mine, theirs)
+        here, there = (tuple(s[name].shape) if name in s else "nothing" for s in sides)
         if here != there:
             raise ConfigError(
                 f"the checkpoint does not fit: {name} is {there} there and {here} here; use the "
@@ -140,9 +131,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> None:
-    """Save ``content`` so that ``path`` is either the old file or the whole new one.
-
-    The old file becomes ``keep_as``, if that is given.
+    """Save ``content`` as ``path``; the old file becomes ``keep_as``, if that is given.
 
     Raises:
         RunError: If it cannot be written; the old file is as it was.
@@ -152,7 +141,7 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
 
 
 def replace_text(text: str, path: Path) -> None:
-    """Write ``text`` so that ``path`` is either the old file or the whole new one.
+    """Write ``text`` as ``path``.
 
     Raises:
         RunError: If it cannot be written; the old file is as it was.
@@ -163,11 +152,7 @@ def replace_text(text: str, path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error in writing ``path`` into a sentence that says what to do.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
+    """Turn an error in writing ``path`` into a ``RunError`` that says what to do."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch raises the second on a full disk

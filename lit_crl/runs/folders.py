@@ -68,11 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def experiment_config(name: str) -> Path:
-    """The package's configuration of an experiment.
-
-    Raises:
-        ConfigError: If there is no experiment of that name.
-    """
+    """The package's configuration of an experiment; another name is refused."""
     if name not in experiments():
         raise ConfigError(
             f"--experiment {name} is unknown: use one of {', '.join(experiments())}, give a "
@@ -82,11 +78,7 @@ def experiment_config(name: str) -> Path:
 
 
 def check_folder_name(key: str, name: str | None) -> None:
-    """Check that a run stays inside its root.
-
-    Raises:
-        ConfigError: If ``name`` is not the name of one folder.
-    """
+    """Refuse a ``name`` that is not one folder's: a run stays inside its root."""
     if not name or name in (".", "..") or Path(name).name != name or not name.isprintable():
         raise ConfigError(f"{key} is {name!r}: give the name of one folder, without slashes")
 
@@ -190,22 +182,15 @@ def _claim(folder: Path) -> Claim | None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until the process ends.
-
-    Returns:
-        The descriptor to close; ``TAKEN``; or None if the system cannot lock folders.
-    """
+    """Lock a folder: its open descriptor; ``TAKEN``; or None if the system cannot lock it."""
     if fcntl is None:
         return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:  # some network file systems cannot lock folders
         os.close(descriptor)
-        return TAKEN
-    except OSError:  # some network file systems cannot lock folders
-        os.close(descriptor)
-        return None
+        return TAKEN if isinstance(error, BlockingIOError) else None
     return descriptor
 
 
@@ -238,11 +223,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that ``folder`` is writable before an hour is spent; it is not created.
-
-    Raises:
-        ConfigError: If it is not.
-    """
+    """Refuse a folder that is not writable before an hour is spent; it is not created."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -77,15 +77,7 @@ def written(value: Any) -> Any:
 
 
 def refuse_description(key: str, text: str) -> None:
-    """Refuse a setting that is only described.
-
-    Args:
-        key: The setting.
-        text: Its value, or a message about its value.
-
-    Raises:
-        ConfigError: If ``text`` contains a description.
-    """
+    """Refuse the setting ``key`` if ``text``, its value or a message about it, is a description."""
     if MARK in text:
         raise ConfigError(
             f"the configuration says of {key} only that it was {MARK}, because no file can name "

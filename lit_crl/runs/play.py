@@ -100,6 +100,8 @@ def record(
 def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor | None:
     """At most ``n`` levels [m, d] of a kind; None: the task's own resets.
 
+    Generated levels are legal ones, of ``data.difficulty`` if that is given.
+
     Raises:
         ConfigError: If there are no levels of that kind.
     """
@@ -107,7 +109,15 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
     if kind == "target":
         return None if env.level_space is None else env.target_levels(n, rng)
     if kind == "generated":
-        return generated(n, learner, data)
+        if not learner.gan_updates:
+            raise ConfigError(
+                "levels has 'generated', but this run has trained no generator: use target"
+            )
+        candidates = learner.generate_levels(CANDIDATES * n, data.difficulty)
+        legal = candidates[env.valid(candidates)][:n]
+        if not len(legal):
+            raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")
+        return legal
     if kind == "reference" and env.level_space is not None:
         return env.reference_levels(n, rng)
     heldout = env.heldout()
@@ -116,20 +126,3 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
         return found[torch.linspace(0, len(found) - 1, min(n, len(found))).long()]
     names = ["target", "generated", "reference", *heldout] if env.level_space else ["target"]
     raise ConfigError(f"levels has {kind!r}, which this task lacks: use {', '.join(names)}")
-
-
-def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor:
-    """At most ``n`` legal levels [m, d] that the generator makes, of ``data.difficulty``.
-
-    Raises:
-        ConfigError: If there is no trained generator, or none of its levels is legal.
-    """
-    if not learner.gan_updates:
-        raise ConfigError(
-            "levels has 'generated', but this run has trained no generator: use target"
-        )
-    candidates = learner.generate_levels(CANDIDATES * n, data.difficulty)
-    legal = candidates[data.env.valid(candidates)][:n]
-    if not len(legal):
-        raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")
-    return legal

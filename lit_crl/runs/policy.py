@@ -35,7 +35,7 @@ class Policy:
     (``[N, *shape]``), NumPy or tensors; answers are of the same kind. So wrap your environment as
     training did: in ``gymnasium.wrappers.FrameStackObservation`` for a stack of frames, with the
     ``stack_size`` of ``data.frame_stack``; in ``FlattenObservation`` for discrete, ``Dict`` and
-    ``Tuple`` observations. Networks calculate in float32. Further training leaves a policy as it is.
+    ``Tuple`` observations. Networks calculate in float32. Further training does not change it.
 
     Attributes:
         blueprint: The sizes of the networks, and the spaces of observations and levels.

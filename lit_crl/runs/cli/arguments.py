@@ -25,11 +25,6 @@ class Option(NamedTuple):
     flag: str
     value: str | None
 
-    @property
-    def words(self) -> list[str]:
-        """The words for the parser."""
-        return [self.flag] if self.value is None else [f"{self.flag}={self.value}"]
-
 
 def complete(args: Sequence[str]) -> list[str]:
     """Add the files that arguments imply, and sort all arguments: later ones override earlier ones.
@@ -49,8 +44,8 @@ def complete(args: Sequence[str]) -> list[str]:
     files = [folders.find_config(str(o.value)) for o in options if o.flag in CONFIG]
     rest = [option for option in options if option.flag not in CONFIG]
     files = [*_base(rest, files), *files]
-    flags = [word for option in _with_ids(rest, files) for word in option.words]
-    return [subcommand, *(f"--config={file}" for file in files), *flags]
+    rest = [*(Option("--config", str(file)) for file in files), *_with_ids(rest, files)]
+    return [subcommand, *(flag if value is None else f"{flag}={value}" for flag, value in rest)]
 
 
 def split(args: Sequence[str]) -> list[Option]:

@@ -22,8 +22,8 @@ from lit_crl.runs.cli import reading, trainer_settings, yaml_strings
 from lit_crl.runs.cli.arguments import ANY_ID, complete, without
 from lit_crl.runs.cli.parser import RunParser
 from lit_crl.runs.cli.quiet import quiet_libraries
-from lit_crl.runs.cli.run_callbacks import RunCallbacks
 from lit_crl.runs.cli.run_place import RunPlace
+from lit_crl.runs.cli.trainer_settings import RunCallbacks
 from lit_crl.runs.cli.usage import (
     DESCRIPTION,
     OPTIONS,
@@ -59,15 +59,7 @@ class CreativeCLI(LightningCLI):
         objects: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Run the command.
-
-        Args:
-            *args: As ``LightningCLI``.
-            signals: What stops it.
-            place: Chooses the run folder.
-            objects: Settings by dotted key that only Python can make.
-            **kwargs: As ``LightningCLI``.
-        """
+        """Run the command; ``objects`` are settings by dotted key that only Python can make."""
         self.signals, self.place, self.objects = signals, place, dict(objects or {})
         super().__init__(*args, **kwargs)
 
@@ -176,7 +168,12 @@ class CreativeCLI(LightningCLI):
             return
         checks.positive(threads=config.threads)
         torch.set_num_threads(config.threads)
-        trainer_settings.check_accelerator(config.trainer.accelerator)
+        accelerator = config.trainer.accelerator
+        if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.accelerator is {accelerator}, but this machine has no CUDA device: use "
+                "--trainer.accelerator cpu"
+            )
         if self.subcommand != "fit":
             self.signals.message = NOTHING_CHANGED
         config.ckpt_path = self.place.choose(str(self.subcommand), config)
@@ -202,16 +199,20 @@ class CreativeCLI(LightningCLI):
         config, given = self.settings, self._get(self.config_init, "trainer")
         is_fit = self.subcommand == "fit"
         text = reading.config_text(self._parser(self.subcommand), config, self.objects)
-        has_dashboard = is_fit and not self.place.is_scratch
         self.run_callbacks = RunCallbacks(
-            self.run_folder, config, text, given, self.signals, has_dashboard
+            self.run_folder,
+            config,
+            text,
+            given,
+            self.signals,
+            has_dashboard=is_fit and not self.place.is_scratch,
         )
         self.trainer_defaults["callbacks"] = self.run_callbacks.callbacks
         if config.trainer.profiler is not None:  # Lightning logs what its profilers found
             logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.INFO)
         settings = trainer_settings.merged(given, self.run_callbacks.loggers)
         # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
-        settings["default_root_dir"] = self.run_callbacks.checkpoints
+        settings["default_root_dir"] = self.run_folder / "checkpoints"
         trainer = super().instantiate_trainer(**{**kwargs, **settings})
         if is_fit:
             trainer_checks.check(trainer)

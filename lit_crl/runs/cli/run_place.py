@@ -2,8 +2,8 @@
 
 import os
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
 
 from jsonargparse import Namespace
 
@@ -17,29 +17,20 @@ from lit_crl.runs.checkpoints.signals import RunStopped
 RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
 
 
-class RunPlace:
-    """The run folder of a command; on leaving the ``with`` block, a run without results goes.
-
-    Attributes:
-        folder: The run folder.
-        is_scratch: Whether the folder is a temporary one, for ``trainer.fast_dev_run``.
-    """
+class RunPlace(AbstractContextManager["RunPlace"]):
+    """The run folder of a command, in a ``with`` block: a run without results is removed."""
 
     folder: Path
 
     def __init__(self) -> None:
-        """Choose nothing yet."""
+        """Choose nothing yet: the command line must be read first."""
         self._claim: folders.Claim | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def is_scratch(self) -> bool:
-        """Whether the folder is deleted at the end."""
+        """Whether the folder is deleted at the end, because of ``trainer.fast_dev_run``."""
         return self._scratch is not None
-
-    def __enter__(self) -> Self:
-        """Nothing is chosen here: the command line must be read first."""
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Delete what is not worth keeping, and let other processes use the folder."""

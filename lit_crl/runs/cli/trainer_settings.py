@@ -1,29 +1,83 @@
-"""The Trainer's settings: what a user may give, and what a run adds to it."""
+"""What a run adds to the Trainer that a user configured: callbacks, loggers, a strategy."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.callbacks import EnvStepProgress
+from lit_crl.runs.callbacks import (
+    EnvStepProgress,
+    MetricsCsv,
+    RecordMetrics,
+    RunCheckpoint,
+    RunReport,
+    StopOnSignal,
+)
+from lit_crl.runs.checkpoints.signals import Signals
+from lit_crl.runs.dashboard.callback import Dashboard, display
 from lit_crl.training.ddp import PhaseDDP
+from lit_crl.training.learner import CreativeLearner
 
 
-def check_accelerator(name: object) -> None:
-    """See that a GPU that was asked for exists.
+class RunCallbacks:
+    """What logs, shows, saves and stops a run.
 
-    Raises:
-        ConfigError: If it does not.
+    ``loggers`` and ``callbacks`` are for the Trainer, beside those that the user gave.
     """
-    if name in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"trainer.accelerator is {name}, but this machine has no CUDA device: use "
-            "--trainer.accelerator cpu"
-        )
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Namespace,
+        text: str,
+        given: Mapping[str, Any],
+        signals: Signals,
+        has_dashboard: bool,
+    ) -> None:
+        """Make them, for a ``config`` that ``config.yaml`` holds as ``text``.
+
+        Args:
+            folder: The run folder.
+            config: The configuration of the subcommand.
+            text: The same, as YAML.
+            given: The user's settings of the Trainer, as objects.
+            signals: What stops the run.
+            has_dashboard: Whether the run uses the dashboard that ``config`` may name.
+        """
+        self.folder = folder
+        self._csv, self._report = MetricsCsv(folder), RunReport(folder, config.experiment, text)
+        checkpoint = RunCheckpoint(folder / "checkpoints", **vars(config.checkpoint))
+        self.loggers: list[Logger] = [self._csv]
+        self.callbacks: list[Callback] = [
+            *progress_bars(given),
+            RecordMetrics(),
+            self._report,
+        ]
+        self._dashboard: Dashboard | None = None
+        if has_dashboard and config.logger != "csv":
+            group = config.group or config.experiment
+            shown = display(config.logger, folder, group, config.tags)
+            self._dashboard = Dashboard(shown, self._report)
+            self.loggers.append(shown)
+            self.callbacks.append(self._dashboard)
+        self.callbacks += [checkpoint, StopOnSignal(checkpoint, signals)]
+
+    def resume(self, env_steps: int) -> None:
+        """Continue the metrics of a run that was saved at ``env_steps``."""
+        self._csv.resume(env_steps)
+        if self._dashboard is not None:
+            self._dashboard.display.resume(env_steps)
+
+    def summarise(self, trainer: Trainer, learner: CreativeLearner) -> None:
+        """Write and show the report."""
+        self._report.summarise(trainer, learner)
+        if self._dashboard is not None:
+            self._dashboard.conclude(self.folder / "figures")
 
 
 def merged(given: Mapping[str, Any], loggers: Sequence[Logger]) -> dict[str, Any]:
@@ -52,9 +106,7 @@ def merged(given: Mapping[str, Any], loggers: Sequence[Logger]) -> dict[str, Any
 def progress_bars(given: Mapping[str, Any]) -> list[Callback]:
     """The run's progress bar, unless the user gives another one or wants none."""
     has_another = any(isinstance(callback, ProgressBar) for callback in _callbacks(given))
-    if given["enable_progress_bar"] is False or has_another:
-        return []
-    return [EnvStepProgress()]
+    return [] if given["enable_progress_bar"] is False or has_another else [EnvStepProgress()]
 
 
 def _callbacks(given: Mapping[str, Any]) -> Sequence[Callback]:

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_experiment_is_refused() -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("experiment: mountain_car\n")
     given = ["fit", "--ckpt_path", "runs/mountain_car/a/checkpoints/last.ckpt"]
-    with pytest.raises(ConfigError, match=r"--experiment is maze, but .* of the experiment m"):
+    with pytest.raises(ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"):
         complete([*given, "--experiment=maze"])
     assert complete(given)[1] == "--config=runs/mountain_car/a/config.yaml"
 
