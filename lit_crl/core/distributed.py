@@ -14,7 +14,7 @@ from torch import Tensor
 
 #: Endings of metrics that count something: they are added up over the processes.
 COUNTS = ("_episodes", "_solved", "/generated", "_played")
-#: Print, in the first process alone.
+#: ``print`` in the first process; nothing in the others.
 print_once = rank_zero_only(print)
 
 

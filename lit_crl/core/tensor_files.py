@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
 
-#: Rises when an older version of lit_crl could no longer read what is written.
+#: Increase it when older versions of lit_crl cannot read new files.
 FORMAT = 2
 #: Formats that this version reads. Runs of format 1 cannot be resumed, but tested and played.
 READABLE = (1, FORMAT)
@@ -113,7 +113,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint in ``folder`` that can be resumed, and the faults of newer ones.
 
     Raises:
-        ConfigError: If there are checkpoints, but none is whole.
+        ConfigError: If there are checkpoints, but all of them are damaged.
     """
     problems = []
     present = [folder / name for name in NAMES if (folder / name).is_file()]
@@ -195,7 +195,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def compact(content: Any) -> Any:
-    """``content``, in which each part of a larger tensor has a storage of its own size.
+    """``content``, in which the storage of each part of a larger tensor holds only that part.
 
     ``torch.save`` would write the larger tensor. Nothing is copied: memory stays shared.
     """

@@ -132,7 +132,7 @@ class Policy:
                 16 n levels are returned.
 
         Raises:
-            ConfigError: If there is no trained generator, or a number makes no sense.
+            ConfigError: If there is no trained generator, or a number is out of range.
         """
         level_gan, noise = self._gan(), self.blueprint.sizes.level_noise
         checks.positive(n=n)

@@ -1,4 +1,4 @@
-"""Checkpoint files under every fault that a disk or a stranger can bring."""
+"""Checkpoint files under every fault of a disk, and from strangers."""
 
 import errno
 import os
@@ -55,7 +55,7 @@ def test_a_failing_save_leaves_the_old_file(
 def test_a_new_name_lasts_through_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file's content reaches the disk before its name does, and that before the call ends."""
+    """The content reaches the disk before the name does, and the name before the call ends."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 

@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and how a resumed run takes one up."""
+"""When checkpoints are saved, and how a resumed run loads one."""
 
 import secrets
 import time
@@ -19,21 +19,21 @@ from lit_crl.core.tensor_files import (
 from lit_crl.runs.checkpoints.experience import collected_state, load_collected_state
 from lit_crl.runs.parts import data_of, learner_of
 
-#: What Lightning counts of the batches of a loop.
+#: Lightning's counters of a loop's batches.
 BATCH_COUNTS = ("ready", "started", "processed", "completed")
 
 
 def ends_epoch(trainer: Trainer) -> bool:
     """Whether the epoch ends, with a validation, after the batch just trained on.
 
-    A checkpoint from before the validation of a run's last epoch could not make up for it.
+    Then nothing is saved before the validation: a resumed run would skip the last validation.
     """
     return trainer.should_stop or trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 def whole_state(trainer: Trainer) -> dict[str, Any]:
     """The checkpoint that Lightning makes, with optimizers, loops and callbacks."""
-    # weights_only leaves all but the weights out; it is not that of torch.load.
+    # With weights_only=True it would hold nothing else; the one of torch.load is another option.
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
 
@@ -185,7 +185,7 @@ class RunCheckpoint(Callback):
         if saved["format"] != FORMAT:
             raise ConfigError(
                 f"{source} can be tested but not resumed: an earlier version of lit_crl has "
-                "collected its experience; go on with that version, or start a new run"
+                "collected its experience; continue with that version, or start a new run"
             )
         if (processes := saved["world_size"]) != trainer.world_size:
             raise ConfigError(

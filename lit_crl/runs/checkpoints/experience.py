@@ -12,7 +12,7 @@ from lit_crl.training.learner import CreativeLearner
 def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[str, Any]:
     """Replay, archive, curriculum, running episodes, counters, random streams, unlogged losses.
 
-    The tensors are the live ones: write or copy them before the run goes on.
+    These are the run's own tensors: write or copy them before the run continues.
     """
     return {
         "batches_done": data.batches_done,

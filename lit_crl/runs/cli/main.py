@@ -45,7 +45,7 @@ NOTHING_CHANGED = "at once; the run is as it was, and the same command starts ag
 class CreativeCLI(LightningCLI):
     """One command, from its words to its end; the methods stand in the order in which they run.
 
-    With several seeds this process builds nothing: each seed runs in a process of its own.
+    With several seeds this process builds nothing: each seed runs in another process.
     """
 
     model: CreativeLearner
@@ -270,10 +270,11 @@ def main(
 
     Args:
         args: The command line's words; None: those of this process.
-        objects: Settings by dotted key that no text can say, ``{"data.env": MyEnv}``; they win.
+        objects: Settings by dotted key that no text can say, ``{"data.env": MyEnv}``; they
+            override the words.
 
     Raises:
-        ConfigError: If the user asked for something that makes no sense.
+        ConfigError: If a setting is wrong.
     """
     quiet_libraries()
     words = complete(read_words() if args is None else args)

@@ -25,7 +25,7 @@ def read_whole_number(value: Any) -> int:
     (100000, 100000, 3)
 
     Raises:
-        ValueError: If it says none.
+        ValueError: If ``value`` is no whole number.
     """
     try:
         number = float(value) if isinstance(value, str | float) else None
@@ -101,7 +101,7 @@ class RunParser(LightningArgumentParser):
             return self.parse_string(text, file.name, ext_vars, env, defaults, **kwargs)
 
     def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keep the strings of a mapping that comes alone: its interpolations are resolved."""
+        """Keep the strings of a mapping that comes alone: it has no interpolations left."""
         is_resolved = type(cfg) is dict and not args and not kwargs
         given = yaml_strings.quoted(cfg) if is_resolved else cfg
         return super()._apply_actions(_with_id(given), *args, **kwargs)

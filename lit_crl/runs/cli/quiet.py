@@ -6,7 +6,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence each of these messages by name."""
+    """Silence these messages, each by name."""
     # jsonargparse 4.49 deprecates functions that Lightning 2.6 still calls.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # torch 2.13 deprecates a function that Lightning 2.6 still calls.

@@ -1,6 +1,6 @@
 """From the words of a command line to its configuration, and from there to ``config.yaml``.
 
-Python may add objects, settings that no text can say: they win over the words.
+Python may add objects, settings that no text can say: they override the words.
 """
 
 import functools
@@ -22,8 +22,8 @@ def parse(parser: ArgumentParser, args: Sequence[str], objects: Mapping[str, Any
     """The configuration.
 
     Raises:
-        ConfigError: If a file only describes an object, because Python alone can make it; or
-            if a module of the user's cannot be imported.
+        ConfigError: If a file only describes an object that Python must make, or if a module of
+            the user's cannot be imported.
     """
     try:
         config = parser.parse_args([*args])

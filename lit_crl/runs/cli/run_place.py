@@ -73,8 +73,8 @@ class RunPlace(AbstractContextManager["RunPlace"]):
                 self._claim = folders.claim_run(*run, resume=given == "last")
             except UnicodeEncodeError as error:
                 raise ConfigError(
-                    f"the run folder {parent} has letters that this system's locale has not: set "
-                    "PYTHONUTF8=1"
+                    f"the run folder {parent} has letters that this system's locale cannot encode: "
+                    "set PYTHONUTF8=1"
                 ) from error
             self.folder = source = self._claim.path
             os.environ[RUN_FOLDER] = str(self.folder)

@@ -1,4 +1,4 @@
-"""What a command line and files say is what runs: order, numbers, strings, ids, and their files."""
+"""A run has the settings that its command line and files say: order, numbers, strings, ids."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ TINY = [
     "--data.arm=target", "--model.hidden=[8]",
 ]  # fmt: skip
 ORDER = "experiment: order\ndata: {env: lit_crl.envs.MountainCar, env_steps: 30000, arm: target}\n"
-#: An environment that only exists with the arguments that it is given.
+#: An environment that cannot be made without its arguments.
 GIVEN = """
 import gymnasium, numpy
 
@@ -73,7 +73,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(*args: str) -> dict[str, Any]:
-    """What a command line sets, without running anything."""
+    """The settings of a command line, without a run."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         cli.main(["fit", *args, "--print_config"])
@@ -126,7 +126,9 @@ def test_a_checkpoint_of_another_experiment_is_refused() -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("experiment: mountain_car\n")
     given = ["fit", "--ckpt_path", "runs/mountain_car/a/checkpoints/last.ckpt"]
-    with pytest.raises(ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"):
+    with pytest.raises(
+        ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"
+    ):
         complete([*given, "--experiment=maze"])
     assert complete(given)[1] == "--config=runs/mountain_car/a/config.yaml"
 
@@ -150,7 +152,7 @@ def test_numbers_of_files_and_flags() -> None:
                      "--data.env.max_episode_steps=1e2")  # fmt: skip
     assert found["data"]["capacity"] == 2000 and found["model"]["hidden"] == [100, 64]
     assert found["data"]["env_steps"] == 100_000 and found["data"]["gamma"] == 1
-    # 1.0 is all of the batches, 1 would be one of them.
+    # 1.0 means all batches, 1 would mean one batch.
     assert isinstance(found["trainer"]["limit_val_batches"], float)
     assert found["data"]["env"]["init_args"]["max_episode_steps"] == 100
     sentence = complaint("--data.env_steps=100k")
