@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,32 @@ from lit_crl.training.learner import CreativeLearner
 
 #: What a stop means to every subcommand but ``fit``.
 NOTHING_CHANGED = "at once; the run is as it was, and the same command starts again"
+
+
+@dataclass
+class RunOptions:
+    """The options of a run that are not its learner's, data's or Trainer's.
+
+    Args:
+        experiment: File of conf/experiment/, if no --config is given; folder of its runs in
+            trainer.default_root_dir.
+        name: Folder of the run in that of the experiment; null: seed0, seed0-2 and so on.
+        logger: metrics.csv alone, or a dashboard as well: Weights & Biases (offline without an
+            account), or TensorBoard.
+        group: Group of W&B; default: the experiment.
+        tags: Tags of W&B.
+        threads: CPU threads of one tensor operation; more only pay for large networks.
+        seeds: Number of fits: seed_everything and the seeds after it, each in its own process and
+            folder.
+    """
+
+    experiment: str = "mountain_car"
+    name: str | None = None
+    logger: Literal["csv", "wandb", "tensorboard"] = "csv"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    threads: int = 1
+    seeds: int = 1
 
 
 class CreativeCLI(LightningCLI):
@@ -88,43 +115,7 @@ class CreativeCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of runs; one seed sets those of learner and data."""
-        parser.add_argument(
-            "--experiment",
-            type=str,
-            default="mountain_car",
-            help="File of conf/experiment/, if no --config is given; folder of its runs in "
-            "trainer.default_root_dir.",
-        )
-        parser.add_argument(
-            "--name",
-            type=str | None,
-            default=None,
-            help="Folder of the run in that of the experiment; null: seed0, seed0-2 and so on.",
-        )
-        parser.add_argument(
-            "--logger",
-            type=Literal["csv", "wandb", "tensorboard"],
-            default="csv",
-            help="metrics.csv alone, or a dashboard as well: Weights & Biases (offline without an "
-            "account), or TensorBoard.",
-        )
-        parser.add_argument(
-            "--group", type=str | None, default=None, help="Group of W&B; default: the experiment."
-        )
-        parser.add_argument("--tags", type=list[str], default=[], help="Tags of W&B.")
-        parser.add_argument(
-            "--threads",
-            type=int,
-            default=1,
-            help="CPU threads of one tensor operation; more only pay for large networks.",
-        )
-        parser.add_argument(
-            "--seeds",
-            type=int,
-            default=1,
-            help="Number of fits: seed_everything and the seeds after it, each in its own process "
-            "and folder.",
-        )
+        parser.add_class_arguments(RunOptions, as_group=False, instantiate=False)
         parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
