@@ -22,7 +22,7 @@ def positive(**numbers: float) -> None:
 
     >>> positive(data__batch_size=0)
     Traceback (most recent call last):
-    lit_crl.core.checks.ConfigError: data.batch_size is 0: give a number above 0
+    lit_crl.core.checks.ConfigError: data.replay.batch_size is 0: give a number above 0
     """
     _check(numbers, lambda number: 0 < number < math.inf, "a number above 0")
 
@@ -112,7 +112,7 @@ def model_settings(given: Mapping[str, Any]) -> None:
     non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
     if given["compile"] and given["planning_steps"]:
         raise ConfigError(
-            f"model.compile is on, but the sweeps of model.planning_steps "
+            f"model.compile is on, but the sweeps of model.network.planning_steps "
             f"{given['planning_steps']} make a graph that takes many minutes to compile: turn one "
             "of them off"
         )
@@ -141,12 +141,12 @@ def data_settings(given: Mapping[str, Any]) -> None:
         unit_interval(data__difficulty=given["difficulty"])
     if given["batch_size"] > given["capacity"]:
         raise ConfigError(
-            f"data.batch_size is {given['batch_size']}, more than data.capacity "
+            f"data.replay.batch_size is {given['batch_size']}, more than data.replay.capacity "
             f"({given['capacity']}): give a smaller batch or a larger buffer"
         )
     envs, steps = given["num_envs"], given["steps_per_batch"]
     if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
         raise ConfigError(
-            f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
+            f"data.collect.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
             f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
         )

@@ -83,7 +83,7 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted keys.
 
     >>> _dotted({"seed_everything": 3, "data": {"gamma": 1}})
-    {'seed_everything': 3, 'data.gamma': 1}
+    {'seed_everything': 3, 'data.collect.gamma': 1}
     """
     found: dict[str, Any] = {}
     for key, value in plain(settings).items():

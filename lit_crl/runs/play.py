@@ -100,7 +100,7 @@ def record(
 def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor | None:
     """At most ``n`` levels [m, d] of a kind; None: the task's own resets.
 
-    Generated levels are legal ones, of ``data.difficulty`` if that is given.
+    Generated levels are legal ones, of ``data.evaluation.difficulty`` if that is given.
 
     Raises:
         ConfigError: If there are no levels of that kind.

@@ -34,7 +34,7 @@ class Policy:
     Observations are those of the environment in training: one (``[*shape]``) or a batch
     (``[N, *shape]``), NumPy or tensors; answers are of the same kind. So wrap your environment as
     training did: in ``gymnasium.wrappers.FrameStackObservation`` for a stack of frames, with the
-    ``stack_size`` of ``data.frame_stack``; in ``FlattenObservation`` for discrete, ``Dict`` and
+    ``stack_size`` of ``data.replay.frame_stack``; in ``FlattenObservation`` for discrete, ``Dict`` and
     ``Tuple`` observations. Networks calculate in float32. Further training does not change it.
 
     Attributes:
@@ -193,9 +193,9 @@ class Policy:
             if self.blueprint.level_space is None:
                 raise ConfigError("there is no generator: the task has no levels")
             raise ConfigError(
-                "there is no generator: no GAN was trained, which takes data.arm archive, gan "
-                "or one of your own, data.gan_updates above 0, and a run long enough for "
-                "data.min_outcomes outcomes"
+                "there is no generator: no GAN was trained, which takes data.curriculum.arm "
+                "archive, gan or one of your own, data.gan.updates above 0, and a run long enough "
+                "for data.curriculum.min_outcomes outcomes"
             )
         return self.level_gan
 

@@ -108,8 +108,8 @@ def test_train_does_what_fit_does_and_twice_in_a_process(
     ("settings", "says"),
     [
         ({"data": {"nope": 3}}, "data.nope"),
-        ({"data": {"gamma": "abc"}}, "data.gamma"),
-        ({"model": {"hidden": []}}, "model.hidden is empty"),
+        ({"data": {"gamma": "abc"}}, "data.collect.gamma"),
+        ({"model": {"hidden": []}}, "model.network.hidden is empty"),
         ({"seeds": 3}, "seed_everything"),
         ({"experiment": "nope"}, "--experiment nope is unknown"),
     ],
@@ -188,7 +188,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     # Without the object, the command line continues the run that Python started.
     del found["trainer"]["callbacks"]
     config.write_text(yaml.safe_dump(found))
-    words = ["--name", "seed0", "--ckpt_path", "last", "--data.env_steps", "1500"]
+    words = ["--name", "seed0", "--ckpt_path", "last", "--data.collect.env_steps", "1500"]
     resumed = command_line("fit", "--config", str(config), *words)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 1_488
@@ -241,7 +241,7 @@ def test_a_scripts_own_arguments_are_not_read(
     [
         ({"callbacks": [3]}, r"trainer\.callbacks"),
         ({"data": {"env": object()}}, r"data\.env"),
-        ({"data": {"exploration": torch.zeros(3)}}, r"data\.exploration"),
+        ({"data": {"exploration": torch.zeros(3)}}, r"data\.collect\.exploration"),
         ({"model": {"q_optimizer": torch.optim.Adam(torch.nn.Linear(1, 1).parameters())}}, "model"),
         ({"data": MountainCar}, "data"),
     ],

@@ -51,8 +51,8 @@ def complete(args: Sequence[str]) -> list[str]:
 def split(args: Sequence[str]) -> list[Option]:
     """Arguments as options.
 
-    >>> split(["--name", "a", "--data.gamma=-1", "--print_config"])[1:]
-    [Option(flag='--data.gamma', value='-1'), Option(flag='--print_config', value=None)]
+    >>> split(["--name", "a", "--data.collect.gamma=-1", "--print_config"])[1:]
+    [Option(flag='--data.collect.gamma', value='-1'), Option(flag='--print_config', value=None)]
     """
     options: list[Option] = []
     for word in args:
@@ -74,8 +74,8 @@ def without(args: Sequence[str], flag: str) -> list[str]:
 def flags(settings: Mapping[str, Any]) -> list[str]:
     """Settings by dotted keys as arguments of the command line.
 
-    >>> flags({"name": "NO", "data.env_steps": 1000, "data.arm": "NO"})
-    ['--name=NO', '--data.env_steps=1000', "--data.arm='NO'"]
+    >>> flags({"name": "NO", "data.collect.env_steps": 1000, "data.curriculum.arm": "NO"})
+    ['--name=NO', '--data.collect.env_steps=1000', "--data.curriculum.arm='NO'"]
     """
     return [f"--{key}={_text(key, value)}" for key, value in settings.items()]
 

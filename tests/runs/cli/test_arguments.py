@@ -25,10 +25,16 @@ from lit_crl.runs.cli.parser import read_whole_number
 from lit_crl.runs.folders import conf_folder
 
 TINY = [
-    "--data.env_steps=400", "--data.num_envs=8", "--data.warmup=200", "--data.batch_size=8",
-    "--data.updates_per_batch=1", "--data.test_episodes=1", "--data.validation_episodes=1",
-    "--data.arm=target", "--model.hidden=[8]",
-]  # fmt: skip
+    "--data.collect.env_steps=400",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+    "--data.curriculum.arm=target",
+    "--model.network.hidden=[8]",
+]
 ORDER = "experiment: order\ndata: {env: lit_crl.envs.MountainCar, env_steps: 30000, arm: target}\n"
 #: An environment that cannot be made without its arguments.
 GIVEN = """
@@ -93,9 +99,16 @@ def complaint(*args: str) -> str:
 
 def test_the_command_line_wins_wherever_it_stands() -> None:
     Path("order.yaml").write_text(ORDER)
-    before = settings("--data.env_steps", "5000", "--data.num_envs", "4", "--config", "order.yaml")
-    after = settings("-c", "order.yaml", "--data.env_steps=9", "--data.env_steps=5000",
-                     "--data.num_envs=4")  # fmt: skip
+    before = settings(
+        "--data.collect.env_steps", "5000", "--data.collect.num_envs", "4", "--config", "order.yaml"
+    )
+    after = settings(
+        "-c",
+        "order.yaml",
+        "--data.collect.env_steps=9",
+        "--data.collect.env_steps=5000",
+        "--data.collect.num_envs=4",
+    )
     assert before == after
     assert (before["data"]["env_steps"], before["experiment"]) == (5000, "order")
 
@@ -147,17 +160,23 @@ def test_what_is_no_whole_number_is_refused(written: Any) -> None:
 
 def test_numbers_of_files_and_flags() -> None:
     Path("numbers.yaml").write_text("data: {capacity: 2e3}\nmodel: {hidden: [1e2, 6_4]}\n")
-    found = settings("--config=numbers.yaml", "--data.env_steps=1e5", "--data.gamma=1",
-                     "--trainer.limit_val_batches=1.0",
-                     "--data.env.max_episode_steps=1e2")  # fmt: skip
+    found = settings(
+        "--config=numbers.yaml",
+        "--data.collect.env_steps=1e5",
+        "--data.collect.gamma=1",
+        "--trainer.limit_val_batches=1.0",
+        "--data.env.max_episode_steps=1e2",
+    )
     assert found["data"]["capacity"] == 2000 and found["model"]["hidden"] == [100, 64]
     assert found["data"]["env_steps"] == 100_000 and found["data"]["gamma"] == 1
     # 1.0 means all batches, 1 would mean one batch.
     assert isinstance(found["trainer"]["limit_val_batches"], float)
     assert found["data"]["env"]["init_args"]["max_episode_steps"] == 100
-    sentence = complaint("--data.env_steps=100k")
-    assert "data.env_steps: 100k is no whole number: give one such as 100000" in sentence
-    assert "data.arm: None is none of these: value out of 'target'" in complaint("--data.arm=null")
+    sentence = complaint("--data.collect.env_steps=100k")
+    assert "data.collect.env_steps: 100k is no whole number: give one such as 100000" in sentence
+    assert "data.curriculum.arm: None is none of these: value out of 'target'" in complaint(
+        "--data.curriculum.arm=null"
+    )
     assert "seed_everything: True is no whole number" in complaint("--seed_everything=true")
 
 
@@ -197,12 +216,22 @@ def test_what_is_dumped_is_read_as_it_was() -> None:
 
 
 def test_settings_become_flags_that_say_the_same() -> None:
-    given = {"name": "007", "data.env.env_kwargs.version": "1.10", "data.gamma": 0.5,
-             "model.hidden": [8], "data.arm": "gan", "data.mix": {"target": 1.0}}  # fmt: skip
+    given = {
+        "name": "007",
+        "data.env.env_kwargs.version": "1.10",
+        "data.collect.gamma": 0.5,
+        "model.network.hidden": [8],
+        "data.curriculum.arm": "gan",
+        "data.curriculum.mix": {"target": 1.0},
+    }
     assert flags(given) == [
-        "--name=007", "--data.env.env_kwargs.version='1.10'", "--data.gamma=0.5",
-        "--model.hidden=[8]", "--data.arm=gan", "--data.mix={target: 1.0}",
-    ]  # fmt: skip
+        "--name=007",
+        "--data.env.env_kwargs.version='1.10'",
+        "--data.collect.gamma=0.5",
+        "--model.network.hidden=[8]",
+        "--data.curriculum.arm=gan",
+        "--data.curriculum.mix={target: 1.0}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +262,7 @@ def test_an_id_takes_further_settings() -> None:
 
 def test_an_arm_that_needs_levels_is_refused_for_an_id() -> None:
     sentence = complaint(
-        "--experiment=mountain_car", "--data.env=CartPole-v1", *TINY, "--data.arm=gan"
+        "--experiment=mountain_car", "--data.env=CartPole-v1", *TINY, "--data.curriculum.arm=gan"
     )
     assert "level_space" in sentence
 
@@ -255,7 +284,7 @@ def test_what_a_module_raises_is_said() -> None:
     assert "importing needs_more failed: No module named 'no_such_package'" in complaint(
         "--data.env=needs_more.Env"
     )
-    assert "importing needs_more failed" in complaint("--data.arm=needs_more.arm")
+    assert "importing needs_more failed" in complaint("--data.curriculum.arm=needs_more.arm")
     said = complaint("--data.env=breaks.Env")
     assert "importing breaks failed: RuntimeError: no display" in said
     assert "there is no module nowhere" in complaint("--data.env=nowhere.Env")
@@ -272,7 +301,9 @@ def test_several_seeds_are_several_processes(monkeypatch: pytest.MonkeyPatch) ->
     called: list[Any] = []
     runner = "lit_crl.runs.study.runner.run_seeds"
     monkeypatch.setattr(runner, lambda *args: called.append(args), raising=False)
-    cli.main(["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.env_steps=1e4"])
+    cli.main(
+        ["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.collect.env_steps=1e4"]
+    )
     ((arguments, *others),) = called
     assert others == [range(5, 8), Path("runs/mountain_car"), "a", 10_000]
     assert arguments[0] == "fit" and arguments[-1] == "--seeds=1"
@@ -289,12 +320,12 @@ def test_help_is_printed_in_any_encoding(encoding: str) -> None:
     done = subprocess.run([sys.executable, "-m", "lit_crl", "fit", "--help"], env=environment,
                           capture_output=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert b"--data.env_steps" in done.stdout
+    assert b"--data.collect.env_steps" in done.stdout
 
 
 def test_a_run_needs_no_utf8(tmp_path: Path) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
-    args = ["fit", "--name=a", "--tags=[größe]", "--data.gan_updates=2", *TINY[:-2]]
+    args = ["fit", "--name=a", "--tags=[größe]", "--data.gan.updates=2", *TINY[:-2]]
     done = subprocess.run([sys.executable, "-m", "lit_crl", *args], env=os.environ | plain,
                           capture_output=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -307,7 +338,7 @@ def test_the_installed_command_finds_what_lies_in_the_working_folder(
 ) -> None:
     Path("my_arm_here.py").write_text("def arm(n, curriculum, teacher):\n    return None\n")
     program = "import sys; sys.path.remove(''); from lit_crl.__main__ import run; run()"
-    args = ["fit", "--data.arm=my_arm_here.arm", "--print_config"]
+    args = ["fit", "--data.curriculum.arm=my_arm_here.arm", "--print_config"]
     package = str(Path(cli.__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": package})  # fmt: skip

@@ -143,10 +143,17 @@ test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_
 
 #: The flags of a walk: some change a run, others are mistakes.
 EXTRAS = [
-    [], ["--data.arm=target"], ["--data.gamma=1"], ["--data.env_steps=4e2"],
-    ["--config=conf/trainer/cpu.yaml"], ["--data.env.max_episode_steps=20"], ["--tags=['1e5', NO]"],
-    ["--data.env_steps=100k"], ["--data.arm=nope"], ["--data.nonsense=1"],
-]  # fmt: skip
+    [],
+    ["--data.curriculum.arm=target"],
+    ["--data.collect.gamma=1"],
+    ["--data.collect.env_steps=4e2"],
+    ["--config=conf/trainer/cpu.yaml"],
+    ["--data.env.max_episode_steps=20"],
+    ["--tags=['1e5', NO]"],
+    ["--data.collect.env_steps=100k"],
+    ["--data.curriculum.arm=nope"],
+    ["--data.nonsense=1"],
+]
 SOURCES = [
     [], ["--experiment=plain_dqn"], ["--data.env=CartPole-v1"], ["--data.env.id=FrozenLake-v1"],
     ["--data.env=gymnasium.envs.toy_text:Nope-v0"], ["--experiment=nope"],
