@@ -302,7 +302,7 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         if self.schedule.is_spent(self.env_steps):
-            distributed.say(
+            distributed.print_once(
                 f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
                 f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
                 "or start a new run."

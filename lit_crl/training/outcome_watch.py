@@ -41,7 +41,7 @@ class OutcomeWatch:
         self._begin = self.timing.check(self.arm)
         self._expected = self.timing.expected(self._begin)
         if (warning := self.timing.warning(self.arm, self._begin)) is not None:
-            distributed.say(warning)
+            distributed.print_once(warning)
 
     def look(
         self,
@@ -76,7 +76,7 @@ class OutcomeWatch:
         outcomes, needed = len(curriculum.archive.tried), curriculum.min_outcomes
         spent, left = env_steps - self._begin, self.timing.budget - env_steps
         if outcomes < needed and outcomes * (1 + left / max(spent, 1)) < needed:
-            distributed.say(
+            distributed.print_once(
                 why_too_few(self.arm, env_steps, outcomes, needed, log.ended, log.judged)
             )
 

@@ -12,7 +12,6 @@ oldest ones. And where observations are stacked frames, a row holds only the new
 rows below an overwritten one have lost a frame of their stacks (``frames``).
 """
 
-import copy
 from typing import Protocol
 
 import torch
@@ -256,30 +255,6 @@ class ReplayBuffer:
     def take(field: Tensor, rows: Tensor) -> Tensor:
         """``field`` at a table of rows ``[...]``; ``index_select`` is the fastest gather."""
         return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
-
-    def empty_copy(self) -> "ReplayBuffer":
-        """An empty buffer of the same sizes."""
-        twin = copy.deepcopy(self)
-        for tensor in twin._tensors().values():
-            tensor.zero_()
-        return twin
-
-    def append(self, other: "ReplayBuffer") -> None:
-        """Store all rows of ``other``, a buffer of the same sizes, the oldest first.
-
-        Each of its columns must end with an episode's final observation. Its priorities are not
-        copied: the appended rows count as new.
-        """
-        held = other.cursor.clamp(max=other.length)
-        for age in range(int(held.max()), 0, -1):
-            column = (held >= age).nonzero().squeeze(1)
-            source = self._next(column, other.cursor[column] - age)
-            cursor = self.cursor[column]
-            row = self._next(column, cursor)
-            for name in self._row_fields:
-                getattr(self, name)[row] = getattr(other, name)[source]
-            self._advance(row, cursor)
-            self.cursor += held >= age
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes in use."""

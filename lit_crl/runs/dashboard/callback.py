@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.runs.callbacks.metrics import is_time_to_log
 from lit_crl.runs.callbacks.report import RunReport, git_commit, versions
 from lit_crl.runs.dashboard.sheet import draw_sheet
@@ -70,7 +70,7 @@ class Dashboard(Callback):
         except Exception as error:  # of any kind; a signal's RunStopped is none
             if what not in self._failed:
                 kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-                say(f"The dashboard shows no {what}: {kind}{' '.join(str(error).split())}.")
+                print_once(f"The dashboard shows no {what}: {kind}{' '.join(str(error).split())}.")
             self._failed.add(what)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.runs.callbacks.metrics import EnvStepAxis
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def wandb_display(folder: Path, group: str, tags: list[str]) -> "WandbDisplay":
         )
     offline = mode == "offline" or (mode is None and not has_key)
     if offline:
-        say("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
+        print_once("W&B logs offline (no account is set): `wandb sync` uploads the run later.")
     return WandbDisplay(folder, group, tags, offline)
 
 

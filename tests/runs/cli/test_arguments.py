@@ -1,4 +1,4 @@
-"""What a command line and files say is what runs: order, numbers, strings, ids, and their files."""
+"""A run has the settings that its command line and files say: order, numbers, strings, ids."""
 
 import contextlib
 import io
@@ -83,7 +83,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(*args: str) -> dict[str, Any]:
-    """What a command line sets, without running anything."""
+    """The settings of a command line, without a run."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         cli.main(["fit", *args, "--print_config"])
@@ -143,7 +143,9 @@ def test_a_checkpoint_of_another_experiment_is_refused() -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("experiment: mountain_car\n")
     given = ["fit", "--ckpt_path", "runs/mountain_car/a/checkpoints/last.ckpt"]
-    with pytest.raises(ConfigError, match=r"--experiment is maze, but .* of the experiment m"):
+    with pytest.raises(
+        ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"
+    ):
         complete([*given, "--experiment=maze"])
     assert complete(given)[1] == "--config=runs/mountain_car/a/config.yaml"
 
@@ -351,7 +353,7 @@ def test_the_installed_command_finds_what_lies_in_the_working_folder(
     Path("my_arm_here.py").write_text("def arm(n, curriculum, teacher):\n    return None\n")
     program = "import sys; sys.path.remove(''); from lit_crl.__main__ import run; run()"
     args = ["fit", "--data.curriculum.arm=my_arm_here.arm", "--print_config"]
-    package = str(Path(cli.__file__).parents[1])
+    package = str(Path(cli.__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": package})  # fmt: skip
     assert done.returncode == 0, done.stderr
