@@ -1,4 +1,4 @@
-"""Pictures of levels and episodes, in one style: PNG, GIF and MP4."""
+"""Pictures of levels and episodes in one style: PNG, GIF and MP4."""
 
 from lit_crl.runs.pictures.films import film, write_gif, write_mp4
 from lit_crl.runs.pictures.recording import (

@@ -44,7 +44,6 @@ from lit_crl.runs.pictures import (
     write_mp4,
 )
 from lit_crl.runs.pictures.canvas import strip
-from lit_crl.runs.pictures.gallery import Row, gallery
 from lit_crl.runs.pictures.scenes import scene
 from lit_crl.runs.pictures.style import (
     AGENT,
@@ -442,17 +441,6 @@ def test_mp4_without_its_package_names_the_command(
     monkeypatch.setattr(films, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'lit_crl\[video\]', or use gif"):
         write_mp4([], tmp_path / "film.mp4")
-
-
-def test_a_gallery_says_what_was_asked_for_and_what_came() -> None:
-    image = np.zeros((4, 20, 30, 3), np.uint8)
-    p_hat, legal = np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, False, True, True])
-    shown = gallery({0.3: Row(image, p_hat, legal), 0.5: Row(image + 9, p_hat + 0.2, legal)})
-    titles = [axes.get_title() for axes in shown.axes]
-    assert titles[:4] == ["p̂ = 0.10", "p̂ = 0.20, illegal", "p̂ = 0.30", "p̂ = 0.40"]
-    assert titles[4] == "p̂ = 0.30"
-    assert [axes.get_ylabel() for axes in shown.axes[::4]] == ["0.3", "0.5"]
-    assert np.asarray(shown.axes[4].images[0].get_array()).max() == 9
 
 
 #: Machado, Oliveira & Fernandes (2009): linear RGB as seen without one kind of cones.
