@@ -47,6 +47,9 @@ class MetricsCsv(EnvStepAxis, Logger):
     whole. A resumed run drops a last line that was cut off, and the rows after its checkpoint.
     """
 
+    name = "csv"
+    version = ""
+
     def __init__(self, folder: Path) -> None:
         """Write into ``folder``."""
         super().__init__()
@@ -55,16 +58,6 @@ class MetricsCsv(EnvStepAxis, Logger):
         self._saved = 0
         #: Columns of the file; empty if the next save writes the whole file.
         self._columns: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """A run has one."""
-        return ""
 
     @property
     def save_dir(self) -> str:

@@ -17,7 +17,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--processes",
         type=int,
-        help="processes at a time, a core each (default: one for every core there is for it)",
+        help="processes at a time, a core each (default: as many as there are free cores)",
     )
     parser.add_argument(
         "--backend",
@@ -31,7 +31,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
+    """Run the missing runs of a study and compare its arms; report errors in one sentence."""
     speak_any_encoding()
     given = parse(args)
     from lit_crl.core.checks import ConfigError, RunError, positive

@@ -17,7 +17,6 @@ from lit_crl.evaluation.statistics import (
 )
 from lit_crl.runs.study.plan import read_study
 from lit_crl.runs.study.results import (
-    compare,
     compare_pairs,
     curves,
     final_scores,
@@ -41,7 +40,7 @@ def test_the_table_follows_from_the_results(path: Path) -> None:
     study, rows = read_study(ROOT / "conf" / "study" / f"{path.stem}.yaml"), read_csv(path)
     seeds = {arm: {row.seed for row in rows if row.arm == arm} for arm in study.arms}
     assert {len(found) for found in seeds.values()} <= {0, study.seeds}
-    header, cells = table(study, compare(study, rows))
+    header, cells = table(study, rows)
     assert markdown(header, cells) in RESULTS.read_text()
 
 

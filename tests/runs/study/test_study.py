@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.version import __version__
 from lit_crl.evaluation.statistics import Estimate, difference, iqm
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.cli.main import main as fit
@@ -558,17 +559,19 @@ def test_arms_are_compared_with_those_of_the_study(tmp_path: Path) -> None:
                 Row(arm, seed, "test", 10, "heldout_success_rate", value),
                 Row(arm, seed, "test", 10, "wall_seconds", 60.0 * seed),
             ]
-    reference, gan = results.compare(study(tmp_path), rows)
-    assert (reference.arm, gan.arm) == ("reference", "gan")
-    standing = gan.against["reference"]
-    assert standing.verdict == "ahead" and standing.difference == difference(
-        iqm, *(results.final_scores(rows, study(tmp_path).metric)[arm][:, None]
-               for arm in ("reference", "gan"))
-    ).negated()  # fmt: skip
-    assert reference.against == {}
-    assert gan.minutes == 4.5
-    assert gan.minimum == min(r.value for r in rows if r.arm == "gan" and "held" in r.metric)
-    header, cells = results.table(study(tmp_path), [reference, gan])
+    header, cells = results.table(study(tmp_path), rows)
+    reference, gan = (dict(zip(header, line, strict=True)) for line in cells)
+    assert (reference["arm"], gan["arm"]) == ("reference", "gan")
+    assert reference["against reference"] == ""
+    assert gan["minutes"] == "4.5"
+    scores = {arm: s[:, None] for arm, s in results.final_scores(rows, SMALL["metric"]).items()}
+    assert gan["minimum"] == f"{scores['gan'].min():.3f}"
+    standing = results.compare_pairs(study(tmp_path), scores)["gan", "reference"]
+    assert gan["against reference"] == str(standing)
+    assert (
+        standing.verdict == "ahead"
+        and standing.difference == difference(iqm, scores["reference"], scores["gan"]).negated()
+    )
     text = results.markdown(header, cells).splitlines()
     assert len(text) == 4 and len({line.count("|") for line in text}) == 1
 
@@ -628,13 +631,12 @@ def test_what_a_run_does_not_know_is_left_out(tmp_path: Path) -> None:
         ("gan", "test", "target_success_rate", 0.5),
         ("gan", "validation", "target_success_rate", 0.25),
     }
-    (gan,) = results.compare(given, rows)
-    assert gan.arm == "gan" and gan.minutes is None and gan.against == {}
-    header_cells, (cells_of_gan,) = results.table(given, [gan])
-    assert cells_of_gan[-1] == "" and "CVaR 10 % [95 %]" not in header_cells
+    header_cells, (cells_of_gan,) = results.table(given, rows)
+    assert cells_of_gan[0] == "gan" and cells_of_gan[-1] == ""
+    assert not any("CVaR" in name or "against" in name for name in header_cells)
     assert "performance_profiles" in draw(given, rows)
     nobody = [row for row in rows if row.metric == "wall_seconds"]
-    assert results.compare(given, nobody) == [] and draw(given, nobody) == {}
+    assert results.table(given, nobody)[1] == [] and draw(given, nobody) == {}
 
 
 def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
@@ -644,13 +646,11 @@ def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
             rows += [Row(arm, seed, "test", 10, "heldout_success_rate", 0.5),
                      Row(arm, seed, "test", 10, "wall_seconds", 1.0)]  # fmt: skip
         rows.append(Row("gan", seed, "test", 10, "heldout_cvar10", 0.1 * seed))
-    header, (reference, gan) = results.table(
-        study(tmp_path), results.compare(study(tmp_path), rows)
-    )
+    header, (reference, gan) = results.table(study(tmp_path), rows)
     column = header.index("CVaR 10 % [95 %]")
     assert reference[column] == "" and gan[column].startswith("0.200 [")
     without = [row for row in rows if row.metric != "heldout_cvar10"]
-    header, _ = results.table(study(tmp_path), results.compare(study(tmp_path), without))
+    header, _ = results.table(study(tmp_path), without)
     assert not any("CVaR" in name for name in header)
 
 
@@ -816,7 +816,7 @@ def test_a_study_is_not_continued_by_other_code(tmp_path: Path) -> None:
         run_study(write(tmp_path, seeds=2), tmp_path, lambda: pytest.fail("nothing may run"))
     assert re.search(
         rf"small holds runs of commit {'a' * 12}, lit_crl 0\.0\.1, but this is "
-        rf"{code_version.present()}.*another --root",
+        rf"{code_version.described(code_version.git_commit(), __version__)}.*another --root",
         str(told.value),
     )
     run_study(write(tmp_path, seeds=1), tmp_path)  # nothing is missing: results are shown again
