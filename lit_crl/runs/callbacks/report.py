@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
@@ -59,8 +60,6 @@ ROWS = {
     **{f"seconds_{part}": (f"  {label}", "{:.1f}") for part, label in PARTS.items()},
     "seconds_lightning": ("  Lightning, and the rest", "{:.1f}"),
 }
-
-
 #: Keys that ``summary.json`` always has, with null where a task lacks them.
 ALWAYS = (
     "target_return_mean",
@@ -178,18 +177,18 @@ class RunReport(Callback):
             return
         data = data_of(trainer)
         path = self.folder / "predicted_levels.csv"
-        p_hat = outputs["p_hat"]
-        asked = {} if data.difficulty is None else {"difficulty": data.difficulty}
-        levels = outputs["levels"][p_hat.argsort()].tolist()
+        p_hat, order = outputs["p_hat"].sort()
+        header = ["p_hat", *data.env.level_names]
+        rows = torch.column_stack((p_hat, outputs["levels"][order])).tolist()
+        wanted = ""
+        if data.difficulty is not None:
+            header, rows = ["difficulty", *header], [[data.difficulty, *row] for row in rows]
+            wanted = f" of difficulty {data.difficulty:.2f}"
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*asked, "p_hat", *data.env.level_names])
-            for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):
-                writer.writerow([*asked.values(), p, *level])
-        wanted = "" if data.difficulty is None else f" of difficulty {data.difficulty:.2f}"
+            csv.writer(file).writerows([header, *rows])
         self.console.print(
-            f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
-            f"{p_hat.max():.2f}: {path}"
+            f"{len(rows)} generated levels{wanted}, p̂ from {p_hat[0]:.2f} to {p_hat[-1]:.2f}: "
+            f"{path}"
         )
         from lit_crl.runs.pictures import figures
 

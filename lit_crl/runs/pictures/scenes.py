@@ -93,7 +93,7 @@ def mountain_car(env: MountainCar) -> Draw:
         foot = hill(np.array(GOAL_POSITION))
         pen.line(foot + np.array([(0, 0), (0, 0.7)]), DARK, 1.5)
         pen.polygon(foot + np.array([(0, 0.7), (0, 0.5), (0.09, 0.6)]), GOAL)
-        return np.concatenate((pen.picture(), trail(plane, path)), axis=1)
+        return np.concatenate((pen.picture(), draw_trail(Pen(plane), path)), axis=1)
 
     return draw
 
@@ -219,12 +219,12 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
     def draw(path: Array, level: Array) -> Picture:
         pen = Pen(plane)
         pen.ring(level[axes], radius, GOAL)
-        draw_trail(pen, path[:, axes])
+        picture = draw_trail(pen, path[:, axes])
         if len(level) <= 2:
-            return pen.picture()
+            return picture
         distance = np.linalg.norm(path[-1] - level)
         words = f"the goal is {distance:.2f} away, in all {len(level)} dimensions"
-        return with_note(pen.picture(), words)
+        return with_note(picture, words)
 
     return draw
 
@@ -235,19 +235,13 @@ def level_plane(env: BatchedEnv) -> Draw:
 
     def draw(path: Array, level: Array) -> Picture:
         points = as_levels(env, path, level).cpu().numpy()
-        return trail(plane, points[:, list(env.level_plane)])
+        return draw_trail(Pen(plane), points[:, list(env.level_plane)])
 
     return draw
 
 
-def trail(canvas: Canvas, points: Array) -> Picture:
-    """A path through points [t, 2], with a disc at the last."""
-    pen = Pen(canvas)
-    draw_trail(pen, points)
-    return pen.picture()
-
-
-def draw_trail(pen: Pen, points: Array) -> None:
-    """Draw the path and the disc."""
+def draw_trail(pen: Pen, points: Array) -> Picture:
+    """Finish a picture with a path through points [t, 2] and a disc at the last."""
     pen.line(points, TRAIL, 2)
     pen.disc(points[-1], 5, AGENT)
+    return pen.picture()

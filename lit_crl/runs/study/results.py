@@ -12,14 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_crl.evaluation.statistics import (
-    Estimate,
-    Scores,
-    difference,
-    interval,
-    iqm,
-    verdict,
-)
+from lit_crl.evaluation.statistics import Estimate, Scores, difference, interval, iqm, verdict
 from lit_crl.runs.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.

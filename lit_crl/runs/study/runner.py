@@ -74,12 +74,9 @@ def run(
                     job = waiting.pop(0)
                     running[job] = backend.start(job)
                 time.sleep(CHECK_EVERY)
-                ended = {
-                    job: status
-                    for job, process in running.items()
-                    if (status := process.poll()) is not None
-                }
-                for job, status in ended.items():
+                for job, process in list(running.items()):
+                    if (status := process.poll()) is None:
+                        continue
                     del running[job]
                     if status != 0:
                         failed.append(job)
