@@ -22,7 +22,7 @@ SNAPSHOT_LEVELS = 256
 
 
 class EnvStepAxis:
-    """A logger whose axis is env steps, also for what Lightning or a callback logs by batches."""
+    """A logger whose axis is env steps, even if Lightning or a callback logs by batches."""
 
     #: Tells the env steps taken so far; None before a run begins.
     env_steps_now: Callable[[], int] | None = None
@@ -103,7 +103,7 @@ class MetricsCsv(EnvStepAxis, Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         self.save()
 
     def resume(self, env_steps: int) -> None:
@@ -162,7 +162,7 @@ class RecordMetrics(Callback):
         learner, data = learner_of(trainer), data_of(trainer)
         if not learner.gan_updates:
             return
-        # The same noise every time, from its own stream: only the generator changes the levels.
+        # The noise is the same every time, so that only the generator changes the levels.
         rng = random_stream(data.seed, "snapshot", device=learner.device)
         levels = learner.generate_levels(learner.draw_noise(SNAPSHOT_LEVELS, rng))
         p_hat = learner.success_probability(levels)
@@ -180,5 +180,5 @@ class RecordMetrics(Callback):
         return {"snapshots": self.snapshots, "last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore snapshots and last losses."""
         self.snapshots, self._last = list(state_dict["snapshots"]), dict(state_dict["last"])

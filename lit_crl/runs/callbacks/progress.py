@@ -20,12 +20,6 @@ FORMS = {
 }
 
 
-def where_it_runs(trainer: Trainer) -> str:
-    """The kind of device, and the number of processes if there are several."""
-    kind: str = trainer.strategy.root_device.type
-    return kind if trainer.world_size == 1 else f"{trainer.world_size} × {kind}"
-
-
 class EnvStepProgress(ProgressBar):
     """Plain lines and, in a terminal or notebook, a bar with return, success, ε and steps/s."""
 
@@ -50,19 +44,20 @@ class EnvStepProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what begins, and start the bar."""
+        """Announce the run, and start the bar."""
         if not self._enabled:
             return
         data = data_of(trainer)
         gan = "DQN and GAN" if data.trains_gan else "DQN alone"
-        where = getattr(data.env, "name", type(data.env).__name__)
+        env = getattr(data.env, "name", type(data.env).__name__)
+        devices = "" if trainer.world_size == 1 else f"{trainer.world_size} × "
         self.console.print(
-            f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "
+            f"Training {gan} on {env}: {data.schedule.budget:,} env steps, "
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
-            f"seed {data.seed}, on {where_it_runs(trainer)}."
+            f"seed {data.seed}, on {devices}{trainer.strategy.root_device.type}."
         )
-        if taken_for := in_words(space_of(data.env)):
-            self.console.print(taken_for)
+        if images := in_words(space_of(data.env)):
+            self.console.print(images)
         if learner_of(trainer).compile_updates:
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."

@@ -281,5 +281,5 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore clock and counts."""
         vars(self).update(state_dict)

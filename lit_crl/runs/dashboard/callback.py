@@ -1,4 +1,4 @@
-"""When a dashboard is told what; training is not changed by it."""
+"""The callback that feeds a dashboard; training does not change."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ from lit_crl.training.datamodule import ReplayDataModule
 
 Display = WandbDisplay | TensorBoardDisplay
 
-#: What a dashboard lacks of environments that cannot be drawn.
+#: The part of a dashboard that needs environments with pictures.
 PICTURES = "levels and episodes"
 #: The most validations of a run whose levels and episodes are shown.
 MOMENTS = 20
@@ -36,7 +36,7 @@ def display(
 
     Args:
         kind: Which dashboard.
-        folder: The run folder, whose name is the run's.
+        folder: The run folder; its name becomes the name of the run.
         group: Group of the run in W&B.
         tags: Tags of the run in W&B.
 

@@ -17,7 +17,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--entity", required=True, help="team or user that the project belongs to")
     parser.add_argument("--project", default="lit_crl", help="the project (default: lit_crl)")
-    parser.add_argument("--name", default="lit_crl", help="what the workspace is called")
+    parser.add_argument("--name", default="lit_crl", help="name of the workspace")
     given = parser.parse_args(args)
 
     from lit_crl.core.checks import ConfigError, RunError

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lit_crl.runs.pictures.canvas import Picture
     from lit_crl.runs.pictures.recording import Recording
 
-#: Levels of each source whose p̂ is shown, and the number of them that are drawn, from hard to easy:
-#: few where the environment draws its own pictures, all copies at every step.
+#: Levels of each source that p̂ is shown for, and the number of them that are drawn, from hard to
+#: easy. Environments that draw themselves draw every copy at every step: there it is FEW.
 LEVELS, DRAWN, FEW = 256, 8, 1
 #: Sources of which an episode is filmed.
 FILMED: tuple[Source, ...] = ("target", "gan")
@@ -49,7 +49,7 @@ class LevelView:
 
     @property
     def caption(self) -> str:
-        """What is known of it, in words."""
+        """p̂, outcome and shortest way, as far as they are known."""
         p = [] if self.p_hat is None else [f"p̂ {self.p_hat:.2f}"]
         outcome = "invalid" if self.recording is None else self.recording.outcome()
         way = [] if self.path_length is None else [f"shortest way {self.path_length:.0f}"]
@@ -67,16 +67,6 @@ class Overview:
 
     views: dict[Source, list[LevelView]]
     p_hat: dict[Source, NDArray[np.float32]]
-
-    def filmed(self) -> "dict[Source, tuple[LevelView, Recording]]":
-        """The level whose episode is filmed, of each source that is: the one in the middle."""
-        found = {}
-        for source in FILMED:
-            views = self.views.get(source, [])
-            played = [(view, view.recording) for view in views if view.recording is not None]
-            if played:
-                found[source] = played[len(played) // 2]
-        return found
 
 
 def overview(learner: CreativeLearner, data: ReplayDataModule) -> Overview:
@@ -139,7 +129,7 @@ def hard_to_easy(levels: Tensor, learner: CreativeLearner, n: int) -> Tensor:
 
 
 def play(levels: Tensor, learner: CreativeLearner, data: ReplayDataModule) -> list[LevelView]:
-    """The greedy policy's episode in each of the levels [n, d], all at once."""
+    """Play the greedy policy in each of the levels [n, d], all at once."""
     from lit_crl.runs.pictures import render_levels
 
     known = ~levels.isnan().any(-1)
@@ -166,7 +156,7 @@ def play(levels: Tensor, learner: CreativeLearner, data: ReplayDataModule) -> li
 def record(
     levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
 ) -> "list[Recording]":
-    """Record ``n`` greedy episodes, in environments and from a stream of their own."""
+    """Record ``n`` greedy episodes, with separate environments and a separate random stream."""
     from lit_crl.runs.pictures import picture_env, record_episodes
 
     if n == 0:

@@ -31,7 +31,7 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
         super().__init__(folder, name="tensorboard", version="")
 
     def resume(self, env_steps: int) -> None:
-        """Hide what was logged after the checkpoint at ``env_steps``."""
+        """Hide the points after the checkpoint at ``env_steps``."""
         self._kwargs["purge_step"] = env_steps + 1
 
     @rank_zero_only
@@ -69,5 +69,5 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is pending, but no hyperparameters: ``config.yaml`` has them."""
+        """Write pending events, but no hyperparameters: ``config.yaml`` has them."""
         self.experiment.flush()

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import say
 from lit_crl.runs.callbacks.metrics import EnvStepAxis
-from lit_crl.runs.dashboard.overview import FPS, Overview, film_of
+from lit_crl.runs.dashboard.overview import FILMED, FPS, Overview, film_of
 
 PROJECT = "lit_crl"
 #: Columns of the table of levels.
@@ -131,7 +131,12 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
         for source, p_hat in shown.p_hat.items():
             media[f"p_hat/{source}"] = wandb.Histogram(p_hat.tolist(), num_bins=20)
         with tempfile.TemporaryDirectory() as folder:
-            for source, (view, episode) in shown.filmed().items():
+            for source in FILMED:
+                views = shown.views.get(source, [])
+                played = [(view, view.recording) for view in views if view.recording]
+                if not played:
+                    continue
+                view, episode = played[len(played) // 2]
                 path = write_gif(film_of(episode), Path(folder) / f"{source}.gif", FPS)
                 caption = f"{env_steps:,} env steps: {view.caption}"
                 media[f"episodes/{source}"] = wandb.Video(str(path), caption=caption, format="gif")

@@ -83,10 +83,10 @@ class Pen:
 
 
 def on_axes(draw: Callable[[Axes], None], width: int, height: int) -> Canvas:
-    """A canvas whose background is what ``draw`` puts into matplotlib axes.
+    """A canvas whose background ``draw`` draws into matplotlib axes.
 
     Args:
-        draw: Draws limits, labels and everything that does not move.
+        draw: Sets limits and labels, and draws everything that does not move.
         width: Of the picture, in pixels.
         height: Of the picture, in pixels.
     """

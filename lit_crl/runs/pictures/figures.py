@@ -145,7 +145,7 @@ def picture_grid(
     Args:
         rows: The label of each row, its pictures [n, H, W, 3], and their titles.
         title: Title of the figure.
-        label: What the labels of the rows are.
+        label: Label of the column of row labels.
     """
     _, tall, wide, _ = rows[0][1].shape
     columns = len(rows[0][2])

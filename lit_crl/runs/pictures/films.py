@@ -77,7 +77,7 @@ def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     """Write frames [H, W, 3] as H.264, which every browser plays.
 
     Args:
-        frames: At least one, all of the same size; odd sides are extended by a pixel.
+        frames: At least one, all of the same size; odd sides get a white pixel more.
         path: The file, which is replaced as a whole.
         fps: Frames a second.
 
@@ -90,14 +90,15 @@ def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     frames = iter(frames)
     first = next(frames)
     height, width, _ = first.shape
-    odd = ((0, height % 2), (0, width % 2), (0, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_stem(path.stem + ".partial")  # ffmpeg goes by the ending
-    size = (width + width % 2, height + height % 2)
-    writer = write_frames(str(partial), size, fps=fps, codec="libx264", macro_block_size=2)
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white"]
+    writer = write_frames(
+        str(partial), (width, height), fps=fps, macro_block_size=1, output_params=even
+    )
     writer.send(None)
     for frame in chain([first], frames):
-        writer.send(np.ascontiguousarray(np.pad(frame, odd, mode="edge")))
+        writer.send(np.ascontiguousarray(frame))
     writer.close()
     os.replace(partial, path)
     return path

@@ -26,10 +26,10 @@ LONGEST = 1_000
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode: what could be seen before the first and after every env step, and its end.
+    """One episode: states or images before the first and after every env step, and the outcome.
 
     Attributes:
-        seen: States [T + 1, s] of a built-in environment, images [T + 1, H, W, 3] of another.
+        seen: States [T + 1, s] of a built-in environment, or images [T + 1, H, W, 3].
         level: The level [d] it started at; None where the environment has none.
         success: Whether it was solved; None where the environment does not say.
         reward: The sum of its rewards.

@@ -1,4 +1,4 @@
-"""From what ``render()`` gives (gray, with alpha, floats, lists) to pictures: bytes [H, W, 3]."""
+"""Conversion of rendered images (gray, with alpha, floats, lists) to bytes [H, W, 3]."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ BACKGROUND = 255
 
 
 def as_picture(rendered: Any) -> Picture:
-    """Convert what ``render()`` gave into a picture.
+    """Convert the result of ``render()`` to a picture.
 
     Args:
         rendered: An image [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], the last with alpha; bytes or

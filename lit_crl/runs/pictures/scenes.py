@@ -41,7 +41,7 @@ SQUARE = (340, 340)
 
 
 def scene(env: BatchedEnv) -> Draw:
-    """The scene of an environment; without one of its own, its states in the level plane."""
+    """The scene of an environment; by default its states in the level plane."""
     match env:
         case MountainCar():
             return mountain_car(env)

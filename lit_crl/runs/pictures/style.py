@@ -13,7 +13,7 @@ DARK, GREY, PALE = "#3C3C3C", "#8C8C8C", "#C8C8C8"
 LIGHT, WHITE = "#F0F0F0", "#FFFFFF"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK, DARK, GREY, PALE, LIGHT, WHITE)
 
-#: What colours mean in pictures: the agent, its path so far, and its goal.
+#: Meaning of colours in pictures: the agent, its path so far, and its goal.
 AGENT, TRAIL, GOAL = BLUE, SKY, ORANGE
 #: p̂ from 0 to 1: as bright as it is high, also in print and under colour blindness.
 P_HAT = "viridis"

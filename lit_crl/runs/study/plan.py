@@ -138,7 +138,7 @@ def read_study(path: Path) -> Study:
         file = OmegaConf.load(path)
         if "seeds_at_once" in file:
             raise ConfigError(
-                f"{path}: seeds_at_once is gone, because every run is a process of its own: delete "
+                f"{path}: seeds_at_once is gone, because every run is a separate process: delete "
                 "the line, and say how many run at a time with --processes"
             )
         study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), file))

@@ -89,7 +89,7 @@ def run(
     if failed:
         raise RunError(
             f"{len(failed)} of {len(jobs)} processes failed ({'; '.join(j.name for j in failed)}): "
-            f"see {failed[0].log}, and {go_on} for what is missing"
+            f"see {failed[0].log}, and {go_on} to do the missing runs"
         )
 
 

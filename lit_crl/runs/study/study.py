@@ -1,4 +1,4 @@
-"""A whole study: run what is missing, collect, compare, draw."""
+"""A whole study: do the missing runs, collect the results, compare the arms, draw figures."""
 
 import shutil
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Dashboards: what W&B's and TensorBoard's own files hold after short runs, and the workspace."""
+"""Dashboards: the files of W&B and TensorBoard after short runs, and the workspace."""
 
 import itertools
 import json
@@ -92,7 +92,7 @@ def items(rows: Any) -> dict[str, Any]:
 
 
 class Segment:
-    """What W&B wrote of one run."""
+    """The data that W&B wrote for one run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,7 +124,7 @@ class Segment:
 
     @property
     def keys(self) -> set[str]:
-        """What was logged, as W&B's panels name it."""
+        """The logged keys, as W&B's panels name them."""
         parts = ("_type", "count", "path", "sha256", "size", "format", "width", "height", "values")
         names = {name for row in self.history for name in row}
         return {name.rpartition(".")[0] if name.endswith(parts) else name for name in names}
@@ -140,7 +140,7 @@ def fit(*args: str) -> CreativeCLI:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the same short run is made thrice, and shown in each dashboard and none."""
+    """A folder with the same short run three times: with each dashboard, and without."""
     folder = tmp_path_factory.mktemp("dashboards")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -161,7 +161,7 @@ def logged(folder: Path) -> Segment:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the runs that may be changed, from inside its folder."""
+    """A copy of the runs that may be changed; its folder is the working directory."""
     shutil.copytree(folder, tmp_path / RUN, symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -359,7 +359,7 @@ def test_tensorboard_that_is_missing_is_named(
         fit("--logger=tensorboard")
 
 
-# What is shown
+# The overview
 
 
 def glance(env: Any, make_env: Any, gan_updates: int = 1) -> tuple[CreativeLearner, Any]:
@@ -541,7 +541,7 @@ def test_saving_without_a_network_is_told_in_one_sentence(
 
 
 def sweep_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """What W&B's agent executes, by its own functions."""
+    """The command that W&B's agent executes, built by W&B's functions."""
     from wandb.sdk.launch.sweeps import utils
 
     given = {"args": {name: {"value": value} for name, value in values.items()}}

@@ -1,4 +1,4 @@
-"""Figures: what is drawn equals what was given, and files are pictures of the right size.
+"""Figures: drawn data equals given data, and files are pictures of the right size.
 
 The lines and points are read back from matplotlib's own objects, the size from the PNG header.
 """

@@ -1,4 +1,4 @@
-"""Studies: what follows from a file, what is run, and how arms are compared."""
+"""Studies: from the file to the jobs, their runs, and the comparison of arms."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds is 0: give a number above 0"),
         ({"seeds": "many"}, "is no study: .*many"),
         ({"sedes": 3}, "is no study: .*sedes"),
-        ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a process of its own"),
+        ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a separate process"),
         ({"against": ["gan", "referense"]}, r"against is \['referense'\], which no arm is called"),
         ({"equivalence_margin": -0.1}, "equivalence_margin is -0.1: give a number above 0"),
     ],
@@ -138,8 +138,8 @@ SHIPPED = [plan.read_study(path) for path in sorted((conf_folder() / "study").gl
 def shipped_arms() -> list[Any]:
     """Every distinct setting of the shipped studies' arms once, made small, as (study, arm).
 
-    What differs from one before it in numbers alone, or in the task alone where both have vectors
-    for levels, is a slow test.
+    A setting is a slow test if it differs from an earlier one only in numbers, or only in the task
+    where the levels of both tasks are vectors.
     """
     known: set[str] = set()
     given = []
@@ -192,7 +192,7 @@ def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
 
 
 class Pretended(Job):
-    """A job that only writes what it was told, without any training."""
+    """A job that runs Python code instead of training."""
 
     @property
     def command(self) -> list[str]:
@@ -233,7 +233,7 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()
 
@@ -324,7 +324,7 @@ def test_a_second_interruption_kills(tmp_path: Path) -> None:
 
 
 def test_as_many_run_as_there_are_cores_for_this_process() -> None:
-    """On a machine where a process may only use some cores, the others do not count."""
+    """Cores that this process may not use do not count."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -372,7 +372,7 @@ def fit_of(*more: str) -> list[str]:
 
 
 class Written(Local):
-    """Pretends that runs end at once: what each is told is kept, and its summary written."""
+    """Pretends that runs end at once: keeps their arguments and writes their summaries."""
 
     def __init__(self, **summary: Any) -> None:
         super().__init__(2)
@@ -401,7 +401,7 @@ def test_each_of_several_seeds_is_a_run_of_its_own(
     assert backend.told == told  # type: ignore[attr-defined]
     shown = capsys.readouterr().out
     assert shown.count("-101.50") == 3 and shown.count("12,345") == 3
-    assert "%" not in shown  # a success that is unknown is not shown as 0
+    assert "%" not in shown  # unknown success is not shown as 0
     assert [json.loads((f / "summary.json").read_text())["seed"] for f in folders] == [3, 4, 5]
 
 
@@ -457,7 +457,7 @@ def test_seeds_of_the_command_line_train(tmp_path: Path) -> None:
 
 
 class FakeRay(types.ModuleType):
-    """As much of Ray as joins and leaves a cluster."""
+    """The part of Ray that joins and leaves a cluster."""
 
     def __init__(self) -> None:
         super().__init__("ray")
@@ -685,7 +685,7 @@ def test_curves_of_seeds_that_validate_at_other_times_are_drawn_at_the_same(tmp_
     (steps, values), = results.curves(rows, "m").values()  # fmt: skip
     assert steps == [10, 20, 30, 40]
     assert [each.tolist() for each in values] == [[0, 0.5], [1, 0.5, 0.25], [1, 0.5, 0], [0.5, 0]]
-    # A number that one of three seeds has there is nothing to draw a band from.
+    # One of three seeds is too few to draw a band from.
     late = [row for row in rows if row.seed == 0 or row.env_steps > 20]
     (steps, values), = results.curves(late, "m").values()  # fmt: skip
     assert steps == [30, 40] and [len(each) for each in values] == [3, 2]

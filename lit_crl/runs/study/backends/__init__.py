@@ -34,7 +34,7 @@ class Backend(Protocol):
         """Start a job; it goes on where an earlier start stopped."""
 
     def close(self) -> None:
-        """Release what ``connect`` has acquired."""
+        """Undo ``connect``."""
 
 
 def connect(name: str, processes: int | None, address: str | None) -> Backend:

@@ -1,7 +1,7 @@
 """A Ray cluster: every job is a task of one CPU, on whichever machine has one free.
 
 All machines need lit_crl and must share a file system: a task works in the folder where the study
-was started. If a machine is lost, Ray starts its tasks anew elsewhere, and they go on from their
+was started. If a machine is lost, Ray restarts its tasks elsewhere, and they go on from their
 last checkpoints.
 """
 
@@ -75,7 +75,7 @@ class Task:
         ray.cancel(self.result, force=True)
 
     def wait(self) -> int:
-        """The process's exit status; what went wrong with the task itself goes to the job's log."""
+        """The process's exit status; an error of the task itself goes to the job's log."""
         try:
             return int(ray.get(self.result))
         except TaskCancelledError:
