@@ -50,7 +50,7 @@ ROWS = {
     "reference_frontier_rate": ("  reference levels, for comparison", "{:.1%}"),
     "levels_learnability": ("generated levels: mean 4 p (1 − p)", "{:.2f}"),
     "reference_learnability": ("  reference levels, for comparison", "{:.2f}"),
-    "levels_path_length_p50": ("generated levels: median length of the way", "{:.1f}"),
+    "levels_path_length_p50": ("generated levels: median path length", "{:.1f}"),
     "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
     "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
     "env_steps": ("env steps", "{:,.0f}"),

@@ -15,7 +15,6 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import say
 from lit_crl.runs.callbacks.metrics import is_time_to_log
 from lit_crl.runs.callbacks.report import RunReport, git_commit, versions
-from lit_crl.runs.dashboard.overview import overview
 from lit_crl.runs.dashboard.tensorboard_logger import TensorBoardDisplay
 from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, wandb_display
 from lit_crl.runs.parts import data_of, learner_of
@@ -107,6 +106,8 @@ class Dashboard(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show levels and episodes, of at most ``MOMENTS`` validations."""
+        from lit_crl.runs.dashboard.overview import overview  # slow to import
+
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
         learner, data = learner_of(trainer), data_of(trainer)

@@ -4,7 +4,6 @@ Random streams and environments are made for the moment, so that training goes o
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,15 +14,13 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.curriculum.sources import Source
 from lit_crl.envs import BatchedEnv, GymnasiumEnv
+from lit_crl.runs.pictures import Recording, picture_env, record_episodes, render_levels
+from lit_crl.runs.pictures.canvas import Picture, spread, tiled, with_note
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
 
-if TYPE_CHECKING:
-    from lit_crl.runs.pictures.canvas import Picture
-    from lit_crl.runs.pictures.recording import Recording
-
-#: Levels of each source that p̂ is shown for, and the number of them that are drawn, from hard to
-#: easy. Environments that draw themselves draw every copy at every step: there it is FEW.
+#: Levels of each source with a shown p̂, and how many of them are drawn, from hard to easy: FEW in
+#: Gymnasium environments, which render every copy at every step.
 LEVELS, DRAWN, FEW = 256, 8, 1
 #: Sources of which an episode is filmed.
 FILMED: tuple[Source, ...] = ("target", "gan")
@@ -42,18 +39,18 @@ class LevelView:
         path_length: Fewest steps to the goal, where the environment knows them.
     """
 
-    picture: "Picture"
+    picture: Picture
     p_hat: float | None = None
-    recording: "Recording | None" = None
+    recording: Recording | None = None
     path_length: float | None = None
 
     @property
     def caption(self) -> str:
-        """p̂, outcome and shortest way, as far as they are known."""
+        """p̂, outcome and shortest path, as far as they are known."""
         p = [] if self.p_hat is None else [f"p̂ {self.p_hat:.2f}"]
         outcome = "invalid" if self.recording is None else self.recording.outcome()
-        way = [] if self.path_length is None else [f"shortest way {self.path_length:.0f}"]
-        return ", ".join([*p, outcome, *way])
+        path = [] if self.path_length is None else [f"shortest path {self.path_length:.0f}"]
+        return ", ".join([*p, outcome, *path])
 
 
 @dataclass(frozen=True)
@@ -130,15 +127,13 @@ def hard_to_easy(levels: Tensor, learner: CreativeLearner, n: int) -> Tensor:
 
 def play(levels: Tensor, learner: CreativeLearner, data: ReplayDataModule) -> list[LevelView]:
     """Play the greedy policy in each of the levels [n, d], all at once."""
-    from lit_crl.runs.pictures import render_levels
-
     known = ~levels.isnan().any(-1)
     valid = data.env.valid(levels) | ~known
     invalid_pictures = iter(render_levels(data.env, levels[~valid]) if not valid.all() else ())
     episodes = iter(record(levels[valid], int(valid.sum()), learner, data))
-    ways = iter([None] * len(levels))
+    path_lengths = iter([None] * len(levels))
     if valid.any() and hasattr(data.env, "optimal_steps"):
-        ways = iter(data.env.optimal_steps(levels[valid]).tolist())
+        path_lengths = iter(data.env.optimal_steps(levels[valid]).tolist())
     p_hat: list[float | None] = [None] * len(levels)
     if learner.gan_updates:
         p_hat = learner.success_probability(levels).tolist()
@@ -147,7 +142,7 @@ def play(levels: Tensor, learner: CreativeLearner, data: ReplayDataModule) -> li
         if is_valid:
             episode = next(episodes)
             shown = p if is_known else None
-            views.append(LevelView(episode.picture(0), shown, episode, next(ways)))
+            views.append(LevelView(episode.picture(0), shown, episode, next(path_lengths)))
         else:
             views.append(LevelView(next(invalid_pictures), p))
     return views
@@ -155,10 +150,8 @@ def play(levels: Tensor, learner: CreativeLearner, data: ReplayDataModule) -> li
 
 def record(
     levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
-) -> "list[Recording]":
+) -> list[Recording]:
     """Record ``n`` greedy episodes, with separate environments and a separate random stream."""
-    from lit_crl.runs.pictures import picture_env, record_episodes
-
     if n == 0:
         return []
     env = picture_env(data.make_env, n, data.env.device)
@@ -168,16 +161,12 @@ def record(
     return recordings
 
 
-def film_of(episode: "Recording") -> "list[Picture]":
+def film_of(episode: Recording) -> list[Picture]:
     """At most ``FRAMES`` pictures of an episode, evenly spread, and a pause at its end."""
-    from lit_crl.runs.pictures.canvas import spread
-
     frames = [episode.picture(int(step)) for step in spread(len(episode.seen), FRAMES)]
     return frames + frames[-1:] * FPS
 
 
-def gallery(views: list[LevelView]) -> "Picture":
+def gallery(views: list[LevelView]) -> Picture:
     """Pictures with captions, four in a row, as one picture."""
-    from lit_crl.runs.pictures.canvas import tiled, with_note
-
     return tiled([with_note(view.picture, view.caption) for view in views], columns=4, gap=10)

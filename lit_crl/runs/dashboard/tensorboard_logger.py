@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -11,7 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.callbacks.metrics import EnvStepAxis
-from lit_crl.runs.dashboard.overview import Overview, gallery
+
+if TYPE_CHECKING:
+    from lit_crl.runs.dashboard.overview import Overview
 
 
 class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
@@ -48,8 +50,10 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
             super().log_metrics(numbers, self.at(step))
 
     @rank_zero_only
-    def show(self, shown: Overview, env_steps: int) -> None:
+    def show(self, shown: "Overview", env_steps: int) -> None:
         """Add a picture of each source's levels, and a histogram of their p̂."""
+        from lit_crl.runs.dashboard.overview import gallery
+
         for source, views in shown.views.items():
             picture = gallery(views)
             self.experiment.add_image(f"levels/{source}", picture, env_steps, dataformats="HWC")

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
@@ -14,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import say
 from lit_crl.runs.callbacks.metrics import EnvStepAxis
-from lit_crl.runs.dashboard.overview import FILMED, FPS, Overview, film_of
+
+if TYPE_CHECKING:
+    from lit_crl.runs.dashboard.overview import Overview
 
 PROJECT = "lit_crl"
 #: Columns of the table of levels.
@@ -112,10 +114,11 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
             self.experiment.log({**metrics, "env_steps": self.at(step)})
 
     @rank_zero_only
-    def show(self, shown: Overview, env_steps: int) -> None:
+    def show(self, shown: "Overview", env_steps: int) -> None:
         """Log galleries, a table, histograms and films of levels."""
         import wandb
 
+        from lit_crl.runs.dashboard.overview import FILMED, FPS, film_of
         from lit_crl.runs.pictures import write_gif
 
         media: dict[str, Any] = {"env_steps": env_steps}

@@ -103,8 +103,9 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """Its ``summary.json``, once it is done."""
-        found = json.loads((self.run_folder / "summary.json").read_text(encoding="utf-8"))
-        return dict(found)
+        text = (self.run_folder / "summary.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     @property
     def command(self) -> list[str]:

@@ -25,7 +25,7 @@ QUALITY = {
     "levels_unique_rate": "distinct",
     "levels_frontier_rate": "on the frontier",
     "reference_frontier_rate": "reference levels on the frontier",
-    "levels_path_length_p50": "median length of the way",
+    "levels_path_length_p50": "median path length",
 }
 #: Columns of ``results.csv`` that identify an evaluation.
 KEYS = ("arm", "seed", "phase", "env_steps")

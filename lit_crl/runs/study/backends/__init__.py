@@ -1,7 +1,7 @@
 """Where the jobs of a study run. Each backend is a file here with a function ``connect``."""
 
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.study.plan import Job
@@ -42,7 +42,7 @@ def connect(name: str, processes: int | None, address: str | None) -> Backend:
 
     Args:
         name: ``local`` or ``ray``.
-        processes: How many jobs run at a time; None: one for each core.
+        processes: How many jobs run at a time; None: as many as there are cores for.
         address: Address of the backend; None: here.
 
     Raises:
@@ -57,4 +57,5 @@ def connect(name: str, processes: int | None, address: str | None) -> Backend:
             f"--backend {name} needs the package {name}, which is missing: "
             f"pip install 'lit_crl[{name}]'"
         ) from error
-    return cast(Backend, module.connect(processes, address))
+    backend: Backend = module.connect(processes, address)
+    return backend
