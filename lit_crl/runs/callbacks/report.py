@@ -211,7 +211,7 @@ class RunReport(Callback):
         if numbers.get("evaluation_cut_off"):
             self.console.print(
                 f"{numbers['evaluation_cut_off']:.0f} episodes were cut off, and count as not "
-                "solved: to let them end, give a time limit or a larger data.evaluation_share."
+                "solved: to let them end, give a time limit or a larger data.evaluation.share."
             )
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:

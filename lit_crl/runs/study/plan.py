@@ -57,7 +57,7 @@ class Study:
 def setting(settings: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key, which may lie in another key's mapping; None if there is none.
 
-    >>> setting({"data.mix": {"gan": 0.25}}, "data.mix.gan")
+    >>> setting({"data.curriculum.mix": {"gan": 0.25}}, "data.curriculum.mix.gan")
     0.25
     """
     for name, value in settings.items():
@@ -212,5 +212,5 @@ def jobs_of(study: Study, folder: Path) -> list[Job]:
 def env_step_budget(study: Study, arm: str) -> int:
     """Env steps of one run: the arm's, the study's, or else the experiment's."""
     file = OmegaConf.load(conf_folder() / "experiment" / f"{study.experiment}.yaml")
-    of_experiment = OmegaConf.select(file, "data.env_steps", default=100_000)
-    return int({**study.settings, **study.arms[arm]}.get("data.env_steps", of_experiment))
+    of_experiment = OmegaConf.select(file, "data.collect.env_steps", default=100_000)
+    return int({**study.settings, **study.arms[arm]}.get("data.collect.env_steps", of_experiment))
