@@ -1,7 +1,7 @@
 """What a ``training_step`` gets, and the iterables that hand it out."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
@@ -20,6 +20,37 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     #: Then takes the TD errors ``[K, B]`` that the updates found.
     reprioritize: Callable[[Tensor], None] | None = None
+
+
+class Minibatch(Protocol):
+    """What an update takes: tensors ``[B, ...]``. K of them are a stack ``[K, B, ...]``."""
+
+    def at(self, k: int | slice) -> Self:
+        """The k-th minibatch of a stack, or a smaller stack."""
+
+
+class DqnMinibatch(NamedTuple):
+    """What a DQN update learns from."""
+
+    transitions: Transitions
+    #: Importance weights, where the transitions were drawn by priority.
+    weight: Tensor | None = None
+
+    def at(self, k: int | slice) -> "DqnMinibatch":
+        """See ``Minibatch``."""
+        transitions = Transitions(*(field[k] for field in self.transitions))
+        return DqnMinibatch(transitions, None if self.weight is None else self.weight[k])
+
+
+class GanMinibatch(NamedTuple):
+    """What a GAN update learns from: the generator's noise, and levels."""
+
+    z: Tensor
+    levels: GanBatch
+
+    def at(self, k: int | slice) -> "GanMinibatch":
+        """See ``Minibatch``."""
+        return GanMinibatch(self.z[k], GanBatch(*(field[k] for field in self.levels)))
 
 
 class ReplayLoader:

@@ -1,13 +1,14 @@
 """CreativeLearner: the DQN that acts, the GAN that makes its levels, and their two phases."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_crl.core import checks
@@ -17,16 +18,16 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain
 from lit_crl.dqn import equations as dqn
 from lit_crl.dqn.networks import ActionValues
-from lit_crl.dqn.objective import TD_ERROR, DqnObjective
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan import equations as gan
 from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.level_gan import LevelGan
-from lit_crl.gan.objectives import DiscriminatorObjective, GeneratorObjective
 from lit_crl.training import trainer_checks
-from lit_crl.training.batches import Batch
+from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch
 from lit_crl.training.blueprint import Blueprint, Sizes
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.eager import EagerPhase
 from lit_crl.training.optimizers import (
     gan_adam,
     go_on_with,
@@ -34,12 +35,7 @@ from lit_crl.training.optimizers import (
     q_adam,
 )
 from lit_crl.training.running_means import LossSums
-from lit_crl.training.updates import (
-    EagerPhase,
-    Phase,
-    Turns,
-    players_of,
-)
+from lit_crl.training.updates import TD_ERROR, M, Networks, Phase, Update, dqn_update, gan_update
 
 #: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
 OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
@@ -161,15 +157,7 @@ class CreativeLearner(LightningModule):
             torch.default_generator.manual_seed(self.seed)
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.dqn_objective = DqnObjective(
-            self.q_network, self.target_network, self.td_loss, self.double_dqn
-        )
-        if level_gan is not None:
-            self.discriminator_objective = DiscriminatorObjective(
-                level_gan, self.gan_loss, self.r1, self.r2
-            )
-            self.level_gan = level_gan
-            self.generator_objective = GeneratorObjective(level_gan, self.gan_loss, self.lambda_gan)
+        self.level_gan = level_gan
         return self
 
     @classmethod
@@ -279,15 +267,37 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase
-        if self.compile_updates:
-            with self.clock("compile"):  # importing the compiler takes seconds
-                from lit_crl.training.compiled.phase import CompiledPhase as kind
-        student, *makers = players_of(self)
-        targets = self.dqn_objective.next_q
-        self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))
-        if (gan := self.level_gan) is not None:
-            self._train_gan = kind(self, Turns(makers, gan.generator_ema, gan.generator))
+        #: What compiled updates made of the networks, for those who compile other things.
+        self.flat_networks: dict[nn.Module, FlatNetwork] = {}
+        optimizers = cast(Any, self.optimizers())
+        q_optimizer, *gan_optimizers = optimizers if self.level_gan else [optimizers]
+        update_dqn = partial(
+            dqn_update, self.q_network, self.target_network,
+            double=self.double_dqn, td_loss=self.td_loss, max_grad_norm=self.max_grad_norm,
+        )  # fmt: skip
+        networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
+        self._train_dqn: Phase[DqnMinibatch] = self._phase(update_dqn, networks)
+        if (level_gan := self.level_gan) is not None:
+            update_gan = partial(
+                gan_update, level_gan,
+                kind=self.gan_loss, r1=self.r1, r2=self.r2, lambda_gan=self.lambda_gan,
+            )  # fmt: skip
+            discriminator_optimizer, generator_optimizer = gan_optimizers
+            networks = {
+                level_gan.discriminator: discriminator_optimizer,
+                level_gan.generator: generator_optimizer,
+                level_gan.generator_ema: None,
+            }
+            self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
+
+    def _phase(self, update: Update[M], networks: Networks) -> Phase[M]:
+        if not self.compile_updates:
+            return EagerPhase(self, update, networks)
+        with self.clock("compile"):  # importing the compiler takes seconds
+            from lit_crl.training.compiled.phase import CompiledPhase
+        phase = CompiledPhase(self, update, networks, self.clock)
+        self.flat_networks |= phase.flat
+        return phase
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase, and on batches that bring levels the GAN phase."""
@@ -305,8 +315,8 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         is_due = [number % self.target_period == 0 for number in range(first, self.updates + 1)]
-        fields = (batch.weight, *batch.dqn)
-        report = self.train_dqn([self.target_rate * due for due in is_due], fields)
+        rates = [self.target_rate * due for due in is_due]
+        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
@@ -314,7 +324,7 @@ class CreativeLearner(LightningModule):
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]
         noise = self.draw_noise(updates * levels).view(updates, levels, -1)
-        report = self._train_gan([self.ema_rate] * updates, [noise, *stack])
+        report = self._train_gan([self.ema_rate] * updates, GanMinibatch(noise, stack))
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
 

@@ -13,10 +13,10 @@ class FlatAdam:
     """Adam or AdamW on a flat vector; the optimizer's own state becomes views of its vectors."""
 
     def __init__(self, optimizer: Optimizer, flat: FlatNetwork) -> None:
-        """Take over the state of the optimizer that holds the parameters of ``flat``.
+        """Take over the state of the ``optimizer`` of the network that ``flat`` holds.
 
         Raises:
-            ConfigError: If it is another one, or has several groups of parameters.
+            ConfigError: If it is not Adam or AdamW, or has several groups of parameters.
         """
         if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1:
             raise ConfigError(
