@@ -1,4 +1,4 @@
-"""What a ``training_step`` gets, and the iterables that hand it out."""
+"""Batches for ``training_step``, the minibatches in them, and the iterables that hand them out."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self
@@ -10,7 +10,7 @@ from lit_crl.gan.batch import GanBatch
 
 
 class Batch(NamedTuple):
-    """What one ``training_step`` gets; ``gan`` is None when only the DQN phase runs."""
+    """The argument of one ``training_step``; without ``gan`` only the DQN phase runs."""
 
     dqn: Transitions
     gan: GanBatch | None
@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     progress: float
     #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
     weight: Tensor | None = None
-    #: Then takes the TD errors ``[K, B]`` that the updates found.
+    #: Takes the TD errors ``[K, B]`` that the updates found, where priorities depend on them.
     reprioritize: Callable[[Tensor], None] | None = None
 
 
@@ -57,12 +57,12 @@ class ReplayLoader:
     """A plain sized iterable: Lightning neither prefetches from it nor touches its batches."""
 
     def __init__(self, batches: Callable[[], Iterator[Batch]], length: int) -> None:
-        """``length`` of the ``batches`` make an epoch."""
+        """An epoch has ``length`` of the ``batches``."""
         self._batches = batches
         self._length = length
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
+        """How many batches an epoch has."""
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
@@ -70,7 +70,7 @@ class ReplayLoader:
         return self._batches()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what a resume needs is the DataModule's, but Lightning asks here for it."""
+        """Nothing: the DataModule keeps what a resume needs, but Lightning asks the loader."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

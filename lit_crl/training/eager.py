@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from lit_crl.dqn.equations import polyak_update
-from lit_crl.training.updates import LossAndReport, M, Networks, Report, Update
+from lit_crl.training.updates import AnyMinibatch, LossAndReport, Networks, Report, Update
 
 #: Hooks of a module or callback that Lightning documents around the backward pass, and around the
 #: optimizer's step.
@@ -22,14 +22,16 @@ BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
 STEP_HOOKS = ("on_before_optimizer_step", "on_before_zero_grad")
 
 
-class EagerPhase(Generic[M]):
+class EagerPhase(Generic[AnyMinibatch]):
     """Runs updates one operation at a time; the ``Engine`` and the ``Phase`` of ``updates``.
 
     Lightning's wrappers would add a fifth to the time of a small network's update. They are used
     only where they have something to do: for a loss scaler, for several processes, and for hooks.
     """
 
-    def __init__(self, learner: LightningModule, update: Update[M], networks: Networks) -> None:
+    def __init__(
+        self, learner: LightningModule, update: Update[AnyMinibatch], networks: Networks
+    ) -> None:
         """Prepare to run ``update`` for a learner that a Trainer trains."""
         trainer = learner.trainer
         self._learner, self._trainer, self._update = learner, trainer, update
@@ -54,7 +56,7 @@ class EagerPhase(Generic[M]):
         )
         self._hooks = [hook for hook in STEP_HOOKS if listeners(learner, [hook])]
 
-    def __call__(self, rates: Sequence[float], stack: M) -> Report:
+    def __call__(self, rates: Sequence[float], stack: AnyMinibatch) -> Report:
         """See ``Phase``."""
         reports = [self._update(self, stack.at(k), rate) for k, rate in enumerate(rates)]
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
@@ -90,7 +92,7 @@ class EagerPhase(Generic[M]):
             self._max_norm = max_norm
             self._optimizers[network].step()  # unscales, calls the hooks, and counts
         self._call_hooks("on_before_zero_grad", optimizer)
-        # Now, not before the next backward: data-parallel strategies average what gradients exist.
+        # Not only before the next backward: data-parallel strategies average all gradients.
         for parameter in self._parameters[network]:
             parameter.grad = None
         return report

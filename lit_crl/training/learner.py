@@ -30,12 +30,20 @@ from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import EagerPhase
 from lit_crl.training.optimizers import (
     gan_adam,
-    go_on_with,
     make_optimizer,
     q_adam,
+    refresh_settings,
 )
 from lit_crl.training.running_means import LossSums
-from lit_crl.training.updates import TD_ERROR, M, Networks, Phase, Update, dqn_update, gan_update
+from lit_crl.training.updates import (
+    TD_ERROR,
+    AnyMinibatch,
+    Networks,
+    Phase,
+    Update,
+    dqn_update,
+    gan_update,
+)
 
 #: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
 OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
@@ -267,21 +275,29 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        #: What compiled updates made of the networks, for those who compile other things.
+        #: Where updates are compiled: each network with its parameters as one vector.
         self.flat_networks: dict[nn.Module, FlatNetwork] = {}
-        optimizers = cast(Any, self.optimizers())
-        q_optimizer, *gan_optimizers = optimizers if self.level_gan else [optimizers]
+        optimizers: Any = self.optimizers()
+        q_optimizer, *gan_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         update_dqn = partial(
-            dqn_update, self.q_network, self.target_network,
-            double=self.double_dqn, td_loss=self.td_loss, max_grad_norm=self.max_grad_norm,
-        )  # fmt: skip
+            dqn_update,
+            self.q_network,
+            self.target_network,
+            double=self.double_dqn,
+            td_loss=self.td_loss,
+            max_grad_norm=self.max_grad_norm,
+        )
         networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
         self._train_dqn: Phase[DqnMinibatch] = self._phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
             update_gan = partial(
-                gan_update, level_gan,
-                kind=self.gan_loss, r1=self.r1, r2=self.r2, lambda_gan=self.lambda_gan,
-            )  # fmt: skip
+                gan_update,
+                level_gan,
+                kind=self.gan_loss,
+                r1=self.r1,
+                r2=self.r2,
+                lambda_gan=self.lambda_gan,
+            )
             discriminator_optimizer, generator_optimizer = gan_optimizers
             networks = {
                 level_gan.discriminator: discriminator_optimizer,
@@ -290,7 +306,7 @@ class CreativeLearner(LightningModule):
             }
             self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
 
-    def _phase(self, update: Update[M], networks: Networks) -> Phase[M]:
+    def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
         if not self.compile_updates:
             return EagerPhase(self, update, networks)
         with self.clock("compile"):  # importing the compiler takes seconds
@@ -390,7 +406,7 @@ class CreativeLearner(LightningModule):
         falling = [group["lr"] for group in states[0]["param_groups"]]
         mine = self.configure_optimizers()
         for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
-            go_on_with(f"model.{name}", optimizer, state)
+            refresh_settings(f"model.{name}", optimizer, state)
         # The Q-network's rate is as it was when the checkpoint was saved; each DQN phase sets it.
         for group, rate in zip(states[0]["param_groups"], falling, strict=True):
             group["lr"] = rate

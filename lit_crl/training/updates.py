@@ -146,18 +146,18 @@ def gan_update(
     return judged | made
 
 
-M = TypeVar("M", bound=Minibatch)
-M_contra = TypeVar("M_contra", bound=Minibatch, contravariant=True)
+AnyMinibatch = TypeVar("AnyMinibatch", bound=Minibatch)
+AnyMinibatch_contra = TypeVar("AnyMinibatch_contra", bound=Minibatch, contravariant=True)
 #: ``dqn_update`` or ``gan_update`` of given networks with given settings.
-Update = Callable[[Engine, M, float | Tensor], Report]
+Update = Callable[[Engine, AnyMinibatch, float | Tensor], Report]
 #: The networks of an update with their optimizers; None: the network only follows another.
 Networks = Mapping[nn.Module, LightningOptimizer | None]
 
 
-class Phase(Protocol[M_contra]):
+class Phase(Protocol[AnyMinibatch_contra]):
     """Makes K updates, one after another."""
 
-    def __call__(self, rates: Sequence[float], stack: M_contra) -> Report:
+    def __call__(self, rates: Sequence[float], stack: AnyMinibatch_contra) -> Report:
         """Update on each minibatch of a stack ``[K, B, ...]``.
 
         Args:

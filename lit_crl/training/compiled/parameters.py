@@ -1,7 +1,5 @@
 """A network whose parameters are views of one tensor."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -10,9 +8,9 @@ from torch.func import functional_call
 class FlatNetwork:
     """A network's parameters as one vector ``[P]``.
 
-    The parameters become views of it. So a graph takes, and Adam changes, one tensor instead of
-    dozens. The weights of widening layers are kept transposed: their gradient is then a product
-    that BLAS does four times as fast.
+    The parameters become views of it, so that a graph takes one tensor instead of dozens, and Adam
+    changes one. The weights of widening layers are kept transposed: BLAS then computes their
+    gradient four times as fast.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -47,4 +45,5 @@ class FlatNetwork:
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
         """The network's output for ``inputs [B, ...]``."""
-        return cast(Tensor, functional_call(self.network, self.views(), (inputs,)))
+        outputs: Tensor = functional_call(self.network, self.views(), (inputs,))
+        return outputs

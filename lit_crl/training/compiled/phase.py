@@ -1,14 +1,14 @@
 """Updates as compiled graphs: target, gradient, clipping, Adam and slow network in one call.
 
-On small networks an update is overhead more than arithmetic, so that what pays is to compile all
-of it. Parameters and the optimizer's own state are changed in place: a checkpoint is the same
-with and without compilation, and so are the numbers, up to rounding.
+With small networks an update is more overhead than arithmetic, so it pays to compile all of it.
+Parameters and the optimizer's own state are changed in place. So a checkpoint is the same with
+and without compilation, and the numbers are the same up to rounding.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,10 +22,11 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.training.compiled.adam import FlatAdam
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import BACKWARD_HOOKS, STEP_HOOKS, count_steps, listeners
-from lit_crl.training.updates import LossAndReport, M, Networks, Report, Update
+from lit_crl.training.updates import AnyMinibatch, LossAndReport, Networks, Report, Update
 
-#: Updates in one graph, at most, that train one network and two, which take several times as long:
-#: more take long to compile and gain little.
+#: How many updates one graph holds at most, by the number of networks that an update trains. More
+#: would take long to compile and gain little: with two networks an update takes several times as
+#: long.
 UNROLL = {1: 10, 2: 2}
 
 
@@ -41,7 +42,11 @@ class _Together(nn.Module):
 
 
 def clip_to_norm(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
-    """The norm ‖g‖ and g · min(1, c / ‖g‖), Pascanu et al. 2013, algorithm 1; c is ``max_norm``."""
+    """The norm ‖g‖ and g · min(1, c / ‖g‖), Pascanu et al. 2013, algorithm 1; c is ``max_norm``.
+
+    >>> clip_to_norm(torch.tensor([3.0, 4.0]), max_norm=1.0)
+    (tensor(5.), tensor([0.6000, 0.8000]))
+    """
     norm = torch.linalg.vector_norm(gradient)
     if max_norm == math.inf:
         return norm, gradient
@@ -51,10 +56,10 @@ def clip_to_norm(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
 def compiled(
     function: Callable[..., Any], device: torch.device, held: Sequence[Tensor]
 ) -> Callable[..., Any]:
-    """One graph of all that ``function`` does, for inputs that keep their shapes.
+    """One graph of everything that ``function`` does, for inputs that keep their shapes.
 
-    On a GPU it is a CUDA graph, whose results last until its next call; the tensors ``held`` by the
-    function stay where they are.
+    On a GPU it is a CUDA graph, whose results last until its next call. The tensors that the
+    function changes or reads besides its inputs are ``held`` where they are in memory.
     """
     options: dict[str, Any] = {"cpp_wrapper": True}
     if device.type == "cuda":
@@ -82,7 +87,7 @@ def compiling(clock: Stopwatch) -> Iterator[None]:
         ) from error
 
 
-class CompiledPhase(Generic[M]):
+class CompiledPhase(Generic[AnyMinibatch]):
     """Runs updates as a few calls of one graph; the ``Engine`` and the ``Phase`` of ``updates``.
 
     Its first call compiles. Later runs with the same shapes take the graph from the cache that
@@ -90,13 +95,16 @@ class CompiledPhase(Generic[M]):
     """
 
     def __init__(
-        self, learner: LightningModule, update: Update[M], networks: Networks, clock: Stopwatch
+        self,
+        learner: LightningModule,
+        update: Update[AnyMinibatch],
+        networks: Networks,
+        clock: Stopwatch,
     ) -> None:
-        """Prepare to compile ``update``; ``clock`` times the compilation.
+        """Flatten the networks, and prepare to compile ``update``; ``clock`` times that.
 
         Raises:
-            ConfigError: If an optimizer is not Adam or AdamW, or if the Trainer or a hook does
-                between gradient and step what a graph cannot.
+            ConfigError: If an optimizer is not Adam or AdamW, or see ``check_can_compile``.
         """
         check_can_compile(learner)
         self._update, self._trainer, self._clock = update, learner.trainer, clock
@@ -111,18 +119,18 @@ class CompiledPhase(Generic[M]):
         }
         held = [flat.vector for flat in self.flat.values()]
         for adam in self._adams.values():
-            held += [adam.rate, *adam.state()]
+            held += [adam.lr, *adam.state()]
         self._device, self._is_compiled = learner.device, False
         self._graph = compiled(self._updates, self._device, held)
 
-    def __call__(self, rates: Sequence[float], stack: M) -> Report:
+    def __call__(self, rates: Sequence[float], stack: AnyMinibatch) -> Report:
         """See ``Phase``.
 
         Raises:
             ConfigError: If the graph cannot be compiled.
         """
         for adam in self._adams.values():
-            adam.rate.fill_(adam.group["lr"])
+            adam.lr.fill_(adam.group["lr"])
         at_most = UNROLL[len(self._adams)]
         size = next(n for n in range(at_most, 0, -1) if len(rates) % n == 0)
         all_rates = torch.tensor(rates, device=self._device)
@@ -132,25 +140,26 @@ class CompiledPhase(Generic[M]):
             with nullcontext() if self._is_compiled else compiling(self._clock):
                 report: Report = self._graph(all_rates[chunk], stack.at(chunk))
             self._is_compiled = True
-            if (
-                self._device.type == "cuda"
-            ):  # a CUDA graph's results are overwritten by its next call
+            if self._device.type == "cuda":  # the next call overwrites what a CUDA graph gives
                 report = {name: numbers.clone() for name, numbers in report.items()}
             reports.append(report)
         count_steps(self._trainer, len(rates) * len(self._adams))
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
 
     @torch.no_grad()
-    def _updates(self, rates: Tensor, stack: M) -> Report:
-        """All updates of one graph, in which networks use views of their flat parameters."""
+    def _updates(self, rates: Tensor, stack: AnyMinibatch) -> Report:
+        """All updates of one graph.
+
+        The networks use views that are made in the graph. Their parameters alias the vectors, too,
+        but a graph whose inputs alias each other is slow.
+        """
         views: dict[str, Tensor] = {}
         for network, flat in self.flat.items():
             views |= flat.views(self._prefixes[network])
-        return cast(
-            Report, functional_call(self._together, views, (self._one_by_one, rates, stack))
-        )
+        report: Report = functional_call(self._together, views, (self._one_by_one, rates, stack))
+        return report
 
-    def _one_by_one(self, rates: Tensor, stack: M) -> Report:
+    def _one_by_one(self, rates: Tensor, stack: AnyMinibatch) -> Report:
         reports = [self._update(self, stack.at(k), rate) for k, rate in enumerate(rates.unbind())]
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
 
@@ -165,13 +174,16 @@ class CompiledPhase(Generic[M]):
         flat, prefix = self.flat[network], self._prefixes[network]
 
         def loss_at(parameters: dict[str, Tensor]) -> LossAndReport:
-            return cast(LossAndReport, functional_call(self._together, parameters, (loss,)))
+            found: LossAndReport = functional_call(self._together, parameters, (loss,))
+            return found
 
+        gradients: dict[str, Tensor]
+        report: Report
         gradients, report = grad(loss_at, has_aux=True)(flat.views(prefix))
         gradient = flat.join([gradients[prefix + name] for name in flat.names])
         norm, gradient = clip_to_norm(gradient, max_norm)
         self._adams[network].step(flat.vector, gradient)
-        return cast(Report, report) | {norm_name: norm}
+        return report | {norm_name: norm}
 
     def follow(self, slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
         """See ``Engine``."""
@@ -179,7 +191,7 @@ class CompiledPhase(Generic[M]):
 
 
 def check_can_compile(learner: LightningModule) -> None:
-    """Refuse what must come between a gradient and its step, where a graph cannot call it.
+    """Refuse a Trainer that does something between a gradient and its step, which a graph cannot.
 
     Raises:
         ConfigError: If there are hooks, several processes or a loss scaler.
