@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class GanBatch(NamedTuple):
-    """Levels in the environment's units, ``[B, ...]``, or a stack of K such batches ``[K, B, ...]``."""
+    """Levels in the environment's units, ``[B, ...]``; those of a stack are ``[K, B, ...]``."""
 
     #: Levels that the discriminator takes for real.
     real: Tensor
