@@ -147,23 +147,10 @@ def gan_update(
 
 
 AnyMinibatch = TypeVar("AnyMinibatch", bound=Minibatch)
-AnyMinibatch_contra = TypeVar("AnyMinibatch_contra", bound=Minibatch, contravariant=True)
 #: ``dqn_update`` or ``gan_update`` of given networks with given settings.
 Update = Callable[[Engine, AnyMinibatch, float | Tensor], Report]
 #: The networks of an update with their optimizers; None: the network only follows another.
 Networks = Mapping[nn.Module, LightningOptimizer | None]
-
-
-class Phase(Protocol[AnyMinibatch_contra]):
-    """Makes K updates, one after another."""
-
-    def __call__(self, rates: Sequence[float], stack: AnyMinibatch_contra) -> Report:
-        """Update on each minibatch of a stack ``[K, B, ...]``.
-
-        Args:
-            rates: The slow network's rate at each update, K numbers; 0: it stays as it is.
-            stack: K minibatches.
-
-        Returns:
-            Each update's report, as stacks ``[K]`` (TD errors: ``[K, B]``).
-        """
+#: Makes K updates, one after another. Takes the slow network's rate at each of them (0: it stays as
+#: it is) and a stack ``[K, B, ...]``; gives their reports, stacked ``[K]`` (TD errors ``[K, B]``).
+Phase = Callable[[Sequence[float], AnyMinibatch], Report]
