@@ -277,7 +277,7 @@ class ReplayDataModule(LightningDataModule):
 
     def _device(self) -> torch.device:
         if self.requested_device != "auto":
-            return checks.device("data.device", self.requested_device)
+            return checks.device("data.collect.device", self.requested_device)
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _set_up_collection(self) -> None:
@@ -357,8 +357,8 @@ class ReplayDataModule(LightningDataModule):
         if self.schedule.is_spent(self.env_steps):
             distributed.say(
                 f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
-                f"budget (data.env_steps) is {self.schedule.budget:,}. Raise it to go on, or start "
-                "a new run."
+                f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
+                "or start a new run."
             )
         learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         self.rollout.play_with(learner, self._compiled_play(learner))
@@ -424,8 +424,8 @@ class ReplayDataModule(LightningDataModule):
         """A user's arm has asked for p̂ or for generated levels: from now on it needs outcomes."""
         if not self.trains_gan:
             raise ConfigError(
-                f"data.gan_updates is 0, but data.arm {self.arm!r} asks for p̂ or for generated "
-                "levels, which nobody has learned: give data.gan_updates above 0"
+                f"data.gan.updates is 0, but data.curriculum.arm {self.arm!r} asks for p̂ or for "
+                "generated levels, which nobody has learned: give data.gan.updates above 0"
             )
         self._expect_outcomes()
 

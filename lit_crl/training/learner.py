@@ -368,7 +368,7 @@ class CreativeLearner(LightningModule):
         if not self.gan_updates:
             raise ConfigError(
                 "there is no generator to make levels with: no GAN was trained, which takes "
-                "data.arm archive, gan, or one of your own, and data.gan_updates above 0"
+                "data.curriculum.arm archive, gan, or one of your own, and data.gan.updates above 0"
             )
         levels = self.generate_levels(*asked)
         return {"levels": levels, "p_hat": self.success_probability(levels)}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.vector import VectorEnv
 from lightning.pytorch import Callback
 from torch import Tensor
@@ -35,7 +36,7 @@ LOW, HIGH = torch.as_tensor(ENV.level_space.low), torch.as_tensor(ENV.level_spac
 def make(seed: int = 0, env: VectorEnv[Any, Any, Any] = ENV, **changes: Any) -> CreativeLearner:
     """A small learner; equal arguments give equal weights and streams."""
     sizes = {"hidden": (16, 16), "gan_hidden": (16, 16)}
-    learner = CreativeLearner(**{**sizes, "seed": seed, **changes})
+    learner = CreativeLearner(**learner_settings(**{**sizes, "seed": seed, **changes}))
     return learner.build(env)
 
 
@@ -863,7 +864,7 @@ def test_the_seed_draws_the_first_weights_and_leaves_other_streams_alone() -> No
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{key}"):
-        CreativeLearner(**{key: given})
+        CreativeLearner(**learner_settings(**{key: given}))
 
 
 # Numbers that are not finite
