@@ -5,7 +5,6 @@ Notation: ``q`` holds action values ``[..., A]``, ``action`` integer actions ``[
 truncation, so that a time limit is never mistaken for the end of the task.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -114,29 +113,6 @@ def td_loss(
     if weight is None:
         return loss(q, target)
     return (weight * loss(q, target, reduction="none")).mean()
-
-
-def dqn_loss(
-    q_network: Callable[[Tensor], Tensor],
-    next_q: Tensor,
-    transitions: Transitions,
-    kind: TDLoss,
-    double: bool,
-    weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """L_DQN of a minibatch, the values Q(s, a) ``[B]``, and the TD errors y − Q(s, a) ``[B]``.
-
-    ``next_q [B, A]`` is Q⁻(s', ·) of the target network. Targets and loss are in float32 under
-    mixed precision: their differences are small.
-    """
-    obs, action, reward, discount, next_obs = transitions
-    with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
-        if double:
-            target = double_td_target(reward, discount, next_q, q_network(next_obs))
-        else:
-            target = td_target(reward, discount, next_q)
-    q = q_of(q_network(obs), action)
-    return td_loss(q, target, kind, weight), q.detach(), target - q.detach()
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a GAN phase learns from."""
+"""The levels that a GAN phase learns from."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,13 @@ from torch import Tensor
 
 
 class GanBatch(NamedTuple):
-    """Minibatches for the GAN phase, in the environment's units; leading dimensions ``[G, B]``."""
+    """Levels in the environment's units, ``[B, ...]``; those of a stack are ``[K, B, ...]``."""
 
+    #: Levels that the discriminator takes for real.
     real: Tensor
+    #: 1 for a real level of the right difficulty, else 0; only least squares looks at it.
     label: Tensor
+    #: Levels that were played.
     level: Tensor
+    #: Whether the policy solved them, 0 or 1.
     success: Tensor

@@ -7,8 +7,6 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from lit_crl.core.levels import UnitBox
-from lit_crl.gan import equations as gan
-from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.map_networks import GridDiscriminator, GridGenerator, edited
 from lit_crl.gan.networks import Discriminator, VectorDiscriminator, VectorGenerator
 
@@ -119,21 +117,3 @@ class LevelGan(nn.Module):
         """The discriminator's logits ``[n]`` of ``levels [n, d]``."""
         logit: Tensor = self.discriminator(self.box.to_unit(levels))
         return logit
-
-    def discriminator_losses(
-        self, batch: GanBatch, z: Tensor, kind: gan.GANLoss, r1: float, r2: float
-    ) -> dict[str, Tensor]:
-        """The discriminator's losses: adversarial, penalty and success; it minimises their sum."""
-        real, level = self.box.to_unit(batch.real), self.box.to_unit(batch.level)
-        with torch.no_grad():
-            fake = self.generator(z)
-        losses = gan.discriminator_losses(self.discriminator, kind, real, batch.label, fake, r1, r2)
-        logit = self.discriminator.success_logit(level)
-        return losses | {"gan/success_loss": gan.success_loss(logit, batch.success)}
-
-    def generator_losses(
-        self, batch: GanBatch, z: Tensor, kind: gan.GANLoss
-    ) -> tuple[Tensor, Tensor]:
-        """Challenge and L_GAN; freeze the discriminator first, or it gets a gradient, too."""
-        real = self.box.to_unit(batch.real)
-        return gan.generator_losses(self.discriminator, kind, real, self.generator(z))

@@ -1,7 +1,8 @@
-"""What a ``training_step`` gets, and the iterables that hand it out."""
+"""Batches for ``training_step``, the minibatches in them, and the iterables that hand them out."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from lit_crl.gan.batch import GanBatch
 
 
 class Batch(NamedTuple):
-    """What one ``training_step`` gets; ``gan`` is None when only the DQN phase runs."""
+    """The argument of one ``training_step``; without ``gan`` only the DQN phase runs."""
 
     dqn: Transitions
     gan: GanBatch | None
@@ -18,20 +19,66 @@ class Batch(NamedTuple):
     progress: float
     #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
     weight: Tensor | None = None
-    #: Then takes the TD errors ``[K, B]`` that the updates found.
+    #: Takes the TD errors ``[K, B]`` that the updates found, where priorities depend on them.
     reprioritize: Callable[[Tensor], None] | None = None
+
+
+class Minibatch(Protocol):
+    """What an update takes: tensors ``[B, ...]``. K of them are a stack ``[K, B, ...]``."""
+
+    def unstack(self) -> Iterator[Self]:
+        """The K minibatches of a stack."""
+
+    def chunk(self, rows: slice) -> Self:
+        """A smaller stack."""
+
+
+class DqnMinibatch(NamedTuple):
+    """What a DQN update learns from."""
+
+    transitions: Transitions
+    #: Importance weights, where the transitions were drawn by priority.
+    weight: Tensor | None = None
+
+    def unstack(self) -> Iterator["DqnMinibatch"]:
+        """See ``Minibatch``."""
+        transitions = map(Transitions, *(field.unbind() for field in self.transitions))
+        return map(
+            DqnMinibatch, transitions, repeat(None) if self.weight is None else self.weight.unbind()
+        )
+
+    def chunk(self, rows: slice) -> "DqnMinibatch":
+        """See ``Minibatch``."""
+        transitions = Transitions(*(field[rows] for field in self.transitions))
+        return DqnMinibatch(transitions, None if self.weight is None else self.weight[rows])
+
+
+class GanMinibatch(NamedTuple):
+    """What a GAN update learns from: the generator's noise, and levels."""
+
+    z: Tensor
+    levels: GanBatch
+
+    def unstack(self) -> Iterator["GanMinibatch"]:
+        """See ``Minibatch``."""
+        levels = map(GanBatch, *(field.unbind() for field in self.levels))
+        return map(GanMinibatch, self.z.unbind(), levels)
+
+    def chunk(self, rows: slice) -> "GanMinibatch":
+        """See ``Minibatch``."""
+        return GanMinibatch(self.z[rows], GanBatch(*(field[rows] for field in self.levels)))
 
 
 class ReplayLoader:
     """A plain sized iterable: Lightning neither prefetches from it nor touches its batches."""
 
     def __init__(self, batches: Callable[[], Iterator[Batch]], length: int) -> None:
-        """``length`` of the ``batches`` make an epoch."""
+        """An epoch has ``length`` of the ``batches``."""
         self._batches = batches
         self._length = length
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
+        """How many batches an epoch has."""
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
@@ -39,7 +86,7 @@ class ReplayLoader:
         return self._batches()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what a resume needs is the DataModule's, but Lightning asks here for it."""
+        """Nothing: the DataModule keeps what a resume needs, but Lightning asks the loader."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

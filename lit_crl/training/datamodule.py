@@ -339,11 +339,12 @@ class ReplayDataModule(LightningDataModule):
 
     def _compiled_play(self, learner: Any) -> Play | None:
         """Acting and stepping as one graph, if the learner and the environment can."""
-        if not (learner.compile_updates and has_pure_step(self.env)):
+        flat = learner.flat_networks.get(learner.q_network)
+        if flat is None or not has_pure_step(self.env):
             return None
         from lit_crl.training.compiled.play import CompiledPlay  # imports the compiler
 
-        play = CompiledPlay(learner, self.env, learner.train_dqn.flat, self.clock)
+        play = CompiledPlay(learner.toss, self.env, flat, self.clock)
         return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _batch(self, levels: GanBatch | None) -> Batch:

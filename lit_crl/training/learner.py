@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_crl.core import checks
@@ -18,24 +19,27 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
 from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.networks import ActionValues
-from lit_crl.dqn.objective import TD_ERROR, DqnObjective
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.level_gan import LevelGan
-from lit_crl.gan.objectives import DiscriminatorObjective, GeneratorObjective
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training import trainer_checks
-from lit_crl.training.batches import Batch
+from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch
 from lit_crl.training.blueprint import Blueprint, Sizes
-from lit_crl.training.optimizers import go_on_with, make_optimizer
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.eager import EagerPhase
+from lit_crl.training.optimizers import make_optimizer, refresh_settings
 from lit_crl.training.running_means import LossSums
 from lit_crl.training.updates import (
-    EagerPhase,
+    TD_ERROR,
+    AnyMinibatch,
+    Networks,
     Phase,
-    Turns,
-    players_of,
+    Update,
+    dqn_update,
+    gan_update,
 )
 
 #: Settings that make optimizers, in the order of ``configure_optimizers``.
@@ -138,17 +142,7 @@ class CreativeLearner(LightningModule):
             torch.default_generator.manual_seed(self.seed)
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.dqn_objective = DqnObjective(
-            self.q_network, self.target_network, self.dqn.td_loss, self.dqn.double
-        )
-        if level_gan is not None:
-            self.discriminator_objective = DiscriminatorObjective(
-                level_gan, self.gan.loss, self.gan.r1, self.gan.r2
-            )
-            self.level_gan = level_gan
-            self.generator_objective = GeneratorObjective(
-                level_gan, self.gan.loss, self.gan.lambda_gan
-            )
+        self.level_gan = level_gan
         return self
 
     @classmethod
@@ -264,16 +258,31 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        kind: Callable[[CreativeLearner, Turns], Phase] = EagerPhase
-        if self.compile_updates:
-            with self.clock("compile"):  # importing the compiler takes seconds
-                from lit_crl.training.compiled.phase import CompiledPhase as kind
-        student, *makers = players_of(self)
-        targets = self.dqn_objective.next_q
-        self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))
+        #: Where updates are compiled: each network with its parameters as one vector.
+        self.flat_networks: dict[nn.Module, FlatNetwork] = {}
+        optimizers: Any = self.optimizers()
+        q_optimizer, *gan_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        update_dqn = partial(dqn_update, self.q_network, self.target_network, self.dqn)
+        networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
+        self._train_dqn: Phase[DqnMinibatch] = self._phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
-            turns = Turns(makers, level_gan.generator_ema, level_gan.generator)
-            self._train_gan = kind(self, turns)
+            update_gan = partial(gan_update, level_gan, self.gan)
+            discriminator_optimizer, generator_optimizer = gan_optimizers
+            networks = {
+                level_gan.discriminator: discriminator_optimizer,
+                level_gan.generator: generator_optimizer,
+                level_gan.generator_ema: None,
+            }
+            self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
+
+    def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
+        if not self.compile_updates:
+            return EagerPhase(self, update, networks)
+        with self.clock("compile"):  # importing the compiler takes seconds
+            from lit_crl.training.compiled.phase import CompiledPhase
+        phase = CompiledPhase(self, update, networks, self.clock)
+        self.flat_networks |= phase.flat
+        return phase
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase and, if the batch brings levels, the GAN phase."""
@@ -291,8 +300,8 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         is_due = [number % self.dqn.target_period == 0 for number in range(first, self.updates + 1)]
-        fields = (batch.weight, *batch.dqn)
-        report = self.train_dqn([self.dqn.target_rate * due for due in is_due], fields)
+        rates = [self.dqn.target_rate * due for due in is_due]
+        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
@@ -300,7 +309,7 @@ class CreativeLearner(LightningModule):
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]
         noise = self.draw_noise(updates * levels).view(updates, levels, -1)
-        report = self._train_gan([self.gan.ema_rate] * updates, [noise, *stack])
+        report = self._train_gan([self.gan.ema_rate] * updates, GanMinibatch(noise, stack))
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
 
@@ -373,7 +382,7 @@ class CreativeLearner(LightningModule):
         falling = [group["lr"] for group in states[0]["param_groups"]]
         mine = self.configure_optimizers()
         for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
-            go_on_with(f"model.{name}", optimizer, state)
+            refresh_settings(f"model.{name}", optimizer, state)
         # Each DQN phase sets the Q-network's rate; until then it is as it was when saved.
         for group, rate in zip(states[0]["param_groups"], falling, strict=True):
             group["lr"] = rate

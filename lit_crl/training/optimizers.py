@@ -1,4 +1,4 @@
-"""What optimizers must be able to do, and how one goes on from a checkpoint."""
+"""What optimizers must be able to do, and how one is resumed."""
 
 import copy
 import inspect
@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer, SparseAdam
+from torch.optim.optimizer import ParamsT
 
 from lit_crl.core.checks import ConfigError
 
 
-def make_optimizer(key: str, make: Callable[[Any], Any], network: nn.Module) -> Optimizer:
-    """The optimizer that the setting ``model.<key>`` makes of a network's parameters.
+def make_optimizer(key: str, make: Callable[[ParamsT], object], network: nn.Module) -> Optimizer:
+    """The optimizer that the setting ``model.<key>`` makes for a network's parameters.
 
     Raises:
-        ConfigError: If it makes none, or one that a phase cannot step.
+        ConfigError: If it makes no optimizer, or one that an update cannot step.
     """
     try:
         optimizer = make(network.parameters())
@@ -42,11 +43,11 @@ def make_optimizer(key: str, make: Callable[[Any], Any], network: nn.Module) -> 
     return optimizer
 
 
-def go_on_with(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Give a saved ``state`` the settings of the ``optimizer`` that is to load it.
+def refresh_settings(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give a saved ``state`` the settings of the ``optimizer`` that will load it.
 
-    So a learning rate that was changed since is the one that is used, and only what the optimizer
-    had learnt (Adam's moments, say) comes from the checkpoint.
+    A learning rate that was changed since then is used, and only what the optimizer had learnt,
+    such as Adam's moments, comes from the checkpoint.
 
     Args:
         key: The setting that made ``optimizer``.
@@ -54,15 +55,15 @@ def go_on_with(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
         state: An optimizer's ``state_dict``; its ``param_groups`` are changed.
 
     Raises:
-        ConfigError: If ``optimizer`` keeps other numbers than were saved, or groups parameters
-            in another way.
+        ConfigError: If ``optimizer`` keeps other numbers than the saved one did, or groups the
+            parameters in another way.
     """
     groups = optimizer.param_groups
     sizes, saved_sizes = (
         [len(group["params"]) for group in one] for one in (groups, state["param_groups"])
     )
     kept = {name for numbers in state["state"].values() for name in numbers}
-    if sizes != saved_sizes or (kept and kept != numbers_kept(optimizer)):
+    if sizes != saved_sizes or (kept and kept != state_names(optimizer)):
         raise ConfigError(
             f"{key} is now {type(optimizer).__name__}, which cannot go on with what the "
             f"checkpoint's optimizer had learnt ({', '.join(sorted(kept))}): resume with the class "
@@ -74,8 +75,8 @@ def go_on_with(key: str, optimizer: Optimizer, state: dict[str, Any]) -> None:
     ]
 
 
-def numbers_kept(optimizer: Optimizer) -> set[str]:
-    """Names of what an optimizer keeps about each parameter, found by a step of a copy of it."""
+def state_names(optimizer: Optimizer) -> set[str]:
+    """Names of what an optimizer keeps about each parameter, found by a step of a copy."""
     probe = copy.deepcopy(optimizer)
     for group in probe.param_groups:
         for parameter in group["params"]:

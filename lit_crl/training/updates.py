@@ -1,246 +1,147 @@
-"""The two phases, one operation at a time; ``compiled.py`` has the same as whole graphs.
+"""One update of the DQN and one update of the GAN, each from its minibatch to the slow network.
 
-In a phase one or two *players* take turns on each minibatch (the DQN; discriminator and then
-generator), each descending its own objective, and then slow copies follow the fast networks.
+The functions here say what happens in an update. An *engine* says how a network is changed: one
+operation at a time (``eager.py``), or in one compiled graph (``compiled/phase.py``). Both engines
+run the same functions.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.trainer import call
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from lit_crl.core.objective import LossAndReport
-from lit_crl.dqn.equations import polyak_update
-from lit_crl.training.gradients import clip_gradients
+from lit_crl.dqn import equations as dqn
+from lit_crl.dqn.networks import ActionValues
+from lit_crl.dqn.settings import DqnSettings
+from lit_crl.gan import equations as gan
+from lit_crl.gan.level_gan import LevelGan
+from lit_crl.gan.settings import GanSettings
+from lit_crl.training.batches import DqnMinibatch, GanMinibatch, Minibatch
 
-#: Updates for which the slow network foresees at once, at most.
-STRETCH = 8
-#: Hooks of a module or callback that Lightning documents around the backward pass, and around the
-#: optimizer's step.
-BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
-STEP_HOOKS = ("on_before_optimizer_step", "on_before_zero_grad")
-
-
-@dataclass
-class Player:
-    """A network, its objective, and how it descends.
-
-    Args:
-        network: Whose parameters the optimizer holds.
-        objective: Its loss, and what to report, as a function of a minibatch's fields.
-        optimizer: As Lightning wraps it.
-        norm_name: What the gradient's norm is reported as.
-        max_norm: The gradient is scaled down to this norm.
-    """
-
-    network: nn.Module
-    objective: Callable[..., LossAndReport]
-    optimizer: LightningOptimizer
-    norm_name: str
-    max_norm: float
-    #: The norm of the last gradient by its name; empty where a loss scaler looks after it.
-    norm: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """List the parameters once: asking the network takes longer than using them."""
-        self.parameters = list(self.network.parameters())
-        # An earlier fit may have been interrupted in the middle of an update.
-        self.network.requires_grad_(True)
-        self.network.zero_grad()
-
-    def clip(self) -> None:
-        """Scale the gradient down, and remember its norm."""
-        norm = clip_gradients(self.optimizer.optimizer, self.max_norm, None)
-        self.norm = {self.norm_name: norm}
-
-    def clip_before_steps(self, scaler: Any) -> None:
-        """Scale gradients down as soon as the loss scaler has unscaled them, before each step."""
-
-        def clip(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            clip_gradients(optimizer, self.max_norm, scaler)
-
-        self.optimizer.optimizer.register_step_pre_hook(clip)
+#: Numbers about an update by their names: 0-dimensional, except for the DQN's TD errors ``[B]``.
+Report = dict[str, Tensor]
+#: What an optimizer minimises, and what to report about it.
+LossAndReport = tuple[Tensor, Report]
+#: What a report calls the TD errors ``[B]``, from which priorities are made.
+TD_ERROR = "td_error"
 
 
-def players_of(learner: Any) -> list[Player]:
-    """The DQN and, if there are levels, discriminator and generator of a ``CreativeLearner``."""
-    optimizers = learner.optimizers()
-    q_optimizer, *gan = optimizers if isinstance(optimizers, list) else [optimizers]
-    student = Player(
-        learner.q_network,
-        learner.dqn_objective,
-        q_optimizer,
-        "dqn/gradient_norm",
-        learner.dqn.max_grad_norm,
-    )
-    if learner.level_gan is None:
-        return [student]
-    judge = Player(
-        learner.level_gan.discriminator,
-        learner.discriminator_objective,
-        gan[0],
-        "gan/discriminator_gradient_norm",
-        math.inf,
-    )
-    maker = Player(
-        learner.level_gan.generator,
-        learner.generator_objective,
-        gan[1],
-        "gan/generator_gradient_norm",
-        math.inf,
-    )
-    return [student, judge, maker]
+class Engine(Protocol):
+    """How an update changes networks."""
 
-
-@dataclass(frozen=True)
-class Turns:
-    """Who takes turns in a phase, and who then follows whom."""
-
-    players: Sequence[Player]
-    slow: nn.Module
-    fast: nn.Module
-    #: What the slow network adds to the fields ``[K, B, ...]`` of minibatches that all come before
-    #: its next change.
-    foresee: Callable[..., Tensor] | None = None
-
-
-class Phase(Protocol):
-    """K updates of the players of one phase."""
-
-    def __call__(
-        self, rates: Sequence[float], fields: Sequence[Tensor | None]
-    ) -> dict[str, Tensor]:
-        """Update on each of K minibatches; what to report, each ``[K]`` (TD errors: ``[K, B]``).
+    def descend(
+        self,
+        network: nn.Module,
+        loss: Callable[[], LossAndReport],
+        norm_name: str,
+        max_norm: float = math.inf,
+    ) -> Report:
+        """Take the loss's gradient, clip it, and make one step of the network's optimizer.
 
         Args:
-            rates: Share of the fast networks' weights that goes into the slow ones after each
-                update, K numbers.
-            fields: What the objectives take, as stacks of minibatches ``[K, B, ...]``, or None.
+            network: The only network that changes; the others are frozen.
+            loss: Computes the loss with the network as it is now.
+            norm_name: What to call the norm of the gradient before clipping.
+            max_norm: The gradient is scaled down to this norm, if it is longer.
+
+        Returns:
+            What ``loss`` reports, and the norm. A loss scaler keeps the norm to itself.
         """
 
-
-def is_overridden(hook: str, hooked: LightningModule | Callback) -> bool:
-    """Whether a module or callback has a hook of its own, in its class or set on the object."""
-    base = LightningModule if isinstance(hooked, LightningModule) else Callback
-    return getattr(getattr(hooked, hook), "__func__", None) is not getattr(base, hook)
+    def follow(self, slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
+        """Move a slow network towards a fast one: θ⁻ ← (1 − rate) θ⁻ + rate θ."""
 
 
-def listeners(learner: LightningModule, hooks: Sequence[str]) -> list[str]:
-    """Which of these hooks the learner or a callback of its Trainer has, ``Class.hook`` each."""
-    everyone = (learner, *learner.trainer.callbacks)  # type: ignore[attr-defined]
-    return [
-        f"{type(hooked).__name__}.{hook}"
-        for hooked in everyone
-        for hook in hooks
-        if is_overridden(hook, hooked)
-    ]
+def dqn_update(
+    q_network: ActionValues,
+    target_network: ActionValues,
+    settings: DqnSettings,
+    engine: Engine,
+    batch: DqnMinibatch,
+    rate: float | Tensor,
+) -> Report:
+    """Move Q(s, a) towards its target, Mnih et al. 2015, algorithm 1.
 
-
-def count_steps(trainer: Trainer, steps: int) -> None:
-    """Add optimizer steps that went around Lightning's wrapper to ``trainer.global_step``."""
-    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    progress.total.increment_by(steps)
-    progress.current.increment_by(steps)
-
-
-def between_changes(rates: Sequence[float]) -> list[tuple[int, int]]:
-    """Where stretches of updates start and end that see the slow network as one.
-
-    They are short: what a network makes of many minibatches at once falls out of the cache.
+    Args:
+        q_network: Is trained.
+        target_network: Values the next observations; it follows ``q_network``.
+        settings: Which target, which loss, and how long a gradient may be.
+        engine: Changes the two networks.
+        batch: One minibatch.
+        rate: Share of ``q_network``'s weights that goes into ``target_network``.
     """
-    updates = enumerate(rates, start=1)
-    ends = [k for k, rate in updates if rate > 0 or k % STRETCH == 0 or k == len(rates)]
-    return list(pairwise([0, *ends]))
+    obs, action, reward, discount, next_obs = batch.transitions
+    # Float32, also under mixed precision: a TD error is a small difference of large values.
+    with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
+        next_q = target_network(next_obs)
+        if settings.double:
+            target = dqn.double_td_target(reward, discount, next_q, q_network(next_obs))
+        else:
+            target = dqn.td_target(reward, discount, next_q)
+
+    def loss_of_q() -> LossAndReport:
+        q = dqn.q_of(q_network(obs), action)
+        loss = dqn.td_loss(q, target, settings.td_loss, batch.weight)
+        report = {"dqn/loss": loss, "dqn/q_mean": q.detach().mean()}
+        if batch.weight is not None:
+            report[TD_ERROR] = target - q.detach()
+        return loss, report
+
+    report = engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
+    engine.follow(target_network, q_network, rate)
+    return report
 
 
-class EagerPhase:
-    """A phase under Lightning's manual optimization, which knows every precision and strategy.
+def gan_update(
+    level_gan: LevelGan,
+    settings: GanSettings,
+    engine: Engine,
+    batch: GanMinibatch,
+    rate: float | Tensor,
+) -> Report:
+    """Train the discriminator with its success head, and then the generator against it.
 
-    Lightning's wrappers would add a fifth to the time of a small network's update. They are used
-    only where they have something to do: for a loss scaler, for several processes, and for hooks.
+    Args:
+        level_gan: The networks; ``generator_ema`` follows the generator.
+        settings: Which adversarial loss, its penalties, and λ.
+        engine: Changes the networks.
+        batch: One minibatch.
+        rate: Share of the generator's weights that goes into its moving average.
     """
+    generator, discriminator = level_gan.generator, level_gan.discriminator
+    kind, r1, r2 = settings.loss, settings.r1, settings.r2
+    z, levels = batch
+    real, tried = level_gan.box.to_unit(levels.real), level_gan.box.to_unit(levels.level)
+    with torch.no_grad():
+        fake = generator(z)
 
-    def __init__(self, learner: Any, turns: Turns) -> None:
-        """Train the players of a ``CreativeLearner``."""
-        self._learner = learner
-        self._players = list(turns.players)
-        self._slow, self._fast, self._foresee = turns.slow, turns.fast, turns.foresee
-        self._trainer: Trainer = learner.trainer
-        self._scaler = getattr(learner.trainer.precision_plugin, "scaler", None)
-        if self._scaler is not None:
-            for player in self._players:
-                player.clip_before_steps(self._scaler)
-        overridden = ("backward", "manual_backward")
-        self._is_plain_backward = (
-            self._scaler is None
-            and isinstance(learner.trainer.strategy, SingleDeviceStrategy)
-            and not listeners(learner, BACKWARD_HOOKS)
-            and not any(is_overridden(name, learner) for name in overridden)
-        )
-        self._hooks = [hook for hook in STEP_HOOKS if listeners(learner, [hook])]
+    def loss_of_discriminator() -> LossAndReport:
+        report = gan.discriminator_losses(discriminator, kind, real, levels.label, fake, r1, r2)
+        p_logit = discriminator.success_logit(tried)
+        report["gan/success_loss"] = gan.success_loss(p_logit, levels.success)
+        loss = torch.stack(list(report.values())).sum()
+        return loss, report | {"gan/discriminator_objective": loss}
 
-    def __call__(
-        self, rates: Sequence[float], fields: Sequence[Tensor | None]
-    ) -> dict[str, Tensor]:
-        """See ``Phase``."""
-        reports = []
-        for rate, *minibatch in self._minibatches(rates, fields):
-            report: dict[str, Tensor] = {}
-            for player in self._players:
-                report |= self._descend(player, minibatch)
-            if rate > 0:
-                polyak_update(self._slow, self._fast, rate)
-            reports.append(report)
-        return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
+    def loss_of_generator() -> LossAndReport:
+        challenge, adversarial = gan.generator_losses(discriminator, kind, real, generator(z))
+        loss = gan.generator_objective(challenge, adversarial, settings.lambda_gan)
+        report = {"gan/challenge": challenge, "gan/generator_loss": adversarial}
+        return loss, report | {"gan/generator_objective": loss}
 
-    def _minibatches(
-        self, rates: Sequence[float], fields: Sequence[Tensor | None]
-    ) -> Iterator[tuple[Any, ...]]:
-        """Rate and fields of each update; what is foreseen waits until the slow network is due."""
-        for start, end in between_changes(rates):
-            stacks = [None if field is None else field[start:end] for field in fields]
-            if self._foresee is not None:
-                stacks.append(self._foresee(*stacks))
-            absent = [None] * (end - start)
-            each = (absent if stack is None else stack.unbind() for stack in stacks)
-            yield from zip(rates[start:end], *each, strict=True)
+    judged = engine.descend(discriminator, loss_of_discriminator, "gan/discriminator_gradient_norm")
+    made = engine.descend(generator, loss_of_generator, "gan/generator_gradient_norm")
+    engine.follow(level_gan.generator_ema, generator, rate)
+    return judged | made
 
-    def _descend(self, player: Player, minibatch: list[Tensor | None]) -> dict[str, Tensor]:
-        others = [other for other in self._players if other is not player]
-        for other in others:
-            other.network.requires_grad_(False)
-        loss, report = player.objective(*minibatch)
-        for other in others:
-            other.network.requires_grad_(True)
-        if self._is_plain_backward:
-            torch.autograd.backward(loss)
-        else:
-            self._learner.manual_backward(loss)
-        if self._scaler is None:
-            self._call_hooks("on_before_optimizer_step", player)
-            player.clip()
-            player.optimizer.optimizer.step()
-            count_steps(self._trainer, 1)
-        else:
-            player.optimizer.step()  # unscales, calls the hooks, and counts
-        self._call_hooks("on_before_zero_grad", player)
-        # Now, not before the next backward: data-parallel strategies average what gradients exist.
-        for parameter in player.parameters:
-            parameter.grad = None
-        return {name: number.detach() for name, number in report.items()} | player.norm
 
-    def _call_hooks(self, name: str, player: Player) -> None:
-        """Call the hook of the callbacks and then of the learner, as Lightning itself does."""
-        if name in self._hooks:
-            optimizer = player.optimizer.optimizer
-            call._call_callback_hooks(self._trainer, name, optimizer)
-            call._call_lightning_module_hook(self._trainer, name, optimizer)
+AnyMinibatch = TypeVar("AnyMinibatch", bound=Minibatch)
+#: ``dqn_update`` or ``gan_update`` of given networks with given settings.
+Update = Callable[[Engine, AnyMinibatch, float | Tensor], Report]
+#: The networks of an update with their optimizers; None: the network only follows another.
+Networks = Mapping[nn.Module, LightningOptimizer | None]
+#: Makes K updates, one after another. Takes the slow network's rate at each of them (0: it stays as
+#: it is) and a stack ``[K, B, ...]``; gives their reports, stacked ``[K]`` (TD errors ``[K, B]``).
+Phase = Callable[[Sequence[float], AnyMinibatch], Report]

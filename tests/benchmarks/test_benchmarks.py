@@ -17,8 +17,11 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_crl.dqn.equations import Transitions, dqn_loss
+from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.exploration import LinearEpsilon
+from lit_crl.dqn.settings import DqnSettings
+from lit_crl.training.batches import DqnMinibatch
+from lit_crl.training.updates import dqn_update
 
 
 def made_up(seconds: float, compiling: float = 0.0, greedy: float | None = 500.0) -> Run:
@@ -73,6 +76,17 @@ def test_cartpole_yaml_is_the_schedule_that_the_peers_follow():
         assert ours(1, env_step).item() == pytest.approx(s.epsilon(env_step))
 
 
+class Backward:
+    """An engine that takes gradients and leaves all networks as they are."""
+
+    def descend(self, network, loss, *_):
+        loss()[0].backward()
+        return {}
+
+    def follow(self, *_):
+        pass
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_update_flops_are_those_that_torch_counts(double):
     def network() -> nn.Module:
@@ -81,14 +95,13 @@ def test_update_flops_are_those_that_torch_counts(double):
             nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c), nn.ReLU(), nn.Linear(c, d)
         )
 
-    batch = SCHEDULE.batch
-    obs, next_obs = torch.rand(2, batch, SCHEDULE.layers[0])
-    action, ones = torch.zeros(batch, dtype=torch.long), torch.ones(batch)
+    size = SCHEDULE.batch
+    obs, next_obs = torch.rand(2, size, SCHEDULE.layers[0])
+    action, ones = torch.zeros(size, dtype=torch.long), torch.ones(size)
     with FlopCounterMode(display=False) as counter:
-        transitions = Transitions(obs, action, ones, ones, next_obs)
-        with torch.no_grad():
-            next_q = network()(next_obs)
-        dqn_loss(network(), next_q, transitions, "mse", double)[0].backward()
+        batch = DqnMinibatch(Transitions(obs, action, ones, ones, next_obs))
+        settings = DqnSettings(double=double, td_loss="mse")
+        dqn_update(network(), network(), settings, Backward(), batch, 0.0)
     assert counter.get_total_flops() == ceiling.update_flops(double)
 
 

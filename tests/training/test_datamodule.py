@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lit_crl import ReplayDataModule
 from lit_crl.core.checks import ConfigError
-from lit_crl.dqn.equations import Transitions, dqn_loss
+from lit_crl.dqn.equations import double_td_target, q_of
 from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.dqn.replay.priorities import Priorities
 from lit_crl.envs import (
@@ -286,10 +286,10 @@ def test_priorities_are_the_td_errors_that_the_updates_found(
     assert len(found) == len(record.batches) > 10
     for batch, networks, td_error in zip(record.batches, record.networks, found, strict=True):
         assert td_error.shape == batch.weight.shape == batch.dqn.reward.shape
-        first = Transitions(*(stack[0] for stack in batch.dqn))
-        online, target = networks
-        _, _, expected = dqn_loss(online, target(first.next_obs), first, "huber", True)
-        torch.testing.assert_close(td_error[0], expected)
+        obs, action, reward, discount, next_obs = (stack[0] for stack in batch.dqn)
+        online, slow = networks
+        target = double_td_target(reward, discount, slow(next_obs), online(next_obs))
+        torch.testing.assert_close(td_error[0], target - q_of(online(obs), action))
         assert batch.weight.min() > 0 and batch.weight.max() == 1
     priorities = run.data.replay.priorities.values
     assert len(priorities[priorities > 0].unique()) > 20

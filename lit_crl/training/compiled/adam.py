@@ -1,4 +1,4 @@
-"""Adam as the compiled phases take it: one step for all parameters of a network."""
+"""Adam for compiled updates: one step for all parameters of a network."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ class FlatAdam:
     """Adam or AdamW on a flat vector; the optimizer's own state becomes views of its vectors."""
 
     def __init__(self, optimizer: Optimizer, flat: FlatNetwork) -> None:
-        """Take over the state of the optimizer that holds the parameters of ``flat``.
+        """Take over the state of the ``optimizer`` of the network that ``flat`` holds.
 
         Raises:
-            ConfigError: If it is another one, or has several groups of parameters.
+            ConfigError: If it is not Adam or AdamW, or has several groups of parameters.
         """
         if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1:
             raise ConfigError(
@@ -25,10 +25,10 @@ class FlatAdam:
                 "one of them, or set model.compile to false"
             )
         self.group = optimizer.param_groups[0]
-        self.rate = torch.zeros((), device=flat.vector.device)
+        self.lr = torch.zeros((), device=flat.vector.device)
         kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
         self.moments = [torch.zeros_like(flat.vector) for _ in kinds]
-        self.steps = torch.zeros(len(flat.shapes), device=self.rate.device)
+        self.steps = torch.zeros(len(flat.shapes), device=self.lr.device)
         for kind, moment in zip([*kinds, "step"], [*self.moments, self.steps], strict=True):
             split = torch.unbind if kind == "step" else flat.split
             for view, parameter in zip(split(moment), flat.parameters, strict=True):
@@ -36,13 +36,13 @@ class FlatAdam:
                 state[kind] = view.copy_(state[kind]) if kind in state else view
 
     def state(self) -> list[Tensor]:
-        """What a step changes beside the parameters."""
+        """The tensors that a step changes besides the parameters."""
         return [self.steps, *self.moments]
 
     def step(self, vector: Tensor, gradient: Tensor) -> None:
-        """Descend along a ``gradient`` like ``vector``."""
+        """Change ``vector`` by one step down its ``gradient``, both ``[P]``."""
         beta1, beta2 = self.group["betas"]
-        # One for all parameters of the network, which start and step together.
+        # One counter for all parameters of the network, which start and step together.
         step = self.steps[0].clone()
         adam(
             [vector],
@@ -56,7 +56,7 @@ class FlatAdam:
             amsgrad=self.group["amsgrad"],
             beta1=beta1,
             beta2=beta2,
-            lr=self.rate,
+            lr=self.lr,
             weight_decay=self.group["weight_decay"],
             eps=self.group["eps"],
             maximize=self.group["maximize"],

@@ -1,7 +1,5 @@
 """A network whose parameters are views of one tensor."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -10,17 +8,16 @@ from torch.func import functional_call
 class FlatNetwork:
     """A network's parameters as one vector ``[P]``.
 
-    The parameters become views of it. So a graph takes, and Adam changes, one tensor instead of
-    dozens. The weights of widening layers are kept transposed: their gradient is then a product
-    that BLAS does four times as fast.
+    The parameters become views of it, so that a graph takes one tensor instead of dozens, and Adam
+    changes one. The weights of widening layers are kept transposed: BLAS then computes their
+    gradient four times as fast.
     """
 
-    def __init__(self, name: str, network: nn.Module) -> None:
-        """Flatten ``network``; ``name`` tells it from others of an objective."""
+    def __init__(self, network: nn.Module) -> None:
+        """Flatten ``network``."""
         self.network = network
         self.parameters = list(network.parameters())
-        self.keys = [key for key, _ in network.named_parameters()]
-        self.names = [f"networks.{name}.{key}" for key in self.keys]
+        self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [p.shape for p in self.parameters]
         self.is_transposed = [len(shape) == 2 and shape[1] < shape[0] for shape in self.shapes]
         self.vector = self.join([p.detach() for p in self.parameters])
@@ -40,12 +37,13 @@ class FlatNetwork:
             for part, shape, turned in zip(parts, self.shapes, self.is_transposed, strict=True)
         ]
 
-    def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """The parameters in a vector ``[P]`` by their names."""
-        return dict(zip(self.names, self.split(vector), strict=True))
+    def views(self, prefix: str = "") -> dict[str, Tensor]:
+        """The parameters by their names, each with ``prefix``, as views of the vector."""
+        names = (prefix + name for name in self.names)
+        return dict(zip(names, self.split(self.vector), strict=True))
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the network makes of ``inputs [B, ...]``."""
-        parameters = dict(zip(self.keys, self.split(self.vector), strict=True))
-        return cast(Tensor, functional_call(self.network, parameters, (inputs,)))
+        """The network's output for ``inputs [B, ...]``."""
+        outputs: Tensor = functional_call(self.network, self.views(), (inputs,))
+        return outputs

@@ -1,7 +1,7 @@
 """Acting and stepping batched environments as one compiled graph."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,22 @@ from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.compiled.phase import compiled, compiling
 from lit_crl.training.rollout import Played
 
+#: Takes how many environments there are, and ε ``[N]``; gives which of them explore ``[N]``, and
+#: a random action for each ``[N]``.
+Toss = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+
 
 class CompiledPlay:
-    """Acts and steps the environments of a learner in one graph; see ``Rollout.play``.
+    """Acts and steps the environments in one graph; see ``Rollout.play``.
 
-    Random numbers are drawn outside, by the learner, as without compilation.
+    Random numbers are drawn outside of the graph, so that they are the same without compilation.
     """
 
     def __init__(
-        self, learner: Any, env: BatchedEnv, q_network: FlatNetwork, clock: Stopwatch
+        self, toss: Toss, env: BatchedEnv, q_network: FlatNetwork, clock: Stopwatch
     ) -> None:
-        """Play with the learner's ``q_network`` in ``env``."""
-        self._learner, self._env, self._q_network = learner, env, q_network
+        """Play in ``env`` with a flat Q-network, exploring as ``toss`` says."""
+        self._toss, self._env, self._q_network = toss, env, q_network
         self._is_cuda = q_network.vector.is_cuda
         self._graph = compiled(self._played, q_network.vector.device, [q_network.vector])
         self._clock, self._is_compiled = clock, False
@@ -44,7 +48,7 @@ class CompiledPlay:
 
     def __call__(self, obs: Tensor, epsilon: Tensor) -> Played:
         """Act on observations ``[N, ...]`` with ε ``[N]`` and step the environments."""
-        explore, random = self._learner.toss(len(obs), epsilon)
+        explore, random = self._toss(len(obs), epsilon)
         where = (self._env.state, self._env.levels, self._env.elapsed)
         with nullcontext() if self._is_compiled else compiling(self._clock):
             results = self._graph(obs, explore, random, *where)
