@@ -23,7 +23,7 @@ class RunError(RuntimeError):
 def positive(**numbers: float) -> None:
     """Every number is finite and > 0. A keyword is a setting's key, with ``__`` for each dot.
 
-    >>> positive(data__batch_size=0)
+    >>> positive(data__replay__batch_size=0)
     Traceback (most recent call last):
     lit_crl.core.checks.ConfigError: data.replay.batch_size is 0: give a number above 0
     """
