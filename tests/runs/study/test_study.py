@@ -145,6 +145,8 @@ def shipped_arms() -> list[Any]:
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
         del settings["data.env.init_args.dim"]
+        if shipped.experiment == "maze":
+            settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
         for arm, whole in shipped.arms.items():
             own = {key: value for key, value in whole.items() if key != "data.env_steps"}
