@@ -205,3 +205,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
         return compile(function, backend="aot_eager", **settings)
 
     monkeypatch.setattr(torch, "compile", trace)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures at the end of a run are not rendered, which would take a fifth of a short run."""
+    monkeypatch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)

@@ -25,6 +25,8 @@ from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.envs import MountainCar
 from lit_crl.runs.cli import main as cli
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
 #: Settings of runs of a second.

@@ -24,7 +24,7 @@ from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
 # Each starts processes of its own, and waits for them: one at a time.
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("undrawn")]
 
 TINY = [
     "--data.env_steps=6000", "--data.warmup=500", "--data.validate_every=1500",

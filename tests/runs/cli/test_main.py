@@ -113,6 +113,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 
 
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
+@pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car", f"arm/{arm}")]
     cli = run("fit", *files, "--name=x", *TINY, "--data.gan_updates=2", "--data.env_steps=5000")
@@ -144,6 +145,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
     first = run("fit", "--name", "a", "--data.gan_updates=2", "--model.lambda_gan=3", *TINY)
     again = run("fit", "--config", "runs/mountain_car/a/config.yaml", "--name", "b")
@@ -151,6 +153,7 @@ def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
     assert same(weights(first), weights(again))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("fit", "--data.gan_updates=2", "--seed_everything=5", *TINY, "--print_config")
@@ -161,6 +164,7 @@ def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixt
     assert same(weights(first), weights(again))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_interpolation_sees_the_command_line(run: Run) -> None:
     Path("my.yaml").write_text(
         "experiment: mine\n"
@@ -177,6 +181,7 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
     assert cli.datamodule.num_envs == 12
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
@@ -192,6 +197,7 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     assert all(config == configs["gan"] for config in configs.values())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     args = ["--data.arm=target", *TINY]
     assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0")
@@ -199,6 +205,7 @@ def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car/seed3")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     run: Run, finished: CreativeCLI
 ) -> None:
@@ -220,6 +227,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     assert steps[0] < 3000 < steps[-1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +291,7 @@ def test_play_films_the_policy_of_a_checkpoint(
     assert Path(checkpoint).read_bytes() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_play_says_what_cannot_be(run: Run) -> None:
     run("fit", "--name", "a", "--data.arm=target", *TINY)
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"

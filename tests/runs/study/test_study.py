@@ -163,6 +163,7 @@ def shipped_arms() -> list[Any]:
 
 
 @pytest.mark.parametrize("shipped", shipped_arms())
+@pytest.mark.usefixtures("undrawn")
 def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path) -> None:
     (job,) = plan.jobs_of(shipped, tmp_path)
     fit([*job.arguments, "--trainer.log_every_n_steps=1"])
