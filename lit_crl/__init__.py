@@ -5,19 +5,48 @@ from typing import TYPE_CHECKING
 
 from lit_crl.core.version import __version__ as __version__
 
-__all__ = ["CreativeLearner", "Policy", "ReplayDataModule", "load", "train", "trainer"]
+__all__ = [
+    "CollectSettings",
+    "CreativeLearner",
+    "CurriculumSettings",
+    "DqnSettings",
+    "EvaluationSettings",
+    "GanPhaseSettings",
+    "GanSettings",
+    "NetworkSettings",
+    "Policy",
+    "ReplayDataModule",
+    "ReplaySettings",
+    "load",
+    "train",
+    "trainer",
+]
 
 if TYPE_CHECKING:
+    from lit_crl.curriculum.settings import CurriculumSettings
+    from lit_crl.dqn.replay.settings import ReplaySettings
+    from lit_crl.dqn.settings import DqnSettings, NetworkSettings
+    from lit_crl.evaluation.settings import EvaluationSettings
+    from lit_crl.gan.settings import GanSettings
     from lit_crl.runs.api import train, trainer
     from lit_crl.runs.policy import Policy, load
     from lit_crl.training.datamodule import ReplayDataModule
     from lit_crl.training.learner import CreativeLearner
+    from lit_crl.training.settings import CollectSettings, GanPhaseSettings
 else:
     # Imported when they are first asked for: `--help` does without torch.
     _MODULES = {
+        "CollectSettings": "lit_crl.training.settings",
         "CreativeLearner": "lit_crl.training.learner",
+        "CurriculumSettings": "lit_crl.curriculum.settings",
+        "DqnSettings": "lit_crl.dqn.settings",
+        "EvaluationSettings": "lit_crl.evaluation.settings",
+        "GanPhaseSettings": "lit_crl.training.settings",
+        "GanSettings": "lit_crl.gan.settings",
+        "NetworkSettings": "lit_crl.dqn.settings",
         "Policy": "lit_crl.runs.policy",
         "ReplayDataModule": "lit_crl.training.datamodule",
+        "ReplaySettings": "lit_crl.dqn.replay.settings",
         "load": "lit_crl.runs.policy",
         "train": "lit_crl.runs.api",
         "trainer": "lit_crl.runs.api",

@@ -18,6 +18,7 @@ from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.envs import LevelEnv, MountainCar
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
+from lit_crl.training.renamed import RENAMED
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
 torch.set_num_threads(1)
@@ -70,6 +71,27 @@ DATA: dict[str, Any] = {
     "test_episodes": 6,
     "generated_levels": 4,
 }
+
+
+def learner_settings(**short: Any) -> dict[str, Any]:
+    """Arguments of a learner, from the short names of settings that the tests use."""
+    return _grouped("model", short)
+
+
+def data_settings(**short: Any) -> dict[str, Any]:
+    """Arguments of the data, from the short names of settings that the tests use."""
+    return _grouped("data", short)
+
+
+def _grouped(section: str, short: Mapping[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for name, value in short.items():
+        _, *path = RENAMED.get(f"{section}.{name}", f"{section}.{name}").split(".")
+        inner = arguments
+        for group in path[:-1]:
+            inner = inner.setdefault(group, {})
+        inner[path[-1]] = value
+    return arguments
 
 
 @dataclass
@@ -127,8 +149,8 @@ def prepare_run(
 ) -> Run:
     settings = {"callbacks": list(callbacks), "limit_val_batches": 1.0 if validate else 0}
     run = Run(
-        CreativeLearner(**{**LEARNER, "seed": seed, **(learner or {})}),
-        ReplayDataModule(env, **{**DATA, "seed": seed, **data}),
+        CreativeLearner(**learner_settings(**{**LEARNER, "seed": seed, **(learner or {})})),
+        ReplayDataModule(env, **data_settings(**{**DATA, "seed": seed, **data})),
         make_trainer(**settings, **(trainer or {})),
     )
     return run

@@ -22,15 +22,29 @@ DOCUMENTS = sorted(
 )
 #: Enough for every number there is: a GAN phase, a validation and the test, in mazes of all kinds.
 SMALL = [
-    "--data.evaluation_share=99",
-    "--experiment=maze", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1",
-    "--data.env_steps=2400", "--data.num_envs=32", "--data.warmup=800",
-    "--data.batch_size=16", "--data.updates_per_batch=1", "--data.gan_every=4",
-    "--data.gan_updates=2", "--data.gan_batch_size=16", "--data.min_outcomes=2",
-    "--data.label_epsilon=1.0", "--data.validate_every=2400", "--data.validation_episodes=2",
-    "--data.test_episodes=2", "--data.generated_levels=8", "--data.env.init_args.size=5",
-    "--model.hidden=[16]", "--model.gan_hidden=[16,16]", "--model.planning_steps=0",
-]  # fmt: skip
+    "--data.evaluation.share=99",
+    "--experiment=maze",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--data.collect.env_steps=2400",
+    "--data.collect.num_envs=32",
+    "--data.collect.warmup=800",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=1",
+    "--data.gan.every=4",
+    "--data.gan.updates=2",
+    "--data.gan.batch_size=16",
+    "--data.curriculum.min_outcomes=2",
+    "--data.curriculum.label_epsilon=1.0",
+    "--data.evaluation.every=2400",
+    "--data.evaluation.episodes=2",
+    "--data.evaluation.test_episodes=2",
+    "--data.evaluation.generated_levels=8",
+    "--data.env.init_args.size=5",
+    "--model.network.hidden=[16]",
+    "--model.gan.hidden=[16,16]",
+    "--model.network.planning_steps=0",
+]
 
 
 def name(path: Path) -> str:

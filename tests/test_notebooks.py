@@ -169,7 +169,9 @@ class StopButton(Callback):
         if trainer.datamodule.batches_done == 5:
             os.kill(os.getpid(), signal.SIGINT)  # what a kernel gets when its cell is interrupted
 
-data = ReplayDataModule(MountainCar, env_steps=4_000, validate_every=10_000, seed=1)
+data = ReplayDataModule(
+    MountainCar, collect={"env_steps": 4_000}, evaluation={"every": 10_000}, seed=1
+)
 learner = CreativeLearner()
 """
 INTERRUPTED = "trainer(callbacks=[StopButton()]).fit(learner, datamodule=data)"
@@ -183,7 +185,7 @@ trainer().fit(learner, datamodule=data)
 assert data.env_steps >= 4_000
 """
 AGAIN = """
-other = ReplayDataModule(MountainCar, env_steps=3_000, validate_every=10_000)
+other = ReplayDataModule(MountainCar, collect={"env_steps": 3_000}, evaluation={"every": 10_000})
 updates = learner.updates
 trainer().fit(learner, datamodule=other)
 assert learner.updates > updates

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import GivenBatches, Run, make_trainer, prepare_run
+from conftest import GivenBatches, Run, learner_settings, make_trainer, prepare_run
 from lightning.pytorch import Callback
 
 from lit_crl import CreativeLearner
@@ -156,7 +156,7 @@ def evaluate(folder: Path, rank: int) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     torch.manual_seed(0)
-    learner = CreativeLearner(hidden=(16, 16), gan_hidden=(16, 16)).build(ENV)
+    learner = CreativeLearner(**learner_settings(hidden=(16, 16), gan_hidden=(16, 16))).build(ENV)
     found = {}
     for allowance in (64, 3_000, 40_000):
         for kind in (Evaluation, FinalEvaluation):

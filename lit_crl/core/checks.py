@@ -1,12 +1,15 @@
 """Checks of what users give: each raises one sentence that names the key, value and remedy."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_args
 
 import torch
+
+Settings = TypeVar("Settings")
 
 
 class ConfigError(ValueError):
@@ -87,66 +90,69 @@ def writable(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def callables(**functions: object) -> None:
-    """Every setting is something that can be called, a class of optimizers, say."""
-    for key, function in functions.items():
-        if not callable(function):
-            name = key.replace("__", ".")
-            raise ConfigError(
-                f"{name} is {function!r}: give a class, for instance torch.optim.Adam"
-            )
+class Fields:
+    """Checks of the fields of a group of settings, which names them as configurations do."""
+
+    def __init__(self, group: str, settings: object) -> None:
+        """Check ``settings``, whose keys begin with ``group``, for instance ``data.replay``."""
+        self.group, self.settings = group, settings
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {f"{self.group}.{name}": getattr(self.settings, name) for name in names}
+
+    def positive(self, *names: str) -> None:
+        """See ``positive``."""
+        positive(**self._given(names))
+
+    def non_negative(self, *names: str) -> None:
+        """See ``non_negative``."""
+        non_negative(**self._given(names))
+
+    def unit_interval(self, *names: str) -> None:
+        """See ``unit_interval``."""
+        unit_interval(**self._given(names))
+
+    def positive_unit_interval(self, *names: str) -> None:
+        """See ``positive_unit_interval``."""
+        positive_unit_interval(**self._given(names))
+
+    def widths(self, *names: str) -> None:
+        """See ``widths``."""
+        widths(**self._given(names))
+
+    def one_of(self, name: str, values: object) -> None:
+        """The field is one of the values of a ``Literal`` type."""
+        ((key, given),) = self._given((name,)).items()
+        if given not in get_args(values):
+            raise ConfigError(f"{key} is {given!r}: use one of {', '.join(get_args(values))}")
+
+    def optimizers(self, *names: str) -> None:
+        """Every field makes an optimizer of parameters: a class, or a function."""
+        for key, given in self._given(names).items():
+            if not callable(given):
+                raise ConfigError(
+                    f"{key} is {given!r}: give a class, for instance torch.optim.Adam"
+                )
 
 
-def model_settings(given: Mapping[str, Any]) -> None:
-    """The arguments of ``CreativeLearner`` make sense."""
-    positive(**{f"model__{key}": given[key] for key in ("target_period", "max_grad_norm")})
-    optimizers = ("q_optimizer", "generator_optimizer", "discriminator_optimizer")
-    callables(**{f"model__{key}": given[key] for key in optimizers})
-    widths(**{f"model__{key}": given[key] for key in ("hidden", "gan_hidden")})
-    rates = ("target_rate", "ema_rate", "final_lr")
-    positive_unit_interval(**{f"model__{key}": given[key] for key in rates})
-    zero_or_more = ("lambda_gan", "r1", "r2", "noise_dim", "level_noise", "planning_steps")
-    non_negative(**{f"model__{key}": given[key] for key in zero_or_more})
-    if given["compile"] and given["planning_steps"]:
+def group(key: str, kind: type[Settings], given: object) -> Settings:
+    """A group of settings, from an object of its class or from a mapping of its fields.
+
+    Raises:
+        ConfigError: If it is neither, or the mapping has a field that the group does not have.
+    """
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
         raise ConfigError(
-            f"model.compile is on, but the sweeps of model.planning_steps "
-            f"{given['planning_steps']} make a graph that takes many minutes to compile: turn one "
-            "of them off"
+            f"{key} is {given!r}: give lit_crl.{kind.__name__}(...), or a mapping of its fields"
         )
-
-
-def data_settings(given: Mapping[str, Any]) -> None:
-    """The arguments of ``ReplayDataModule`` make sense, alone and together."""
-    at_least_one = (
-        "num_envs capacity n_steps frame_stack batch_size updates_per_batch steps_per_batch "
-        "gan_batch_size min_outcomes tried visited"
-    )
-    for stage, limit in (("validation", "limit_val_batches"), ("test", "limit_test_batches")):
-        if given[f"{stage}_episodes"] == 0:
-            raise ConfigError(
-                f"data.{stage}_episodes is 0: give a number above 0, or leave the {stage} out with "
-                f"--trainer.{limit} 0"
-            )
-        positive(**{f"data__{stage}_episodes": given[f"{stage}_episodes"]})
-    positive(**{f"data__{key}": given[key] for key in at_least_one.split()})
-    positive(data__evaluation_share=given["evaluation_share"])
-    zero_or_more = "gan_updates novelty_exponent generated_levels priority_exponent"
-    non_negative(**{f"data__{key}": given[key] for key in zero_or_more.split()})
-    shares = "gamma hindsight label_epsilon reference_reals importance_exponent"
-    unit_interval(**{f"data__{key}": given[key] for key in shares.split()})
-    if given["difficulty"] is not None:
-        unit_interval(data__difficulty=given["difficulty"])
-    if given["batch_size"] > given["capacity"]:
+    names = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    if unknown := sorted(set(given) - names):
         raise ConfigError(
-            f"data.batch_size is {given['batch_size']}, more than data.capacity "
-            f"({given['capacity']}): give a smaller batch or a larger buffer"
+            f"{key} has no setting {', '.join(unknown)}: use {', '.join(sorted(names))}"
         )
-    envs, steps = given["num_envs"], given["steps_per_batch"]
-    if given["warmup"] + envs * steps < (given["n_steps"] + 1) * envs:
-        raise ConfigError(
-            f"data.warmup is {given['warmup']}, too little for {given['n_steps']}-step "
-            f"transitions: give at least {(given['n_steps'] + 1 - steps) * envs}"
-        )
+    return kind(**given)
 
 
 def _refuse(key: str, number: float, remedy: str) -> None:

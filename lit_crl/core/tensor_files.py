@@ -21,9 +21,9 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError, RunError
 
 #: Rises when an older version of lit_crl could no longer read what is written.
-FORMAT = 2
-#: Formats that this version reads; 1 saved the replay's rows that were never written, too.
-READABLE = (1, FORMAT)
+FORMAT = 3
+#: Formats whose policies this version reads. A fit goes on from the newest format alone.
+READABLE = (1, 2, FORMAT)
 #: Newest first.
 NAMES = ("last.ckpt", "previous.ckpt")
 

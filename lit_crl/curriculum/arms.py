@@ -89,7 +89,7 @@ def own_source(arm: Arm | OwnSource) -> OwnSource | None:
     if arm not in OWN:
         names = ", ".join([*MIXED, *OWN])
         raise ConfigError(
-            f"data.arm is {arm!r}: use one of {names}, or a function that draws levels"
+            f"data.curriculum.arm is {arm!r}: use one of {names}, or a function that draws levels"
         )
     if arm == "oracle":
         return LearnabilityScreen(charged=False)
@@ -120,13 +120,13 @@ def check_environment(arm: str, needs: Needs, env: Any) -> None:
     """
     if needs.levels and env.level_space is None:
         raise ConfigError(
-            f"data.arm is {arm!r}, but {env.gymnasium_id or 'this environment'} has no "
-            "level_space: use data.arm target, or give level_space and set_level"
+            f"data.curriculum.arm is {arm!r}, but {env.gymnasium_id or 'this environment'} has no "
+            "level_space: use data.curriculum.arm target, or give level_space and set_level"
         )
     if needs.time_limit and env.max_episode_steps is None:
         raise ConfigError(
-            f"data.arm is {arm!r}, but the environment has no time limit, so that trying levels "
-            "may take for ever: give max_episode_steps"
+            f"data.curriculum.arm is {arm!r}, but the environment has no time limit, so that "
+            "trying levels may take for ever: give max_episode_steps"
         )
 
 
@@ -138,8 +138,8 @@ def check_processes(arm: str, needs: Needs, world_size: int) -> None:
     """
     if needs.one_process and world_size > 1:
         raise ConfigError(
-            f"data.arm is {arm!r}, whose screening would take each of the {world_size} processes "
-            "another time: use --trainer.devices 1"
+            f"data.curriculum.arm is {arm!r}, whose screening would take each of the {world_size} "
+            "processes another time: use --trainer.devices 1"
         )
 
 
@@ -147,18 +147,19 @@ def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: st
     """The GAN trains where an arm needs it, with a loss that uses what it is given.
 
     Raises:
-        ConfigError: If it does not, or ``data.reals`` labels levels for a loss that ignores labels.
+        ConfigError: If it does not, or if ``data.gan.reals`` gives labels that the loss ignores.
     """
     if needs.outcomes and gan_updates == 0:
         use = "plays the levels that the GAN makes" if arm == "gan" else "weighs levels by its p̂"
         raise ConfigError(
-            f"data.gan_updates is 0, but data.arm {arm!r} {use}, and a GAN that never learns makes "
-            "noise: give data.gan_updates above 0, or use data.arm target or reference"
+            f"data.gan.updates is 0, but data.curriculum.arm {arm!r} {use}, and a GAN that never "
+            "learns makes noise: give data.gan.updates above 0, or use data.curriculum.arm target "
+            "or reference"
         )
     if needs.gan and gan_updates and reals == "labelled" and gan_loss != "least_squares":
         raise ConfigError(
-            f"data.reals is 'labelled', but model.gan_loss {gan_loss!r} ignores labels: use "
-            "model.gan_loss least_squares, or data.reals frontier or visited"
+            f"data.gan.reals is 'labelled', but model.gan.loss {gan_loss!r} ignores labels: use "
+            "model.gan.loss least_squares, or data.gan.reals frontier or visited"
         )
 
 
@@ -174,9 +175,10 @@ def check_played(
         return
     if not env.target_levels(1, rng).isfinite().all():
         raise ConfigError(
-            f"data.arm {arm!r} starts from levels that were played, but data.mix has no share of "
-            "reference levels, and target levels are the task's own resets, which are no levels: "
-            "give data.mix a reference share, or data.env target_levels"
+            f"data.curriculum.arm {arm!r} starts from levels that were played, but "
+            "data.curriculum.mix has no share of reference levels, and target levels are the "
+            "task's own resets, which are no levels: give data.curriculum.mix a reference share, "
+            "or data.env target_levels"
         )
 
 
@@ -187,8 +189,11 @@ def check_visited(reals: str, proposals: str, env: Any) -> None:
         ConfigError: If it does not.
     """
     needs = {
-        "reals is visited": (reals == "visited", "frontier or labelled"),
-        "proposals is projected": (proposals == "projected", "frontier, realistic or valid"),
+        "gan.reals is visited": (reals == "visited", "frontier or labelled"),
+        "curriculum.proposals is projected": (
+            proposals == "projected",
+            "frontier, realistic or valid",
+        ),
     }
     for setting, (is_set, remedy) in needs.items():
         if is_set and env.level_space is not None and not env.tracks_visited:
@@ -207,18 +212,23 @@ def arm_shares(arm: Arm | OwnSource, mix: Mapping[str, float]) -> dict[Source, f
     """
     unknown = set(mix) - set(MIXED)
     if unknown:
-        raise ConfigError(f"data.mix has no source {sorted(unknown)}: use {', '.join(MIXED)}")
+        raise ConfigError(
+            f"data.curriculum.mix has no source {sorted(unknown)}: use {', '.join(MIXED)}"
+        )
     if any(not share >= 0 for share in mix.values()):
-        raise ConfigError(f"data.mix must have shares ≥ 0, got {dict(mix)}")
+        raise ConfigError(f"data.curriculum.mix must have shares ≥ 0, got {dict(mix)}")
     if not math.isclose(sum(mix.values()), 1, abs_tol=1e-6):
-        raise ConfigError(f"data.mix must sum to 1, got {sum(mix.values()):g}: {dict(mix)}")
+        raise ConfigError(
+            f"data.curriculum.mix must sum to 1, got {sum(mix.values()):g}: {dict(mix)}"
+        )
     added: Source = arm if arm in MIXED else "own"
     before = SOURCES[: SOURCES.index(added)] if added != "own" else SOURCES[:2]
     shares: dict[Source, float] = {source: mix.get(source, 0.0) for source in before}
     shares[added] = 1 - sum(shares.values())
     if shares[added] < 1e-6:
         raise ConfigError(
-            f"data.mix is {dict(mix)}, which leaves no share to data.arm {arm_name(arm)!r}: lower "
-            f"the shares of {', '.join(before)}, or choose one of these as data.arm"
+            f"data.curriculum.mix is {dict(mix)}, which leaves no share to data.curriculum.arm "
+            f"{arm_name(arm)!r}: lower the shares of {', '.join(before)}, or choose one of these "
+            "as data.curriculum.arm"
         )
     return shares

@@ -234,13 +234,13 @@ class Curriculum:
         name, shape = arm_name(cast(Any, self.own)), getattr(levels, "shape", type(levels).__name__)
         if shape not in ((n, self.box.dim), (0, self.box.dim)):
             raise ConfigError(
-                f"data.arm: {name} was asked for levels of shape {(n, self.box.dim)}, but gave "
-                f"{tuple(shape) if isinstance(levels, Tensor) else shape}"
+                f"data.curriculum.arm: {name} was asked for levels of shape {(n, self.box.dim)}, "
+                f"but gave {tuple(shape) if isinstance(levels, Tensor) else shape}"
             )
         if not self.env.valid(levels).all() and self._can_sample():
             raise ConfigError(
-                f"data.arm: {name} gave levels at which no episode can start: return only levels "
-                "for which curriculum.env.valid(levels) is true"
+                f"data.curriculum.arm: {name} gave levels at which no episode can start: return "
+                "only levels for which curriculum.env.valid(levels) is true"
             )
         return cast(Tensor, levels)
 

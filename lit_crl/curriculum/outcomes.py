@@ -64,11 +64,12 @@ class Collecting:
         """
         if (begin := self.begin()) is None:
             raise ConfigError(
-                f"data.arm {arm!r} learns from episodes with ε of at most data.label_epsilon "
-                f"({self.label_epsilon:g}), but the smallest ε is still "
-                f"{self._least(self.budget).item():.2g} when data.env_steps {self.budget:,} are "
-                "spent: let data.exploration fall earlier or lower (data.exploration.steps, "
-                "data.exploration.end), or raise data.label_epsilon"
+                f"data.curriculum.arm {arm!r} learns from episodes with ε of at most "
+                f"data.curriculum.label_epsilon ({self.label_epsilon:g}), but the smallest ε is "
+                f"still {self._least(self.budget).item():.2g} when data.collect.env_steps "
+                f"{self.budget:,} are spent: let data.collect.exploration fall earlier or lower "
+                "(data.collect.exploration.steps, data.collect.exploration.end), or raise "
+                "data.curriculum.label_epsilon"
             )
         return begin
 
@@ -77,21 +78,22 @@ class Collecting:
         if self.first_phase > self.budget:
             return (
                 f"The GAN that arm {arm!r} needs will not learn: its first phase comes after "
-                f"{self.first_phase:,} env steps, and data.env_steps is {self.budget:,}; give more "
-                "of them, or a smaller data.gan_every."
+                f"{self.first_phase:,} env steps, and data.collect.env_steps is {self.budget:,}; "
+                "give more of them, or a smaller data.gan.every."
             )
         if begin > max(self.budget // 10, self.warmup):
             return (
                 f"Outcomes, which arm {arm!r} learns from, begin after about {begin:,} of "
-                f"{self.budget:,} env steps, when ε has fallen to data.label_epsilon "
-                f"{self.label_epsilon:g}; a lower data.exploration.steps lets them begin earlier."
+                f"{self.budget:,} env steps, when ε has fallen to data.curriculum.label_epsilon "
+                f"{self.label_epsilon:g}; a lower data.collect.exploration.steps lets them begin "
+                "earlier."
             )
         if self.expected(begin) > self.budget:
             return (
                 f"Perhaps no outcome, which arm {arm!r} learns from, will count within "
-                f"data.env_steps {self.budget:,}: episodes last up to {self.time_limit:,} steps in "
-                f"each of {self.num_envs * self.world_size} environments; give more env_steps or "
-                "fewer data.num_envs."
+                f"data.collect.env_steps {self.budget:,}: episodes last up to {self.time_limit:,} "
+                f"steps in each of {self.num_envs * self.world_size} environments; give more "
+                "env_steps or fewer data.collect.num_envs."
             )
         return None
 
@@ -99,9 +101,10 @@ class Collecting:
 def unknown_success(arm: str, episodes: int) -> ConfigError:
     """What to raise where an arm needs to know of success, and nobody tells."""
     return ConfigError(
-        f"data.arm is {arm!r}, but after {episodes} episodes it is unknown whether any succeeded: "
+        f"data.curriculum.arm is {arm!r}, but after {episodes} episodes it is unknown whether any "
+        "succeeded: "
         'give success_return in data.env, let the environment\'s step report info["success"], or '
-        "use data.arm target or reference"
+        "use data.curriculum.arm target or reference"
     )
 
 
@@ -119,21 +122,21 @@ def why_too_few(
         judged: Those of them that explored little.
     """
     if not ended:
-        reason = "no episode has ended: give max_episode_steps, or a larger data.env_steps"
+        reason = "no episode has ended: give max_episode_steps, or a larger data.collect.env_steps"
     elif not judged:
         reason = (
-            f"all {ended:,} episodes that ended have explored more than data.label_epsilon: raise "
-            "it, or let data.exploration fall earlier"
+            f"all {ended:,} episodes that ended have explored more than "
+            "data.curriculum.label_epsilon: raise it, or let data.collect.exploration fall earlier"
         )
     elif not outcomes:
         reason = (
-            f"none of {judged:,} episodes started at a valid level: give data.mix more reference "
-            "levels, or the environment target_levels that are levels"
+            f"none of {judged:,} episodes started at a valid level: give data.curriculum.mix more "
+            "reference levels, or the environment target_levels that are levels"
         )
     else:
         reason = (
-            f"only {outcomes:,} outcomes count so far, and at this rate data.min_outcomes "
-            f"({needed:,}) will not be reached: lower it, raise data.label_epsilon, or give a "
-            "larger data.env_steps"
+            f"only {outcomes:,} outcomes count so far, and at this rate "
+            f"data.curriculum.min_outcomes ({needed:,}) will not be reached: lower it, raise "
+            "data.curriculum.label_epsilon, or give a larger data.collect.env_steps"
         )
     return f"After {env_steps:,} env steps the GAN that arm {arm!r} needs cannot learn: {reason}."

@@ -30,7 +30,7 @@ def valid_reference(n: int, curriculum: SourceContext, teacher: Any) -> Tensor:
     while len(found) < n:
         if drawn >= MOST:
             raise ConfigError(
-                f"data.arm is 'valid_reference', but of {drawn:,} reference levels only "
+                f"data.curriculum.arm is 'valid_reference', but of {drawn:,} reference levels only "
                 f"{len(found)} are valid: use archive or gan"
             )
         levels = env.reference_levels(block, rng)
@@ -105,11 +105,12 @@ class LearnabilityScreen:
         """
         if (count := self.affordable(curriculum)) < FEWEST:
             raise ConfigError(
-                f"data.arm is 'sfl', but {self.share:.0%} of data.env_steps {curriculum.budget:,} "
-                f"in {self.screenings} screenings of {self.episodes} episodes a level, each of up "
-                f"to {curriculum.env.max_episode_steps} steps, pay for {count} levels at a time: "
-                "give more env_steps, a shorter max_episode_steps, or fewer screenings or a larger "
-                "share in init_args of lit_crl.curriculum.LearnabilityScreen"
+                f"data.curriculum.arm is 'sfl', but {self.share:.0%} of data.collect.env_steps "
+                f"{curriculum.budget:,} in {self.screenings} screenings of {self.episodes} "
+                f"episodes a level, each of up to {curriculum.env.max_episode_steps} steps, pay "
+                f"for {count} levels at a time: give more env_steps, a shorter max_episode_steps, "
+                "or fewer screenings or a larger share in init_args of "
+                "lit_crl.curriculum.LearnabilityScreen"
             )
 
     def affordable(self, curriculum: SourceContext) -> int:

@@ -32,8 +32,8 @@ class EpsilonLadder(Exploration):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        unit_interval(data__exploration__base=self.base)
-        positive(data__exploration__exponent=self.exponent)
+        unit_interval(data__collect__exploration__base=self.base)
+        positive(data__collect__exploration__exponent=self.exponent)
 
     def __call__(self, num_envs: int, env_steps: int) -> Tensor:
         """ε of every environment; the same at all times."""
@@ -56,8 +56,10 @@ class LinearEpsilon(Exploration):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        unit_interval(data__exploration__start=self.start, data__exploration__end=self.end)
-        positive(data__exploration__steps=self.steps)
+        unit_interval(
+            data__collect__exploration__start=self.start, data__collect__exploration__end=self.end
+        )
+        positive(data__collect__exploration__steps=self.steps)
 
     def __call__(self, num_envs: int, env_steps: int) -> Tensor:
         """ε of every environment after ``env_steps`` env steps."""

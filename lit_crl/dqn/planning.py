@@ -99,8 +99,8 @@ class PlanningQNetwork(nn.Module):
             or not all(n % 2 for n in space.image_shape[1:])
         ):
             raise ConfigError(
-                f"model.planning_steps is {sweeps}, but observations {space} are no maps of bytes "
-                "in {0, 1} with the agent in the middle: set it to 0"
+                f"model.network.planning_steps is {sweeps}, but observations {space} are no maps "
+                "of bytes in {0, 1} with the agent in the middle: set it to 0"
             )
         self.layout = space.layout
         self.channels, rows, columns = space.image_shape

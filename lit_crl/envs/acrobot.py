@@ -1,8 +1,8 @@
 """Acrobot in batched torch, equal to Gymnasium's ``Acrobot-v1`` (book dynamics, RK4, 0.2 s).
 
-Two links hang from a pivot and only the joint between them is driven; the tip must swing above
-the bar. The level is the full physical state at the start, and, if one wants, the arm's physics,
-which the observation does not show.
+Two links hang from a pivot, and only the joint between them is driven; the tip must swing above
+a bar. The level is the full physical state at the start. With ``physics_spread`` it also holds the
+arm's physics, which the observation does not show.
 Source: Sutton & Barto (2018), section 11.3 of the first edition; Gymnasium
 ``classic_control/acrobot.py``.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DT = 0.2  # s per env step
 GRAVITY = 9.8  # m/s²; both links: 1 m, 1 kg, moment of inertia 1 kg m², centre of mass at 0.5 m
 MAX_SPEED_1, MAX_SPEED_2 = 4 * math.pi, 9 * math.pi  # rad/s
-REFERENCE_SPEED = math.pi  # rad/s: what a swinging arm reaches, far below the hard limits
+REFERENCE_SPEED = math.pi  # rad/s: a swinging arm reaches it; the hard limits are far higher
 START = 0.1  # half width of the target start box, rad and rad/s
 TURN = 2 * math.pi
 #: Mass (kg) of either link, length (m) of either link, torque (N m).
@@ -43,10 +43,11 @@ PHYSICS_NAMES = (
 
 
 def acrobot_acceleration(state: Tensor, torque: Tensor) -> Tensor:
-    """Return the time derivative of the state.
+    """Return the time derivative of the state of the default arm.
 
-    The book's equations with the unit masses and lengths put in: d1 = 3.5 + cos θ2,
-    d2 = 1.25 + 0.5 cos θ2, phi2 = 0.5 g sin(θ1 + θ2).
+    The book's equations with masses and lengths of 1: d1 = 3.5 + cos θ2,
+    d2 = 1.25 + 0.5 cos θ2, phi2 = 0.5 g sin(θ1 + θ2). They take fewer operations than
+    ``physical_acceleration``.
 
     Args:
         state: Angles θ1, θ2 (rad) and their speeds (rad/s) [N, 4].
@@ -73,12 +74,12 @@ def acrobot_acceleration(state: Tensor, torque: Tensor) -> Tensor:
 def physical_acceleration(state: Tensor, torque: Tensor, physics: Tensor) -> Tensor:
     """Return the time derivative of the state of arms with any masses, lengths and torques.
 
-    The book's equations, with each centre of mass in its link's middle. Moments of inertia are
-    1 kg m², as Gymnasium has them.
+    The book's equations, with each centre of mass in the middle of its link. Moments of inertia
+    are 1 kg m², as in Gymnasium.
 
     Args:
         state: Angles θ1, θ2 (rad) and their speeds (rad/s) [N, 4].
-        torque: Torque as a share of the arm's own [N].
+        torque: Torque as a share of the arm's full torque [N].
         physics: Masses m1, m2 (kg), lengths l1, l2 (m), torque (N m) [N, 5].
 
     Returns:
@@ -104,7 +105,10 @@ def physical_acceleration(state: Tensor, torque: Tensor, physics: Tensor) -> Ten
 def height(state: Tensor) -> Tensor:
     """Return the tip's height above the pivot [n] in states [n, >=2]; the bar is at 1.
 
-    It is in metres for links of 1 m. As in Gymnasium it depends on the angles alone.
+    As in Gymnasium it depends only on the angles, as if both links were 1 m long.
+
+    >>> height(torch.tensor([[0.0, 0.0], [math.pi, 0.0]]))  # hanging, upright
+    tensor([-2.,  2.])
     """
     return -torch.cos(state[..., 0]) - torch.cos(state[..., 0] + state[..., 1])
 
@@ -121,7 +125,7 @@ def acrobot_step(
         state: Angles (rad) and speeds (rad/s) [N, 4].
         actions: Torque -1, 0 or 1 (times N m) for 0, 1 or 2 [N].
         max_speed: Speed limits (rad/s) [2].
-        acceleration: The equations of motion, from states and torques to derivatives.
+        acceleration: The equations of motion: derivatives of states under torques.
 
     Returns:
         Next states [N, 4], angles wrapped to ±π, and whether the tip is above the bar [N].
@@ -143,7 +147,7 @@ class Acrobot(BatchedEnv):
 
     Level: start (θ1, θ2, speed 1, speed 2), with ``physics_spread`` also the arm's physics (masses
     and lengths of both links, torque). Target: U[-0.1, 0.1]⁴, hanging, default physics. Reference:
-    angles uniform in ±π and speeds in ±π rad/s, without the already solved, and uniform physics.
+    angles uniform in ±π and speeds in ±π rad/s, none of them solved yet, and uniform physics.
     Observation: cosine and sine of each angle, then the speeds; the physics stay hidden.
     """
 
@@ -174,8 +178,9 @@ class Acrobot(BatchedEnv):
         Args:
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
-            physics_spread: Each physics parameter of a level lies between its default divided
-                and multiplied by this factor, which is above 1; None: levels have none.
+            physics_spread: Factor above 1: each physics parameter of a level lies between its
+                default divided by the factor and its default times the factor. None: levels have
+                no physics parameters.
 
         Raises:
             ValueError: If ``physics_spread`` is not above 1.
@@ -200,7 +205,7 @@ class Acrobot(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance by ``acrobot_step``; every step but the last one costs 1."""
+        """Advance by ``acrobot_step``; every step except the last one costs 1."""
         equations: Callable[[Tensor, Tensor], Tensor] = acrobot_acceleration
         if self.physics_spread is not None:
             equations = partial(physical_acceleration, physics=levels[:, 4:])
@@ -214,7 +219,7 @@ class Acrobot(BatchedEnv):
         return torch.cat((turns, state[:, 2:]), -1)
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """A visited state, with the episode's physics, is a level."""
+        """A visited state with the episode's physics is a level [n, d]."""
         return torch.cat((state, levels[:, 4:]), -1)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
@@ -225,7 +230,7 @@ class Acrobot(BatchedEnv):
         return torch.cat((start, physics.expand(n, -1)), -1)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, d]: angles ±π and speeds ±π rad/s that are not solved yet, any physics."""
+        """Draw [n, d]: angles in ±π and speeds in ±π rad/s, not solved yet, and any physics."""
         start = self._unsolved_starts(n, rng)
         if self.physics_spread is None:
             return start
@@ -236,8 +241,9 @@ class Acrobot(BatchedEnv):
         speed = self.level_high.new_full((4,), REFERENCE_SPEED)
         corner = speed.minimum(self.level_high[:4])
         levels = uniform_levels(n, -corner, corner, rng)
-        # A fixed number of redraws needs no read-back; 1 level in 5 is solved, so 1 in 3000
-        # is left, and turning such an arm upside down always puts its tip below the bar.
+        # The number of redraws is fixed, because to ask whether any level is still solved would
+        # stall an accelerator. 1 level in 5 is solved, so 1 in 3000 remains after the redraws; to
+        # turn the arm upside down always puts its tip below the bar.
         for _ in range(4):
             redrawn = uniform_levels(n, -corner, corner, rng)
             levels = torch.where((height(levels) > 1).unsqueeze(-1), redrawn, levels)
@@ -246,14 +252,14 @@ class Acrobot(BatchedEnv):
         return torch.where((height(levels) > 1).unsqueeze(-1), flipped, levels)
 
     def valid(self, levels: Tensor) -> Tensor:
-        """Mask [n] of the levels inside the box whose tip is not above the bar already."""
+        """Mask [n] of the levels inside the box whose tip is not yet above the bar."""
         return self.in_bounds(levels) & (height(levels) <= 1)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``grid`` [m, 4]: the valid ones of 16 times 16 angles, at rest.
+        """Return ``grid`` [m, 4]: 16 by 16 angles at rest, without those already solved.
 
-        With physics in the level, ``physics`` [256, 9]: 4 masses of the second link, lengths of
-        either one and torques, small starts, the first link's mass 1 kg.
+        With physics in the level, return ``physics`` [256, 9]: 4 masses of the second link by 4
+        lengths of each link by 4 torques; small starts, and a first link of 1 kg.
         """
         if self.physics_spread is not None:
             return {"physics": self._physics_grid(self.physics_spread)}
@@ -265,13 +271,13 @@ class Acrobot(BatchedEnv):
     def _physics_grid(self, spread: float) -> Tensor:
         factors = spread ** torch.tensor([-0.75, -0.25, 0.25, 0.75])
         physics = torch.cartesian_prod(*(factors * PHYSICS[axis] for axis in (1, 2, 3, 4)))
-        # Drawn on the CPU, so that the held-out set is the same for every device.
+        # Drawn on the CPU, so that the held-out set is the same on every device.
         start = torch.rand(len(physics), 4, generator=torch.Generator().manual_seed(0))
         mass1 = torch.full((len(physics), 1), PHYSICS[0])
         return torch.cat(((2 * start - 1) * START, mass1, physics), -1).to(self.device)
 
     def draw_level_plane(self, axes: Axes) -> None:
-        """Shade the angles that are solved already, and mark the target start."""
+        """Shade the angles that are already solved, and mark the target start."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
         angles = torch.linspace(-math.pi, math.pi, 101)
         tips = height(torch.cartesian_prod(angles, angles)).reshape(101, 101)

@@ -1,9 +1,8 @@
-"""The one thin shell around batched torch environments.
+"""The base class of batched torch environments.
 
-A task is a handful of tensor functions (level to state, dynamics, observation); ``BatchedEnv``
-adds what all tasks share: levels at reset, the episode clock, the random stream and checkpoints.
-Nothing here loops over the environments, so one step costs the same handful of tensor operations
-for one environment or for ten thousand.
+A task is five tensor functions, for instance its dynamics. ``BatchedEnv`` adds what all tasks
+share: levels at reset, the episode clock, the random stream and checkpoints. Nothing here loops
+over environments: a step takes the same few tensor operations for one of them as for ten thousand.
 """
 
 from __future__ import annotations
@@ -18,13 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.envs.images import ImageLayout, layout_in, space_of
-from lit_crl.envs.interface import (
-    check_levels,
-    check_mask,
-    draw_box,
-    in_bounds,
-    uniform_levels,
-)
+from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +27,12 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     """Base of the batched torch environments: levels, clock, random stream and checkpoints.
 
     All tensors live on ``device``. The random stream that draws target levels starts from a
-    fixed seed, so runs repeat unless ``reset(seed=...)`` says otherwise. Stepping an env whose
-    episode has ended is undefined, as in Gymnasium: reset it first.
+    fixed seed; ``reset(seed=...)`` starts another one. To step an env whose episode has ended is
+    undefined, as in Gymnasium: reset it first.
 
     Subclasses set the class (or instance) attributes below and define ``initial_state``,
-    ``dynamics``, ``observe``, ``visited_level`` and ``target_levels``. ``image_layout`` is None
-    unless they say how the axes of their images lie.
+    ``dynamics``, ``observe``, ``visited_level`` and ``target_levels``. Tasks with images also set
+    ``image_layout``.
 
     Attributes:
         state: Physical state [N, s], float32.
@@ -69,13 +62,14 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
         Raises:
             ValueError: If ``num_envs`` or the task's ``max_episode_steps`` is not positive, or
-                observations look like images and the task has no ``image_layout``.
+                the task has no ``image_layout`` although its observations look like images.
         """
         for name, number in (("num_envs", num_envs), ("max_episode_steps", self.max_episode_steps)):
             if number < 1:
                 raise ValueError(f"{name} is {number}, but must be at least 1.")
         self.num_envs = num_envs
         self.device = torch.device(device)
+        # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = space_of(self)
         self.image_layout = layout_in(self.single_observation_space)
@@ -84,7 +78,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.level_low = torch.as_tensor(self.level_space.low, device=self.device)
         self.level_high = torch.as_tensor(self.level_space.high, device=self.device)
         self.rng = torch.Generator(self.device)
-        # A spare stream places the first episodes: building an env consumes no randomness.
+        # These first episodes are drawn from a stream of their own, so that ``rng`` is untouched.
         self.levels = self.target_levels(num_envs, torch.Generator(self.device))
         self.state = self.initial_state(self.levels)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -105,7 +99,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     @abstractmethod
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """Return the levels [n, d] that stand for being in ``state`` [n, s]."""
+        """Return the levels [n, d] of being in ``state`` [n, s] in an episode at ``levels``."""
 
     @abstractmethod
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
@@ -116,7 +110,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         return uniform_levels(n, self.level_low, self.level_high, rng)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return fixed held-out levels [m, d] by name; none unless the task has some."""
+        """Return sets of fixed levels [m, d] by name; by default there are none."""
         return {}
 
     def in_bounds(self, levels: Tensor) -> Tensor:
@@ -129,15 +123,15 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     @staticmethod
     def success(terminated: Tensor, truncated: Tensor) -> Tensor:
-        """Whether ended episodes were won, from their last step; here: the goal was reached."""
+        """Whether episodes that end with this step are won; by default, if they terminated."""
         return terminated
 
     def current_levels(self) -> Tensor:
-        """Return [N, d], the level that each env's present state is; may be out of bounds."""
+        """Return the level [N, d] of each env's present state; it may be out of bounds."""
         return self.visited_level(self.state, self.levels)
 
     def current_observations(self) -> Tensor:
-        """Return the observations [N, ...] of where the envs are now."""
+        """Return the observations [N, ...] of the envs' present states."""
         return self.observe(self.state, self.levels)
 
     def reset(
@@ -152,10 +146,10 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 ``"levels"`` outside the mask are ignored.
 
         Returns:
-            Observations [N, ...] of all envs, and an empty dictionary.
+            Observations [N, ...] of all envs, and an empty dict.
 
         Raises:
-            ValueError: If an option is unknown, misshapen, or a level is out of bounds.
+            ValueError: If an option is unknown or misshapen, or a level is out of bounds.
         """
         if seed is not None:
             self.rng.manual_seed(seed)
@@ -165,34 +159,28 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 f"options has the unknown key {min(unknown)!r}; use 'levels' and 'reset_mask'."
             )
         mask = check_mask(options.get("reset_mask"), self.num_envs, self.device)
-        if options.get("levels") is None:
+        levels = options.get("levels")
+        if levels is None:
             levels = self.target_levels(self.num_envs, self.rng)
         else:
-            levels = check_levels(
-                options["levels"], self.num_envs, self.level_low, self.level_high, mask
-            )
-        if mask is None:
-            self.levels = levels
-            self.state = self.initial_state(levels)
-            self.elapsed = torch.zeros_like(self.elapsed)
-        else:
-            rows = mask.unsqueeze(-1)
-            self.levels = torch.where(rows, levels, self.levels)
-            self.state = torch.where(rows, self.initial_state(self.levels), self.state)
-            self.elapsed = self.elapsed.masked_fill(mask, 0)
-        return self.observe(self.state, self.levels), {}
+            levels = check_levels(levels, self.level_low, self.level_high, mask)
+        rows = mask.unsqueeze(-1)
+        self.levels = torch.where(rows, levels, self.levels)
+        self.state = torch.where(rows, self.initial_state(self.levels), self.state)
+        self.elapsed = self.elapsed.masked_fill(mask, 0)
+        return self.current_observations(), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance every env by one env step.
 
         Args:
             actions: Actions [N], int64, numbered from 0. Their range is not checked, because
-                reading them back would stall an accelerator.
+                an accelerator would have to wait for that.
 
         Returns:
             Observations [N, ...], rewards [N] float32, terminated [N], truncated [N] (true at
-            the time limit even if terminated, as Gymnasium's ``TimeLimit``), and
-            ``{"success": bool [N]}``, meaningful where an episode ended.
+            the time limit even if terminated, as in Gymnasium's ``TimeLimit``), and
+            ``{"success": bool [N]}``, which counts where an episode ends.
 
         Raises:
             ValueError: If ``actions`` is not of shape [N].
@@ -207,7 +195,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     def advanced(
         self, state: Tensor, levels: Tensor, elapsed: Tensor, actions: Tensor
     ) -> tuple[Tensor, ...]:
-        """What one step of any number of envs leads to, without side effects.
+        """Compute one step of any number of envs, without side effects.
 
         Returns:
             Next states and clocks, observations, rewards, terminated, truncated, success.
@@ -221,13 +209,13 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     def take(
         self, advanced: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Be where ``advanced`` led the envs; what ``step`` returns."""
-        # State is always rebound, never written in place: nothing handed out changes later.
+        """Move the envs to the states that ``advanced`` computed, and return what ``step`` does."""
+        # The state is replaced, never written in place: tensors handed out before must not change.
         self.state, self.elapsed, obs, reward, terminated, truncated, success = advanced
         return obs, reward, terminated, truncated, {"success": success}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of everything needed to continue step for step."""
+        """Return copies of all that is needed to continue exactly."""
         return {
             "state": self.state.clone(),
             "levels": self.levels.clone(),
@@ -239,7 +227,7 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         """Continue from ``state_dict()`` of an equally shaped environment.
 
         Raises:
-            ValueError: If the numbers of envs or the level sizes differ.
+            ValueError: If the number of envs, or the size of states or levels, differs.
         """
         for name in ("state", "levels", "elapsed"):
             present, loaded = getattr(self, name), state[name]
@@ -252,10 +240,10 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.rng.set_state(state["rng"].cpu())
 
     def draw_level_plane(self, axes: Axes) -> None:
-        """Draw the task's picture under a scatter of levels on the ``level_plane`` axes."""
+        """Draw the task's picture on the ``level_plane`` axes, under a scatter of levels."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
 
 
 def has_pure_step(env: object) -> TypeGuard[BatchedEnv]:
-    """Whether ``advanced`` and ``take`` are all that a step of this environment does."""
+    """Whether ``step`` is ``BatchedEnv.step``, so that ``advanced`` and ``take`` can replace it."""
     return isinstance(env, BatchedEnv) and type(env).step is BatchedEnv.step

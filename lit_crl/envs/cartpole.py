@@ -1,7 +1,7 @@
 """Cart-pole in batched torch, equal to Gymnasium's ``CartPole-v1``, with its physics in the level.
 
-The level holds the start state and five physics parameters that the observation does not show,
-so a policy must cope with carts and poles it cannot tell apart at a glance.
+The level holds the start state and five physics parameters. The observation does not show these,
+so one policy must balance poles of many kinds without knowing which one it has.
 Source: Barto, Sutton & Anderson (1983); Gymnasium ``classic_control/cartpole.py`` (Euler).
 """
 
@@ -94,8 +94,8 @@ class CartPole(BatchedEnv):
         Args:
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
-            physics_spread: Each physics parameter of a level lies between its default divided
-                and multiplied by this factor, which is above 1.
+            physics_spread: Factor above 1: each physics parameter of a level lies between its
+                default divided by the factor and its default times the factor.
 
         Raises:
             ValueError: If ``physics_spread`` is not above 1.
@@ -117,7 +117,7 @@ class CartPole(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance by ``cartpole_step``; every step, the failing one too, earns 1."""
+        """Advance by ``cartpole_step``; every step earns 1, even the one that fails."""
         state, terminated = cartpole_step(state, levels[:, 4:], actions)
         return state, torch.ones_like(state[:, 0]), terminated
 
@@ -138,23 +138,21 @@ class CartPole(BatchedEnv):
 
     @staticmethod
     def success(terminated: Tensor, truncated: Tensor) -> Tensor:
-        """An episode is won when it lasts to the time limit without a fall."""
+        """An episode is won if it lasts until the time limit without a fall."""
         return truncated & ~terminated
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``physics`` [256, 9]: 4 gravities, pole masses, lengths and forces, small starts.
+        """Return ``physics`` [256, 9]: 4 gravities by 4 pole masses by 4 lengths by 4 forces.
 
-        The cart's mass stays at 1 kg: only its ratio to the force matters much.
+        Starts are small. The cart's mass stays at 1 kg: only its ratio to the force matters much.
         """
         gravities, masspoles, lengths, forces = (
             self.physics_spread ** torch.tensor([-0.75, -0.25, 0.25, 0.75]) * PHYSICS[axis]
             for axis in (0, 2, 3, 4)
         )
         grid = torch.cartesian_prod(gravities, masspoles, lengths, forces)
-        # Drawn on the CPU, so that the held-out set is the same for every device.
-        start = (2 * torch.rand(len(grid), 4, generator=torch.Generator().manual_seed(0)) - 1) * (
-            START
-        )
+        # Drawn on the CPU, so that the held-out set is the same on every device.
+        start = torch.rand(len(grid), 4, generator=torch.Generator().manual_seed(0))
         masscart = torch.full((len(grid), 1), PHYSICS[1])
-        levels = torch.cat((start, grid[:, :1], masscart, grid[:, 1:]), -1)
+        levels = torch.cat(((2 * start - 1) * START, grid[:, :1], masscart, grid[:, 1:]), -1)
         return {"physics": levels.to(self.device)}

@@ -1,16 +1,16 @@
 """Whole episodes of a batch of environments."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_crl.envs import LevelEnv
 
-#: The env step of the episodes, from 0, to which environments act at random ``[N]``, and how
-#: ``[N]``.
-Tosses = Callable[[int], tuple[Tensor, Tensor]]
+#: From the number of the env step (0 is the first): which episodes act at random ``[E]``, and the
+#: random actions ``[E]``.
+RandomActions = Callable[[int], tuple[Tensor, Tensor]]
 
 
 class Episodes(NamedTuple):
@@ -20,9 +20,9 @@ class Episodes(NamedTuple):
     lengths: Tensor
     #: Whether it was solved; False where that is unknown.
     success: Tensor
-    #: Whether that is known.
+    #: Whether ``success`` is known.
     known: Tensor
-    #: Whether it still ran when it was cut off: then it is not solved.
+    #: Whether it was still running when it was cut off; then it counts as not solved.
     cut_off: Tensor
 
     @staticmethod
@@ -39,72 +39,80 @@ def run_episodes(
     *,
     seed: int,
     levels: Tensor | None = None,
-    tosses: Tosses | None = None,
+    random_actions: RandomActions | None = None,
     success: Callable[[Tensor, Tensor], Tensor] | None = None,
     watch: Callable[[Tensor], None] | None = None,
     episodes: int | None = None,
     cut_off_after: int | None = None,
 ) -> Episodes:
-    """One episode of every environment, or of the first few, all at once.
-
-    An environment whose episode has ended, or that is not asked to play, stays put: what it says
-    is ignored until its next reset.
+    """Play one episode in every environment, or in the first few, all at once.
 
     Args:
         env: The environments.
-        act: Observations ``[n, ...]`` of the episodes that are not over to actions ``[n]``.
+        act: Gives the actions ``[n]`` for the observations ``[n, ...]`` of running episodes.
         seed: Seed of the environments' reset.
         levels: Where the episodes start, ``[E, d]``; None: target levels.
-        tosses: Which environments act at random, and how; None: none does.
-        success: What counts as success, from terminated and truncated; None: the environment
-            says it.
-        watch: Called when all have been reset, and after every step: with the mask ``[N]`` of the
-            episodes that it led on.
-        episodes: How many environments E play, the first ones; None: all N.
+        random_actions: Which episodes act at random, and how; None: none does.
+        success: Decides from terminated and truncated whether episodes are solved; None: the
+            environment decides.
+        watch: Called after the reset and after every step, with the mask ``[N]`` of the episodes
+            that were running before it.
+        episodes: How many environments E play, counted from the first; None: all N.
         cut_off_after: Env steps after which episodes are cut off; None: never. Episodes without a
             time limit may then run for ever.
     """
     size = env.num_envs if episodes is None else episodes
-    asked = torch.arange(env.num_envs, device=env.device) < size
-    obs, _ = env.reset(seed=seed, options=_options(asked, levels))
-    running = asked
-    returns, lengths = running.float() * 0, running.float() * 0
-    solved, known = ~running & running, ~running & running
-    actions = running.long() * 0
+    running = torch.arange(env.num_envs, device=env.device) < size
+    obs, _ = env.reset(seed=seed, options=_reset_options(running, levels))
+    returns, lengths = torch.zeros(2, env.num_envs, device=env.device)
+    solved, known = torch.zeros(2, env.num_envs, dtype=torch.bool, device=env.device)
+    actions = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
     if watch is not None:
         watch(running)
     step = 0
     while running.any() and step != cut_off_after:
-        # The last few episodes often take most of the time.
+        # Only running episodes are asked for actions: a few long ones often take most of the time.
         actions[running] = act(obs[running])
-        if tosses is not None:
-            at_random, action = tosses(step)
-            actions[:size] = torch.where(at_random, action, actions[:size])
+        if random_actions is not None:
+            is_random, action = random_actions(step)
+            actions[:size] = torch.where(is_random, action, actions[:size])
         obs, reward, terminated, truncated, info = env.step(actions)
         if watch is not None:
             watch(running)
         step += 1
+        # An environment waits after its episode, without a reset. What it returns then is ignored;
+        # it may be NaN, which no product with 0 would remove.
         returns += torch.where(running, reward, 0)
         lengths += running
         ended = (terminated | truncated) & running
-        if success is not None:
-            solved |= success(terminated, truncated) & ended
-            known |= ended
-        elif getattr(env, "has_success", True):
-            sure = info.get("success_known", ended) & ended
-            solved |= info["success"] & sure
-            known |= sure
+        if success is None:
+            solved_now, is_known = _outcomes(env, info, ended)
+        else:
+            solved_now, is_known = success(terminated, truncated), ended
+        solved |= solved_now & is_known
+        known |= is_known
         running = running & ~ended
-    if success is not None or getattr(env, "has_success", True):
-        known |= running  # cut off: not solved
+    if success is not None or _has_success(env):
+        known |= running  # an episode that was cut off is known to be unsolved
     return Episodes(*(each[:size] for each in (returns, lengths, solved, known, running)))
 
 
-def _options(asked: Tensor, levels: Tensor | None) -> dict[str, Tensor]:
-    """How to reset the environments that are asked to play, ``[N]``, to levels ``[E, d]``."""
-    some = {} if asked.all() else {"reset_mask": asked}
-    if levels is None:
-        return some
-    rows = levels.new_full((len(asked), levels.shape[1]), torch.nan)
-    rows[: len(levels)] = levels
-    return {**some, "levels": rows}
+def _reset_options(asked: Tensor, levels: Tensor | None) -> dict[str, Tensor]:
+    """How to reset only the environments that play ``[N]``, to levels ``[E, d]``."""
+    options = {} if asked.all() else {"reset_mask": asked}
+    if levels is not None:
+        rows = levels.new_full((len(asked), levels.shape[1]), torch.nan)
+        rows[: len(levels)] = levels
+        options["levels"] = rows
+    return options
+
+
+def _outcomes(env: LevelEnv, info: dict[str, Any], ended: Tensor) -> tuple[Tensor, Tensor]:
+    """What the environment says of episodes that ended now: solved, and whether that is known."""
+    if not _has_success(env):
+        return ended, torch.zeros_like(ended)
+    return info["success"], info.get("success_known", ended) & ended
+
+
+def _has_success(env: LevelEnv) -> bool:
+    return bool(getattr(env, "has_success", True))

@@ -1,7 +1,7 @@
-"""How the axes of image observations lie: the environment says it, nobody guesses it from sizes.
+"""The order of the axes of image observations. The environment declares it: sizes are no hint.
 
 A layout names the axes of one frame: H for rows, W for columns, C for channels, which are colours
-or kinds of maps. An observation with one axis more is a stack of frames, along its first axis.
+or kinds of maps. An observation with one more axis is a stack of frames along its first axis.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from gymnasium.wrappers import FrameStackObservation
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.envs.interface import LevelEnv
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
-#: What a user can say of a Gymnasium id: how its images lie, or that it has none.
-SaidLayout = Literal["HW", "HWC", "CHW", "vector"]
+#: What a user can declare: the layout of images, or that observations are no images.
+DeclaredLayout = Literal["HW", "HWC", "CHW", "vector"]
 
-#: From so many rows and columns on, two axes of bytes are a grey image.
+#: Bytes of two axes are a grey image if they have at least this many rows and columns.
 LEAST_GREY_SIDE = 8
 #: What a user can do about an image whose layout is unknown.
 _REMEDY = (
     "set image_layout (data.env.image_layout in YAML) to HWC for channels last, CHW for channels "
-    "first, HW for grey, each of these also for a stack of such frames along the first axis"
+    "first or HW for grey (with one more axis, stacks of frames along the first)"
 )
 
 
 class ImageSpace(Box):
-    """A space of images that says how their axes lie.
+    """A space of images that knows the order of their axes.
 
     Attributes:
         layout: The axes of one frame.
     """
 
     def __init__(self, space: Box, layout: ImageLayout) -> None:
-        """The images of ``space``, whose axes ``layout`` names.
+        """Make ``space``, whose axes ``layout`` names, a space of images.
 
         Raises:
-            ConfigError: If there is no such layout, or it does not fit the shape.
+            ConfigError: If the layout is unknown or does not fit the shape.
         """
         if layout not in get_args(ImageLayout):
             raise ConfigError(f"image_layout is {layout!r}: {_REMEDY}")
-        if len(space.shape) - len(layout) not in (0, 1):
-            axes = len(layout)
+        axes = len(layout)
+        if len(space.shape) not in (axes, axes + 1):
             raise ConfigError(
                 f"image_layout is {layout}, which takes {axes} axes, or {axes + 1} for a stack of "
                 f"frames, but observations have shape {space.shape}: {_REMEDY}"
@@ -55,7 +56,7 @@ class ImageSpace(Box):
 
     @property
     def frames(self) -> int | None:
-        """How many frames an observation stacks; None: it is no stack."""
+        """Number of frames in an observation; None: it is no stack."""
         return self.shape[0] if len(self.shape) > len(self.layout) else None
 
     @property
@@ -65,13 +66,18 @@ class ImageSpace(Box):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels (of all frames), rows and columns of an observation."""
+        """Channels of all frames together, rows and columns of an observation."""
         sides = dict(zip(self.layout, self.frame_shape, strict=True))
         return sides.get("C", 1) * (self.frames or 1), sides["H"], sides["W"]
 
 
 def channels_first(images: Tensor, layout: ImageLayout) -> Tensor:
-    """Observations ``[B, *shape]`` as ``[B, C, H, W]``; a stack has the channels of all frames."""
+    """Observations ``[B, *shape]`` as ``[B, C, H, W]``; the frames of a stack become channels.
+
+    >>> import torch
+    >>> channels_first(torch.zeros(8, 4, 48, 60, 3), "HWC").shape
+    torch.Size([8, 12, 48, 60])
+    """
     if layout == "HWC":
         images = images.movedim(-1, -3)
     elif layout == "HW":
@@ -80,33 +86,34 @@ def channels_first(images: Tensor, layout: ImageLayout) -> Tensor:
 
 
 def with_layout(space: Box, layout: ImageLayout | None) -> Box:
-    """``space``, which is one of images unless ``layout`` is None."""
+    """Return ``space`` as a space of images; unchanged if ``layout`` is None."""
     return space if layout is None else ImageSpace(space, layout)
 
 
 def layout_in(space: Box) -> ImageLayout | None:
-    """What ``with_layout`` was told."""
+    """Return the layout of a space of images; None for other spaces."""
     return space.layout if isinstance(space, ImageSpace) else None
 
 
 def looks_like_image(space: Box) -> bool:
-    """Whether a space is of bytes or truth values, and has more than two axes or two long ones.
+    """Whether a space has bytes or truth values in three or more axes, or in two long ones.
 
-    Two axes are an image from 8 rows and 8 columns on.
+    >>> looks_like_image(Box(0, 255, (8, 8), np.uint8)), looks_like_image(Box(0, 1, (8, 8)))
+    (True, False)
     """
     shape = space.shape
     is_grey = len(shape) == 2 and min(shape) >= LEAST_GREY_SIDE
     return space.dtype in (np.uint8, np.bool_) and (is_grey or len(shape) > 2)
 
 
-def space_of(env: Any) -> Box:
-    """The space of an environment's observations, an ``ImageSpace`` if it has an ``image_layout``.
+def space_of(env: LevelEnv) -> Box:
+    """Return the space of one observation, an ``ImageSpace`` if the env has an ``image_layout``.
 
     Raises:
-        ConfigError: If it has no such attribute, but its observations look like images; or if its
-            layout does not fit its observations.
+        ConfigError: If observations look like images but the env has no such attribute, or its
+            layout does not fit them.
     """
-    space: Box = env.single_observation_space
+    space = env.single_observation_space
     if not hasattr(env, "image_layout") and looks_like_image(space):
         raise ConfigError(
             f"{type(env).__name__} does not say how the axes of its images {space.shape} lie: give "
@@ -115,22 +122,26 @@ def space_of(env: Any) -> Box:
     return with_layout(space, getattr(env, "image_layout", None))
 
 
-def gymnasium_space(env: gymnasium.Env[Any, Any], said: SaidLayout | None) -> Box:
-    """The space of a Gymnasium environment's observations as tensors, which says how images lie.
+def gymnasium_space(env: gymnasium.Env[Any, Any], declared: DeclaredLayout | None) -> Box:
+    """Return the space of a Gymnasium environment's observations as tensors.
 
-    What the user ``said`` holds. Where nothing was said, these are conventions of Gymnasium: bytes
-    and truth values of three axes have their channels last; those of two axes are grey images if
-    they have at least 8 rows and columns; what ``FrameStackObservation`` stacks are frames; all
-    else is a vector.
+    A layout that the user ``declared`` is taken. Without one, Gymnasium's conventions decide:
+    bytes and truth values of three axes have their channels last; those of two axes are grey
+    images if they have at least 8 rows and columns; ``FrameStackObservation`` stacks frames; all
+    other observations are vectors.
 
-    Bytes stay bytes, images of other numbers that fit bytes become so, all else becomes float32.
+    Bytes stay bytes, other numbers of images become bytes if they fit, and all others become
+    float32.
 
     Raises:
-        ConfigError: If the layout does not fit the observations, or nothing was said and the
-            conventions leave it open: the first of three axes is the shortest, or there are more
-            than three, and no ``FrameStackObservation`` is in sight.
+        ConfigError: If the layout does not fit the observations, or if the conventions do not
+            decide: there are more than three axes, or the first of three is the shortest, and no
+            ``FrameStackObservation`` explains it.
     """
-    layout = _conventional_layout(env) if said is None else None if said == "vector" else said
+    if declared is None:
+        layout = _conventional_layout(env)
+    else:
+        layout = None if declared == "vector" else declared
     space = env.observation_space
     assert isinstance(space, Box)
     if space.dtype != np.uint8:
@@ -142,11 +153,12 @@ def gymnasium_space(env: gymnasium.Env[Any, Any], said: SaidLayout | None) -> Bo
 
 
 def _conventional_layout(env: gymnasium.Env[Any, Any]) -> ImageLayout | None:
-    """What Gymnasium's conventions say; see ``gymnasium_space``."""
+    """The layout by Gymnasium's conventions; see ``gymnasium_space``."""
     space = env.observation_space
     if not isinstance(space, Box) or not looks_like_image(space):
         return None
     layer = env
+    # A wrapper that changes the shape may have moved the axes of the stack below it.
     while isinstance(layer, gymnasium.Wrapper) and layer.observation_space.shape == space.shape:
         if isinstance(layer, FrameStackObservation):
             return _conventional_layout(layer.env)
@@ -162,7 +174,7 @@ def _conventional_layout(env: gymnasium.Env[Any, Any]) -> ImageLayout | None:
 
 
 def in_words(space: Box) -> str:
-    """What observations of several axes are taken for; nothing of others."""
+    """A sentence on how observations of several axes are read; empty for vectors."""
     if isinstance(space, ImageSpace):
         lie = {"HW": "grey", "HWC": "channels last", "CHW": "channels first"}[space.layout]
         kind = f"stacks of {space.frames} images" if space.frames else "images"

@@ -1,4 +1,4 @@
-"""What a level is to the package: the interface of environments, and checks that they share."""
+"""The interface of environments that start at levels, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -16,99 +16,88 @@ BOUND_TOLERANCE = 1e-5  # relative to the width of the level box: forgives float
 
 @runtime_checkable
 class LevelEnv(Protocol):
-    """What the rest of the package relies on; write your own environment against this.
+    """All that the rest of the package uses; write your own environment against this.
 
-    An environment with images has an attribute ``image_layout``, which says how their axes lie (see
+    An environment with images needs an attribute ``image_layout``, which names their axes (see
     ``lit_crl.envs.images``).
 
-    It may also have ``level_shape``, (maps, rows, columns) of levels that are maps of walls, of
-    starts (a map for each way to face) and of the goal; ``render_levels``, which turns levels into
-    images [n, rows, columns, 3], and a ``BatchedEnv``'s states as well; ``draw_level_plane``, which
-    draws the task's picture on the ``level_plane`` axes; ``optimal_steps`` [n], the fewest steps
-    that solve levels; and ``benchmark_return`` [n], what others report, from success and length of
-    episodes.
+    These are optional:
 
-    The environment must not reset by itself (``AutoresetMode.DISABLED``): the caller resets
-    finished environments with ``reset(options={"levels": ..., "reset_mask": ...})``.
+    - ``level_shape``: (maps, rows, columns), if levels are maps of walls, of starts (one map for
+      each way to face) and of the goal;
+    - ``render_levels(levels)``: images [n, rows, columns, 3] of levels;
+    - ``draw_level_plane(axes)``: draws a picture of the task on the ``level_plane`` axes;
+    - ``optimal_steps(levels)``: the fewest steps [n] that solve levels;
+    - ``benchmark_return(success, steps)``: the score [n] that a public benchmark reports.
+
+    The environment must not reset by itself (``AutoresetMode.DISABLED``), because the caller
+    chooses the next level: ``reset(options={"levels": ..., "reset_mask": ...})``.
     """
 
     num_envs: int
     device: torch.device
+    #: Space of one observation, either ``uint8`` or float32.
+    single_observation_space: Box
+    #: Space of one action, numbered from 0.
+    single_action_space: Discrete[Any]
+    #: Name of each level axis, with its unit.
+    level_names: tuple[str, ...]
+    #: The two level axes to draw.
+    level_plane: tuple[int, int]
+    #: Gymnasium's id of the same task; None: Gymnasium does not have it.
+    gymnasium_id: str | None
+    #: Whether visited states can become levels, by ``current_levels()``.
+    tracks_visited: bool
+    #: Whether ``load_state_dict`` continues running episodes; if not, it starts new ones.
+    resumable: bool
 
-    @property
-    def single_observation_space(self) -> Box:
-        """Space of one observation; ``uint8`` observations stay ``uint8``, others are float32."""
-
-    @property
-    def single_action_space(self) -> Discrete[Any]:
-        """Space of one action, numbered from 0."""
-
+    # Read only, so that an environment may declare that it always has one.
     @property
     def level_space(self) -> Box | None:
-        """Box of shape (d,) with finite bounds in env units; None: the env takes no levels."""
-
-    @property
-    def level_names(self) -> tuple[str, ...]:
-        """One name for each level axis, with its unit."""
-
-    @property
-    def level_plane(self) -> tuple[int, int]:
-        """The two level axes to draw."""
+        """Box of shape (d,) with finite bounds, in env units; None: the env takes no levels."""
 
     @property
     def max_episode_steps(self) -> int | None:
         """Env steps after which an episode is truncated; None: unknown or never."""
 
-    @property
-    def gymnasium_id(self) -> str | None:
-        """Id of the same task in Gymnasium, where one exists."""
-
-    @property
-    def tracks_visited(self) -> bool:
-        """Whether ``current_levels`` exists, that is, visited states can become levels."""
-
-    @property
-    def resumable(self) -> bool:
-        """Whether ``load_state_dict`` continues running episodes; else it starts new ones."""
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Start episodes in the masked envs (all without a mask) at the given levels."""
+        """Start episodes at the given levels, in the envs of the mask (without one, in all)."""
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return observations, rewards, terminated, truncated and ``{"success": bool [N]}``."""
 
     def current_observations(self) -> Tensor:
-        """Observations [N, ...] of where the envs are now, for instance after a resume."""
+        """Observations [N, ...] of the envs' present states, for instance after a resume."""
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] levels from the task's own reset distribution."""
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, d] levels from a broad distribution; valid, where anybody can sample such."""
+        """Draw [n, d] levels from a broad distribution; valid ones, if they are easy to sample."""
 
     def valid(self, levels: Tensor) -> Tensor:
         """Mask [n] of the levels at which an episode can start."""
 
     def heldout(self) -> dict[str, Tensor]:
-        """Fixed levels [m, d] by name, never for training."""
+        """Sets of fixed levels [m, d] by name, which are never trained on."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to continue."""
+        """All that is needed to continue."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict()``."""
 
     def close(self) -> None:
-        """Close all environments; nothing steps them any more."""
+        """Close all environments; they are not used again."""
 
 
 def uniform_levels(n: int, low: Tensor, high: Tensor, rng: torch.Generator) -> Tensor:
     """Draw levels uniformly between two corners.
 
     Args:
-        n: How many.
+        n: Number of levels.
         low: Lower corner [d].
         high: Upper corner [d].
         rng: Generator on the CPU or on the device of ``low``.
@@ -130,19 +119,23 @@ def in_bounds(levels: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Returns:
         Mask [n].
+
+    >>> levels = torch.tensor([[0.5], [1.0], [1.1], [torch.nan]])
+    >>> in_bounds(levels, torch.tensor([0.0]), torch.tensor([1.0]))
+    tensor([ True,  True, False, False])
     """
     slack = BOUND_TOLERANCE * (high - low)
     return ((levels >= low - slack) & (levels <= high + slack)).all(-1)  # NaN compares false
 
 
-def check_mask(mask: Any, num_envs: int, device: torch.device) -> Tensor | None:
-    """Return ``options["reset_mask"]`` as a bool tensor [num_envs], or None for all envs.
+def check_mask(mask: Any, num_envs: int, device: torch.device) -> Tensor:
+    """Return ``options["reset_mask"]`` as a bool tensor [num_envs]; None stands for all envs.
 
     Raises:
         ValueError: If it has another shape or type.
     """
     if mask is None:
-        return None
+        return torch.ones(num_envs, dtype=torch.bool, device=device)
     checked = torch.as_tensor(mask, device=device)
     if checked.shape != (num_envs,) or checked.dtype != torch.bool:
         raise ValueError(
@@ -153,40 +146,31 @@ def check_mask(mask: Any, num_envs: int, device: torch.device) -> Tensor | None:
 
 
 def check_levels(
-    levels: Any,
-    num_envs: int,
-    low: Tensor,
-    high: Tensor,
-    mask: Tensor | None,
-    *,
-    allow_nan: bool = False,
+    levels: Any, low: Tensor, high: Tensor, mask: Tensor, *, allow_nan: bool = False
 ) -> Tensor:
-    """Return ``options["levels"]`` as float32 [num_envs, d] on the device of ``low``, clamped.
+    """Return ``options["levels"]`` as float32 [N, d] on the device of ``low``, clamped.
 
     Args:
-        levels: What the caller gave.
-        num_envs: Number of envs N.
+        levels: The levels that the caller gave.
         low: Lower corner of the level box [d].
         high: Upper corner of the level box [d].
-        mask: Envs that are reset [N], None for all; other rows may hold anything.
+        mask: Envs that are reset [N]; other rows are not checked.
         allow_nan: Accept rows of NaN, which stand for the task's own reset.
 
     Raises:
         ValueError: If the shape is wrong or a level is not finite or out of bounds.
     """
     checked = torch.as_tensor(levels, dtype=torch.float32, device=low.device)
-    shape = (num_envs, low.numel())
+    shape = (len(mask), low.numel())
     if checked.shape != shape:
         raise ValueError(
             f"options['levels'] has shape {tuple(checked.shape)}, but {shape} is needed: one row "
             "per env; rows outside 'reset_mask' are ignored."
         )
-    fine = in_bounds(checked, low, high)
+    fine = in_bounds(checked, low, high) | ~mask
     if allow_nan:
-        fine = fine | checked.isnan().all(-1)
-    if mask is not None:
-        fine = fine | ~mask
-    if not bool(fine.all()):
+        fine |= checked.isnan().all(-1)
+    if not fine.all():
         row = int((~fine).nonzero()[0])
         raise ValueError(
             f"options['levels'][{row}] is {checked[row].tolist()}, which is not finite or outside "

@@ -1,7 +1,7 @@
 """Mountain car in batched torch, equal to Gymnasium's ``MountainCar-v0``.
 
-An underpowered car must swing out of a valley; from the valley's floor almost every random
-episode fails, and from most other places it is easy. The level is the start state.
+An underpowered car must swing out of a valley. From the valley's floor almost every random
+episode fails; from most other places the task is easy. The level is the start state.
 Source: Moore (1990), PhD thesis, Cambridge; Gymnasium ``classic_control/mountain_car.py``.
 """
 
@@ -34,7 +34,7 @@ def mountain_car_step(
     Args:
         state: Position and velocity per env step [N, 2].
         actions: 0 pushes left, 1 does nothing, 2 pushes right [N].
-        force: What a push adds to the velocity.
+        force: Change of velocity by one push.
 
     Returns:
         Next states [N, 2], and whether the goal is reached [N].
@@ -46,7 +46,7 @@ def mountain_car_step(
     position = (position + velocity).clamp(MIN_POSITION, MAX_POSITION)
     # The left wall is inelastic; the right one is behind the goal.
     velocity = torch.where(position <= MIN_POSITION, velocity.clamp_min(0), velocity)
-    # A car started beyond the flag and rolling back has not arrived.
+    # A car that starts beyond the flag and rolls back has not arrived.
     reached = (position >= GOAL_POSITION) & (velocity >= 0)
     return torch.stack((position, velocity), -1), reached
 
@@ -54,8 +54,8 @@ def mountain_car_step(
 class MountainCar(BatchedEnv):
     """``MountainCar-v0``: reward -1 for each env step until the flag, at most 200 steps.
 
-    A weaker engine, a sparse reward (1 at the flag, 0 else) or another time limit make it another
-    task, which Gymnasium does not have. Below a force of 0.00027 the flag is out of reach.
+    With a weaker engine, a sparse reward (1 at the flag, 0 elsewhere) or another time limit it is
+    another task, which Gymnasium does not have. Below a force of 0.00027 the flag is out of reach.
 
     Level: start (position, velocity). Target: position U[-0.6, -0.4], velocity 0. Reference:
     uniform over the level box left of the flag. Observation: the state.
@@ -85,8 +85,8 @@ class MountainCar(BatchedEnv):
         Args:
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
-            force: The engine's, in position per env step squared.
-            sparse: Reward 1 at the flag and 0 before, in place of -1 for each step.
+            force: Force of the engine, in position per env step squared.
+            sparse: Reward 1 at the flag and 0 before it, instead of -1 for each step.
             max_episode_steps: Env steps after which an episode is truncated; None: 200.
 
         Raises:
@@ -108,7 +108,7 @@ class MountainCar(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance by ``mountain_car_step``; every step costs 1, or only the flag earns 1."""
+        """Advance by ``mountain_car_step``; every step costs 1, or, if sparse, the flag earns 1."""
         state, terminated = mountain_car_step(state, actions, self.force)
         if self.sparse:
             return state, terminated.to(state.dtype), terminated
@@ -137,13 +137,13 @@ class MountainCar(BatchedEnv):
         return self.in_bounds(levels) & (levels[..., 0] < GOAL_POSITION)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``grid`` [400, 2]: 20 positions in [-1.2, 0.45] times 20 velocities."""
+        """Return ``grid`` [400, 2]: 20 positions in [-1.2, 0.45] by 20 velocities."""
         positions = torch.linspace(MIN_POSITION, 0.45, 20)
         velocities = torch.linspace(-MAX_SPEED, MAX_SPEED, 20)
         return {"grid": torch.cartesian_prod(positions, velocities).to(self.device)}
 
     def draw_level_plane(self, axes: Axes) -> None:
-        """Draw the target start region, the goal line and labelled axes."""
+        """Label the axes, and draw the target start region and the goal line."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)
         axes.plot(TARGET_POSITIONS, (0, 0), linewidth=5, color="0.6", label="target", zorder=0)
         axes.axvline(GOAL_POSITION, color="0.3", linestyle="--", label="goal", zorder=0)

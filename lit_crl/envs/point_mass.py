@@ -1,7 +1,7 @@
 """Goal-GAN's n-dimensional point mass with discrete moves.
 
-The point moves in a thin slab inside a far bigger box of goals: most goals can never be reached,
-and fewer the more dimensions there are, so goals drawn blindly teach nothing.
+The point moves in a thin slab inside a far bigger box of goals. Most goals can never be reached,
+and the share of those that can falls with each dimension, so goals drawn blindly teach nothing.
 Source: Florensa, Held, Geng & Abbeel (2018), *Automatic Goal Generation for Reinforcement
 Learning Agents*, arXiv:1705.06366, section 5.3.
 """
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
 
 
 def goal_reached(position: Tensor, goal: Tensor, radius: float) -> Tensor:
-    """Return whether positions [..., n] lie within ``radius`` of goals [..., n]."""
+    """Return whether positions [..., n] lie within ``radius`` of goals [..., n].
+
+    >>> goal_reached(torch.tensor([[0.0, 0.0], [0.3, 0.4]]), torch.tensor([0.3, 0.0]), 0.35)
+    tensor([ True, False])
+    """
     distance: Tensor = torch.linalg.vector_norm(position - goal, dim=-1)
     return distance <= radius
 
 
 class PointMass(BatchedEnv):
-    """Move a point from the origin to a goal; reward 1 on arrival, 0 else, 200 steps.
+    """Move a point from the origin to a goal; reward 1 on arrival, else 0; at most 200 steps.
 
-    Level: the goal (n coordinates). Action 2k moves by ``move`` along axis k, 2k + 1 back; the
-    position is clipped to ± ``state_bounds``. An episode succeeds within 0.3·sqrt(n / 2) of the
-    goal. Observation: position, then goal. Reference: uniform over the goal box, mostly
-    unreachable. Target: uniform over the state box; since the feasible goals are what a
-    curriculum here must discover, the ``target`` arm is an oracle in this task.
+    Level: the goal (n coordinates). Action 2k moves by ``move`` along axis k, and action 2k + 1
+    moves back; the position is clipped to ± ``state_bounds``. An episode succeeds within
+    0.3·sqrt(n / 2) of the goal. Observation: position, then goal. Reference: uniform over the goal
+    box, mostly unreachable. Target: uniform over the state box. A curriculum must discover which
+    goals are feasible, so the ``target`` arm is an oracle in this task.
     """
 
     def __init__(
@@ -58,13 +62,13 @@ class PointMass(BatchedEnv):
             device: Where all tensors live.
             dim: Number of dimensions n.
             state_bounds: Half widths of the slab the point can move in, one per dimension;
-                None is 1, 5, then 0.3 for each further one.
+                None: 1, 5, then 0.3 for each further dimension.
             goal_bound: Half width of the box of goals.
             move: Length of one move.
             max_episode_steps: Env steps after which an episode is truncated.
 
         Raises:
-            ValueError: If ``dim``, ``state_bounds``, ``goal_bound`` or ``move`` make no task.
+            ValueError: If ``dim``, ``state_bounds``, ``goal_bound`` or ``move`` is out of range.
         """
         if dim < 1:
             raise ValueError(f"dim is {dim}, but must be at least 1.")
@@ -104,7 +108,7 @@ class PointMass(BatchedEnv):
         return torch.cat((state, levels), -1)
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """A visited position is a goal that can be reached [n, dim] (not a start: see class)."""
+        """A visited position is a goal [n, dim] that can be reached; it is not a start."""
         return state.clone()
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
@@ -113,10 +117,9 @@ class PointMass(BatchedEnv):
         return uniform_levels(n, -corner, corner, rng)
 
     def valid(self, levels: Tensor) -> Tensor:
-        """Mask [n] of the goals inside the goal box.
+        """Mask [n] of the goals inside the goal box, feasible or not.
 
-        Feasibility is deliberately not part of it: no curriculum may know it in advance. The
-        oracle for analysis is ``feasible``.
+        No curriculum may know in advance which goals are feasible; for analysis see ``feasible``.
         """
         return self.in_bounds(levels)
 
@@ -125,8 +128,8 @@ class PointMass(BatchedEnv):
         return (levels.abs() <= self.bounds).all(-1)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``feasible`` [256, dim]: fixed goals uniform over the reachable goals."""
-        # Drawn on the CPU, so that the held-out set is the same for every device.
+        """Return ``feasible`` [256, dim]: fixed goals, uniform over the reachable ones."""
+        # Drawn on the CPU, so that the held-out set is the same on every device.
         return {"feasible": self.target_levels(256, torch.Generator().manual_seed(0))}
 
     def achieved_goal(self, obs: Tensor) -> Tensor:

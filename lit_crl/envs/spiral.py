@@ -1,7 +1,7 @@
-"""A point in a spiral corridor: goals that matter are at its end, some twenty moves away.
+"""A point in a spiral corridor: the goals that matter are at its end, some twenty moves away.
 
-Near goals are found by chance, but the end of the corridor once in thousands of episodes at best.
-The straight line to it leads through walls, so that distance says nothing of difficulty.
+Random moves find near goals, but reach the end of the corridor at best once in thousands of
+episodes. The straight line there leads through walls, so distance says nothing about difficulty.
 """
 
 from __future__ import annotations
@@ -22,39 +22,44 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PITCH = 0.4  # from one turn of the corridor's middle line to the next
-HALF_WIDTH = 0.34  # of the corridor, as a share of the pitch; the rest is wall
+HALF_WIDTH = 0.34  # half width of the corridor, as a share of the pitch; the rest is wall
 MOVE, RADIUS = 0.12, 0.12
-TARGET = 0.15  # turns before the end, where target goals begin
+TARGET = 0.15  # target goals are in this many turns before the end
 MARGIN = 1e-3  # turns, and share of the pitch
 
 
 def at(turn: Tensor, offset: Tensor) -> Tensor:
-    """Positions [..., 2] so many turns along the spiral, r = pitch · (turn + offset).
+    """Positions [..., 2] on the spiral r = pitch · (turn + offset).
 
     Args:
-        turn: How far along the corridor's middle line, [...].
-        offset: How far from it, as a share of the pitch, [...].
+        turn: Turns along the corridor's middle line, [...].
+        offset: Distance outwards from that line, as a share of the pitch, [...].
     """
     angle, radius = 2 * math.pi * turn, PITCH * (turn + offset)
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), -1)
 
 
 def in_corridor(position: Tensor, turns: float) -> Tensor:
-    """Whether positions [..., 2] are inside the corridor, which begins with a disc."""
+    """Whether positions [..., 2] are inside the corridor, which begins with a disc.
+
+    >>> in_corridor(at(torch.tensor([1.0, 2.0]), torch.zeros(2)), turns=1.5)
+    tensor([ True, False])
+    """
     radius: Tensor = torch.linalg.vector_norm(position, dim=-1) / PITCH
     part = torch.atan2(position[..., 1], position[..., 0]) / (2 * math.pi) % 1.0
-    # Of the turns that pass in this direction, the one whose middle line is nearest.
+    # Several turns of the spiral pass in this direction: take the one with the nearest middle line.
     turn = part + torch.round(radius - part).clamp_min(0)
     between: Tensor = ((radius - turn).abs() <= HALF_WIDTH) & (turn <= turns)
     return between | (radius <= HALF_WIDTH)
 
 
 class Spiral(BatchedEnv):
-    """Move from the middle of a spiral corridor to a goal; reward 1 on arrival, 0 else.
+    """Move from the middle of a spiral corridor to a goal; reward 1 on arrival, else 0.
 
-    Level: the goal. Actions: a move by 0.12 along x, back, along y, back; walls stop it. An episode
-    succeeds within 0.12 of the goal, and lasts at most 60 steps. Observation: position, then goal.
-    Target: goals in the last 0.15 turns of the corridor. Reference: all over the corridor.
+    Level: the goal. Actions: move by 0.12 along x, back, along y, back; walls stop the point. An
+    episode succeeds within 0.12 of the goal, and lasts at most 60 steps. Observation: position,
+    then goal. Target: goals in the last 0.15 turns of the corridor. Reference: goals everywhere in
+    the corridor.
     """
 
     single_action_space = Discrete(4)
@@ -73,7 +78,7 @@ class Spiral(BatchedEnv):
         Args:
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
-            turns: How often the corridor winds around the middle.
+            turns: Number of turns of the corridor around the middle.
             max_episode_steps: Env steps after which an episode is truncated.
 
         Raises:
@@ -96,7 +101,7 @@ class Spiral(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move, unless into a wall, and reward arrival."""
+        """Move, except into walls, and reward arrival."""
         ahead = state + self.moves[actions]
         state = torch.where(in_corridor(ahead, self.turns).unsqueeze(-1), ahead, state)
         terminated = goal_reached(state, levels, RADIUS)
@@ -111,9 +116,9 @@ class Spiral(BatchedEnv):
         return state.clone()
 
     def _goals(self, first: float, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, 2] goals from turn ``first`` on, about uniformly over the corridor's area."""
+        """Draw [n, 2] goals beyond turn ``first``, almost uniformly over the corridor's area."""
         along, across = torch.rand(2, n, generator=rng, device=rng.device).to(self.device)
-        # Just inside the end and the walls, lest rounding puts a goal into one.
+        # A margin keeps goals off the end and the walls, into which rounding could move them.
         last = self.turns - MARGIN
         turn = torch.sqrt(first**2 + along * (last**2 - first**2))
         return at(turn, (2 * across - 1) * (HALF_WIDTH - MARGIN))
@@ -123,7 +128,7 @@ class Spiral(BatchedEnv):
         return self._goals(self.turns - TARGET, n, rng)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, 2] goals from all over the corridor."""
+        """Draw [n, 2] goals everywhere in the corridor."""
         return self._goals(0.0, n, rng)
 
     def valid(self, levels: Tensor) -> Tensor:
@@ -131,9 +136,9 @@ class Spiral(BatchedEnv):
         return self.in_bounds(levels) & in_corridor(levels, self.turns)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``corridor`` [256, 2]: fixed goals from all over the corridor."""
-        # Drawn on the CPU, so that the held-out set is the same for every device. One goal in
-        # thousands is so close to a wall that no move ends near it: with this seed there is none.
+        """Return ``corridor`` [256, 2]: fixed goals everywhere in the corridor."""
+        # Drawn on the CPU, so that the held-out set is the same on every device. One goal in
+        # thousands is so close to a wall that no move ends near it; this seed draws none of them.
         return {"corridor": self.reference_levels(256, torch.Generator().manual_seed(1))}
 
     def draw_level_plane(self, axes: Axes) -> None:

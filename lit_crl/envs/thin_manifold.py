@@ -1,9 +1,9 @@
 """Start states on a thin curved surface: a simulator whose legal states nobody can sample.
 
-A point walks through two dimensions, but its state has more coordinates, which follow from its
-position: as in a mechanism whose joints must fit together, nearly all of the box of states is
-illegal. The level is the full state at the start, so that levels drawn blindly are never any good,
-and those that the policy visits are.
+A point walks in two dimensions, but its state has more coordinates, which depend on its position,
+like the joints of a mechanism that must fit together. Nearly the whole box of states is illegal.
+The level is the full state at the start: levels drawn blindly are useless, and states that the
+policy visits are legal.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from lit_crl.envs.interface import draw_box, uniform_levels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Walls as (u from, v from, u to, v to); thicker than a move, so that none leads through.
+#: Walls as (u from, v from, u to, v to), thicker than a move, so that no move jumps over them.
 WALLS = ((-0.4, -1.0, -0.28, 0.6), (0.28, -0.6, 0.4, 1.0))
 MOVE = 0.1
 GOAL, RADIUS = (0.8, 0.8), 0.15
-START = (-1.0, -0.6)  # of u and v alike
+START = (-1.0, -0.6)  # bounds of both u and v
 FREQUENCY = 2.0  # rad per unit of length
 SURFACE_SEED = 3
 
 
 def free(position: Tensor) -> Tensor:
-    """Whether positions [..., 2] are outside every wall."""
+    """Whether positions [..., 2] are outside every wall.
+
+    >>> free(torch.tensor([[-0.3, 0.0], [-0.3, 0.8]]))  # in the first wall, in its gap
+    tensor([False,  True])
+    """
     low, high = position.new_tensor(WALLS).view(-1, 2, 2).unbind(1)
     inside = (position[..., None, :] > low) & (position[..., None, :] < high)
     return ~inside.all(-1).any(-1)
 
 
 def surface(position: Tensor, waves: Tensor, phases: Tensor, amplitude: float) -> Tensor:
-    """Full states x = (u, v, a·sin(W (u, v) + φ)) of positions.
+    """Return the full states x = (u, v, a·sin(W (u, v) + φ)) of positions.
 
     Args:
         position: (u, v), [..., 2].
@@ -53,16 +57,16 @@ def surface(position: Tensor, waves: Tensor, phases: Tensor, amplitude: float) -
 
 
 class ThinManifold(BatchedEnv):
-    """Walk through two walls' gaps to the goal; reward 1 on arrival, 0 else, 100 steps.
+    """Walk through gaps in two walls to the goal; reward 1 on arrival, else 0; at most 100 steps.
 
-    Level: a start state x in [-1, 1]^dim. It is legal if its position (x₁, x₂) is in no wall and
-    every other coordinate is within ``tolerance`` of the surface over that position. Actions: a
-    move by 0.1 along u, back, along v, back; walls and the border stop it. Observation: the state.
-    Reference: uniform over the box, of which the share 0.904 · tolerance^(dim - 2) is legal.
+    Level: a start state x in [-1, 1]^dim. It is legal if its position (x₁, x₂) is outside the walls
+    and every other coordinate is within ``tolerance`` of the surface over that position. Actions:
+    move by 0.1 along u, back, along v, back; walls and the border stop the point. Observation: the
+    state. Reference: uniform over the box, of which the share 0.904 · tolerance^(dim - 2) is legal.
     Target: the corner that is farthest from the goal.
 
-    An episode at an illegal level is over after its first step, unsolved, which is what simulators
-    do whose solver diverges, or which refuse the state.
+    An episode at an illegal level ends unsolved after its first step, as in simulators that refuse
+    the state or whose solver diverges.
     """
 
     single_action_space = Discrete(4)
@@ -81,12 +85,12 @@ class ThinManifold(BatchedEnv):
         Args:
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
-            dim: Coordinates of a state, at least 2.
-            tolerance: How far from the surface a legal state's coordinates may be.
+            dim: Number of coordinates of a state, at least 2.
+            tolerance: Largest distance of a legal state's coordinates from the surface.
             max_episode_steps: Env steps after which an episode is truncated.
 
         Raises:
-            ValueError: If ``dim`` or ``tolerance`` makes no task.
+            ValueError: If ``dim`` or ``tolerance`` is out of range.
         """
         if dim < 2:
             raise ValueError(f"dim is {dim}, but must be at least 2.")
@@ -96,7 +100,7 @@ class ThinManifold(BatchedEnv):
         self.max_episode_steps = max_episode_steps
         self.level_space = self.single_observation_space = Box(-1.0, 1.0, (dim,), np.float32)
         self.level_names = ("u", "v", *(f"coordinate {axis + 1}" for axis in range(2, dim)))
-        # Drawn on the CPU, so that the surface is the same for every device.
+        # Drawn on the CPU, so that the surface is the same on every device.
         rng = torch.Generator().manual_seed(SURFACE_SEED)
         angle, phases = 2 * torch.pi * torch.rand(2, dim - 2, generator=rng)
         waves = FREQUENCY * torch.stack((torch.cos(angle), torch.sin(angle)), 1)
@@ -107,7 +111,7 @@ class ThinManifold(BatchedEnv):
         super().__init__(num_envs, device)
 
     def on_surface(self, position: Tensor) -> Tensor:
-        """Return the states [..., dim] at positions [..., 2]; they stay inside the box."""
+        """Return the states [..., dim] on the surface at positions [..., 2], all inside the box."""
         return surface(position, self.waves, self.phases, 1 - self.tolerance)
 
     def initial_state(self, levels: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ class ThinManifold(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move over the surface and reward arrival; an illegal state stays, and ends it."""
+        """Move over the surface and reward arrival; an illegal state ends the episode."""
         legal = self.valid(state)
         here = state[:, :2]
         ahead = (here + self.moves[actions]).clamp(-1, 1)
@@ -129,7 +133,7 @@ class ThinManifold(BatchedEnv):
     def advanced(
         self, state: Tensor, levels: Tensor, elapsed: Tensor, actions: Tensor
     ) -> tuple[Tensor, ...]:
-        """As in every task, but not each episode that terminates is won: only rewarded ones."""
+        """As in ``BatchedEnv``, but only episodes that end with a reward are won."""
         *rest, reward, terminated, truncated, _ = super().advanced(state, levels, elapsed, actions)
         return *rest, reward, terminated, truncated, reward > 0
 
@@ -152,7 +156,7 @@ class ThinManifold(BatchedEnv):
         return self.in_bounds(levels) & near.all(-1) & free(levels[..., :2])
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return ``surface`` [m, dim]: a grid of 16 times 16 positions without those in walls."""
+        """Return ``surface`` [m, dim]: a grid of 16 by 16 positions without those in walls."""
         cells = (torch.arange(16) + 0.5) / 8 - 1
         grid = torch.cartesian_prod(cells, cells)
         return {"surface": self.on_surface(grid[free(grid)].to(self.device))}

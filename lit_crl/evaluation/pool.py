@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_crl.core.seeding import seed_global_streams
 from lit_crl.dqn import equations as dqn
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.envs.episodes import Episodes, Tosses, run_episodes
+from lit_crl.envs.episodes import Episodes, RandomActions, run_episodes
 from lit_crl.envs.factory import EnvFactory
 
 #: Copies that play at once: few where each is a Python object, which may hold memory, ports and
@@ -42,7 +42,7 @@ class Plan:
     epsilon: float = 0.0
     success: Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def tosses(self, first: int, last: int, env: LevelEnv) -> Tosses | None:
+    def tosses(self, first: int, last: int, env: LevelEnv) -> RandomActions | None:
         """The coins of the episodes from ``first`` to before ``last``."""
         if self.epsilon == 0:
             return None
@@ -76,7 +76,7 @@ class Pool:
                 run_episodes(
                     env, plan.act, seed=plan.seed + first, episodes=end - first,
                     levels=None if plan.levels is None else plan.levels[first:end],
-                    tosses=plan.tosses(first, end, env), success=plan.success,
+                    random_actions=plan.tosses(first, end, env), success=plan.success,
                     cut_off_after=cut_off_after,
                 )
             )  # fmt: skip

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_crl.envs.mazes.shortest_paths import distances
+
 #: Channels of the convolutions.
 WIDTH = 32
 
@@ -49,23 +51,14 @@ def most_moves(maps: Tensor) -> int:
 def way_lengths(walls: Tensor, goal: Tensor) -> Tensor:
     """Moves from every cell to the goal, ``[B, H, W]``, at most half the number of cells.
 
-    Walls, and what is further off or cut off, have that most. As ``shortest_paths.distances``, but
-    by the same operations for all mazes, so that they can be compiled and mapped.
+    Walls, and cells that are further away or cut off, have that number.
 
     Args:
         walls: Maps ``[B, H, W]``, above 0.5 where walls are.
         goal: Likewise where the goal is.
     """
     most = most_moves(goal)
-    far = torch.full_like(goal, most)
-    least = torch.where(walls > 0.5, far, 0)
-    length = torch.where(goal > 0.5, 0, far)
-    for _ in range(most):
-        padded = F.pad(length, (1,) * 4, value=most)
-        rows = torch.minimum(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1])
-        columns = torch.minimum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
-        length = torch.minimum(length, torch.minimum(rows, columns) + 1).maximum(least)
-    return length
+    return distances(walls > 0.5, goal > 0.5, rounds=most).clamp(max=most).to(goal.dtype)
 
 
 def edited(maps: Tensor, share: float, rng: torch.Generator) -> Tensor:

@@ -20,6 +20,7 @@ from lit_crl.runs.cli.entry import one_sentence
 from lit_crl.runs.cli.quiet import quiet_libraries
 from lit_crl.runs.naming import is_plain, label
 from lit_crl.runs.policy import Policy, load
+from lit_crl.training.renamed import GROUPS
 
 
 def train(experiment: str | None = None, **settings: Any) -> Policy:
@@ -31,10 +32,11 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
 
     Args:
         experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
-        **settings: As in the YAML files: ``data={"env_steps": 60_000, "arm": "archive"}``,
-            ``model={"hidden": [64, 64]}``, ``seed_everything=3``, ``config="my.yaml"``. Where a
-            file names a class or a function, the object itself does as well:
-            ``data={"env": MyEnv}``, ``model={"q_optimizer": functools.partial(SGD, lr=0.1)}``,
+        **settings: As in the YAML files: ``data={"collect": {"env_steps": 60_000}}``,
+            ``model={"network": {"hidden": [64, 64]}}``, ``seed_everything=3``,
+            ``config="my.yaml"``. Where a file names a class or a function, the object itself is
+            accepted as well: ``data={"env": MyEnv}``,
+            ``model={"dqn": {"optimizer": functools.partial(SGD, lr=0.1)}}``,
             ``trainer={"callbacks": [MyCallback()]}``, for which ``callbacks=[...]`` is short.
 
     Returns:
@@ -79,10 +81,14 @@ def trainer(**settings: Any) -> Trainer:
     return Trainer(**{**defaults, "logger": False, **settings}, callbacks=callbacks)
 
 
-def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted keys, ``{"data": {"gamma": 1}}`` to ``{"data.gamma": 1}``."""
+def _dotted(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Settings by dotted keys, ``{"data": {"replay": {"n_steps": 1}}}`` to ``data.replay.n_steps``.
+
+    What is inside a single setting, ``data.env`` or ``data.curriculum.mix``, stays together.
+    """
     found: dict[str, Any] = {}
-    for key, value in plain(settings).items():
-        inner = value.items() if isinstance(value, Mapping) else ()
-        found |= {f"{key}.{name}": setting for name, setting in inner} or {key: value}
+    for name, value in plain(settings).items():
+        key = f"{within}{name}"
+        is_group = isinstance(value, Mapping) and (within == "" or key in GROUPS)
+        found |= _dotted(value, f"{key}.") if is_group and value else {key: value}
     return found

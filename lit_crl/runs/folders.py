@@ -18,6 +18,7 @@ import yaml
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.cli import yaml_strings
+from lit_crl.training.renamed import refuse_flat
 
 
 def conf_folder() -> Path:
@@ -64,6 +65,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path} cannot be read: {reason}") from error
     if not isinstance(read, dict):
         raise ConfigError(f"--config {path} holds no settings: give a YAML file with keys")
+    sections = {name: read.get(name) for name in ("data", "model")}
+    keys = (
+        f"{n}.{key}"
+        for n, section in sections.items()
+        if isinstance(section, dict)
+        for key in section
+    )
+    refuse_flat(keys, f"{path}: ")
     return read
 
 

@@ -128,7 +128,7 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
 
 
 def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor:
-    """At most ``n`` legal levels [m, d] that the generator makes, of ``data.difficulty``.
+    """At most ``n`` legal generated levels ``[m, d]``, of ``data.evaluation.difficulty``.
 
     Raises:
         ConfigError: If there is no generator that has learned, or it makes none.
@@ -137,7 +137,7 @@ def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tenso
         raise ConfigError(
             "levels has 'generated', but this run has trained no generator: use target"
         )
-    candidates = learner.generate_levels(CANDIDATES * n, data.difficulty)
+    candidates = learner.generate_levels(CANDIDATES * n, data.settings.evaluation.difficulty)
     legal = candidates[data.env.valid(candidates)][:n]
     if not len(legal):
         raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")

@@ -40,8 +40,9 @@ class Policy:
     Observations are those of the environment that it was trained on, one (``[*shape]``) or a batch
     (``[N, *shape]``), NumPy or tensors, and answers are of the same kind. So wrap your environment
     as training did: a stack of frames comes from ``gymnasium.wrappers.FrameStackObservation``, with
-    the ``stack_size`` of ``data.frame_stack``; discrete, ``Dict`` and ``Tuple`` observations from
-    ``FlattenObservation``. Networks calculate in float32. Training on does not change a policy.
+    the ``stack_size`` of ``data.replay.frame_stack``; discrete, ``Dict`` and ``Tuple``
+    observations from ``FlattenObservation``. Networks calculate in float32.
+    Further training does not change a policy.
 
     Attributes:
         blueprint: What the networks are made of, with the spaces of observations and levels.
@@ -195,9 +196,9 @@ class Policy:
         if self.level_gan is None:
             has_levels = self.blueprint.level_space is not None
             raise ConfigError(
-                "there is no generator: no GAN was trained, which takes data.arm archive, gan "
-                "or one of your own, data.gan_updates above 0, and a run long enough for "
-                "data.min_outcomes outcomes"
+                "there is no generator: no GAN was trained, which takes data.curriculum.arm "
+                "archive, gan or one of your own, data.gan.updates above 0, and a run long enough "
+                "for data.curriculum.min_outcomes outcomes"
                 if has_levels
                 else "there is no generator: the task has no levels"
             )

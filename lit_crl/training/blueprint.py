@@ -1,7 +1,7 @@
-"""What a learner's networks are made of, in plain values, so that a checkpoint can say it.
+"""The architecture of a learner's networks in plain values, so that a checkpoint can hold it.
 
-Whoever has a checkpoint can rebuild its networks from that alone: no configuration is read, no
-environment made, and nothing that a stranger wrote is imported.
+Networks can be rebuilt from a checkpoint alone: no configuration is read, no environment is made,
+and nothing that a stranger wrote is imported.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Sizes and spaces: all that it takes to make the networks.
+    """Sizes and spaces: all that is needed to make the networks.
 
     Attributes:
         sizes: The learner's settings.
@@ -119,7 +119,7 @@ class Blueprint:
         return blueprint
 
     def check_layout(self, saved: Mapping[str, Any]) -> None:
-        """See that images lie as in the ``state_dict`` of a checkpoint, whose weights may fit both.
+        """See that images have the layout of a checkpoint: its weights may fit several layouts.
 
         Raises:
             ConfigError: If not.

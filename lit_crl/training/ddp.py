@@ -15,21 +15,21 @@ class PhaseDDP(DDPStrategy):
     """One flat all-reduce after each backward, of the gradients that this backward made.
 
     torch's DistributedDataParallel waits in every backward for every parameter, or searches the
-    graph for those it need not wait for; here each phase has a backward of its own and the other
-    player's parameters have no gradient. The gradients are averaged before mixed precision
+    graph for unused ones. Here each phase has a backward of its own, in which the parameters of
+    the other networks have no gradient. The gradients are averaged before mixed precision
     unscales them, so that all processes agree on which steps to skip.
     """
 
     def __init__(self, timeout_seconds: float = 1800.0, **kwargs: Any) -> None:
-        """Say how long to be patient.
+        """Set the patience of the processes with each other.
 
-        A process that dies breaks its connections, which ends the others at once. One that is
-        alive may be slow for a good reason: the first process draws films, uploads, and writes
-        checkpoints while the others wait for it.
+        A process that dies breaks its connections, which ends the others at once. A process that is
+        alive may be slow for a good reason: the first one draws films, uploads, and writes
+        checkpoints while the others wait.
 
         Args:
-            timeout_seconds: A process that hears nothing for so long from another, which is
-                alive, ends the run.
+            timeout_seconds: A process that waits longer than this for a living one ends the
+                run.
             **kwargs: As ``DDPStrategy``.
         """
         super().__init__(timeout=timedelta(seconds=timeout_seconds), **kwargs)
@@ -41,7 +41,7 @@ class PhaseDDP(DDPStrategy):
             dist.broadcast(tensor, src=0)
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the processes that this one has started, which may wait for it, or hang."""
+        """End the processes that this one has started: they may wait for it, or hang."""
         super().on_exception(exception)
         launcher: Any = self.launcher
         if launcher is not None and distributed.lost_another(exception):

@@ -1,12 +1,13 @@
 """CreativeLearner: the DQN that acts, the GAN that makes its levels, and their two phases."""
 
 import copy
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,25 +15,21 @@ from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.core.tensor_files import check_fit, contiguous, plain
-from lit_crl.dqn import equations as dqn
+from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
+from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.networks import ActionValues
 from lit_crl.dqn.objective import TD_ERROR, DqnObjective
+from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
-from lit_crl.gan import equations as gan
 from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.objectives import DiscriminatorObjective, GeneratorObjective
+from lit_crl.gan.settings import GanSettings
 from lit_crl.training import trainer_checks
 from lit_crl.training.batches import Batch
 from lit_crl.training.blueprint import Blueprint, Sizes
-from lit_crl.training.optimizers import (
-    gan_adam,
-    go_on_with,
-    make_optimizer,
-    q_adam,
-)
+from lit_crl.training.optimizers import go_on_with, make_optimizer
 from lit_crl.training.running_means import LossSums
 from lit_crl.training.updates import (
     EagerPhase,
@@ -41,8 +38,8 @@ from lit_crl.training.updates import (
     players_of,
 )
 
-#: Settings that make optimizers, in the order of ``configure_optimizers``: code, not plain values.
-OPTIMIZERS = ("q_optimizer", "discriminator_optimizer", "generator_optimizer")
+#: Settings that make optimizers, in the order of ``configure_optimizers``.
+OPTIMIZERS = ("dqn.optimizer", "gan.discriminator_optimizer", "gan.generator_optimizer")
 
 
 class CreativeLearner(LightningModule):
@@ -63,93 +60,73 @@ class CreativeLearner(LightningModule):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (128, 128),
-        dueling: bool = False,
-        layer_norm: bool = True,
-        scale_obs: bool = True,
-        planning_steps: int = 0,
-        double_dqn: bool = True,
-        td_loss: dqn.TDLoss = "huber",
-        target_rate: float = 0.01,
-        target_period: int = 1,
-        max_grad_norm: float = 10.0,
-        final_lr: float = 0.1,
-        gan_loss: gan.GANLoss = "relativistic",
-        lambda_gan: float = 2.0,
-        r1: float = 0.5,
-        r2: float = 0.5,
-        gan_hidden: Sequence[int] = (128, 128),
-        noise_dim: int = 0,
-        ema_rate: float = 0.005,
-        level_noise: float = 0.05,
-        q_optimizer: OptimizerCallable = q_adam,
-        generator_optimizer: OptimizerCallable = gan_adam,
-        discriminator_optimizer: OptimizerCallable = gan_adam,
+        network: NetworkSettings = NetworkSettings(),
+        dqn: DqnSettings = DqnSettings(),
+        gan: GanSettings = GanSettings(),
         compile: bool = False,
         seed: int = 0,
     ) -> None:
-        """Say how the networks look and learn.
+        """Configure the networks and how they learn.
+
+        In place of each group of settings, a mapping of its fields is accepted as well.
 
         Args:
-            hidden: Width of each hidden layer of the Q-network.
-            dueling: Split the Q-network's head into state value and advantages.
-            layer_norm: LayerNorm after each hidden layer of the Q-network.
-            scale_obs: Scale bounded vectors to [−1, 1]; turn it off where bounds say little.
-            planning_steps: Longest way that is planned, in maps around the agent; 0: plain network.
-            double_dqn: The online network selects the bootstrap action.
-            td_loss: Loss of a TD error: ``huber``, linear beyond 1, or ``mse``, its square.
-            target_rate: Share of online weights in each sync of the target network; 1: hard copy.
-            target_period: DQN updates from one sync of the target network to the next.
-            max_grad_norm: The Q-network's gradient is scaled down to this norm, if it is larger.
-            final_lr: The Q-network's learning rate falls linearly over the run to this share of
-                its start; 1 keeps it constant.
-            gan_loss: Adversarial loss: ``relativistic``, ``non_saturating``,
-                ``least_squares`` (labelled, as in Goal-GAN) or ``hinge``.
-            lambda_gan: λ of what the generator minimises,
-                ``challenge + λ · L_GAN``: a large λ makes levels like those reached, a small one
-                levels that are solved every other time.
-            r1: Weight of the gradient penalty on real levels.
-            r2: Weight of the gradient penalty on generated levels.
-            gan_hidden: Width of each hidden layer of generator and discriminator.
-            noise_dim: Length of the generator's noise z; 0: max(8, twice the level's), 32 for maps.
-            ema_rate: Share of the generator's weights that goes into its moving average, which
-                makes the levels that are played, at each update.
-            level_noise: Standard deviation of the noise added to levels that are played, as a share
-                of the level space (of maps: share of tiles that change).
-            q_optimizer: Optimizer of the Q-network.
-            generator_optimizer: Optimizer of the generator.
-            discriminator_optimizer: Optimizer of the discriminator and its success head.
-            compile: Compile whole updates: the run starts up to a minute later (seconds, from a
-                cache) and then updates two to three times as fast.
+            network: Architecture of the Q-network.
+            dqn: How the Q-network learns.
+            gan: The level GAN and what it minimises.
+            compile: Compile whole updates. The run then starts up to a minute later (seconds, from
+                a cache), and its updates take a third to a half of the time.
             seed: Seed of the first weights, of exploration and of z.
 
         Raises:
             ConfigError: If a number makes no sense.
         """
         super().__init__()
-        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        checks.model_settings(given)
-        # Lightning writes these into checkpoints, which hold no code.
-        named = {key: value for key, value in given.items() if key not in OPTIMIZERS}
-        self.save_hyperparameters(plain(named), logger=False)
+        self.network = checks.group("model.network", NetworkSettings, network)
+        self.dqn = checks.group("model.dqn", DqnSettings, dqn)
+        self.gan = checks.group("model.gan", GanSettings, gan)
+        if compile and self.network.planning_steps:
+            raise ConfigError(
+                "model.compile is on, but the sweeps of model.network.planning_steps "
+                f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
+                "turn one of them off"
+            )
+        self._save_settings(compile, seed)
         self.automatic_optimization = False
-        sizes = (planning_steps, tuple(gan_hidden), noise_dim, level_noise)
-        self.sizes = Sizes(tuple(hidden), dueling, layer_norm, scale_obs, *sizes)
-        self.double_dqn, self.td_loss, self.compile_updates = double_dqn, td_loss, compile
-        self.target_rate, self.target_period = target_rate, target_period
-        self.max_grad_norm, self.final_lr = max_grad_norm, final_lr
-        self.gan_loss, self.lambda_gan = gan_loss, lambda_gan
-        self.r1, self.r2 = r1, r2
-        self.level_noise, self.ema_rate = level_noise, ema_rate
-        self.q_optimizer = q_optimizer
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = discriminator_optimizer
+        self.compile_updates = compile
         self.level_gan = None
         self.clock, self.losses = Stopwatch(), LossSums()
         self.updates = self.gan_updates = 0
         #: Which numbers the last evaluation had.
         self._measured: set[str] = set()
         self.streams, self.seed = RandomStreams(seed), seed
+
+    def _save_settings(self, compile: bool, seed: int) -> None:
+        """Let checkpoints hold the settings as plain values: optimizers are code and stay out."""
+        groups = {
+            "network": dataclasses.asdict(self.network),
+            "dqn": dataclasses.asdict(self.dqn),
+            "gan": dataclasses.asdict(self.gan),
+        }
+        for fields in groups.values():
+            for name in [name for name in fields if name.endswith("optimizer")]:
+                del fields[name]
+        self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The settings that say how the networks look."""
+        network, gan = self.network, self.gan
+        return Sizes(
+            tuple(network.hidden),
+            network.dueling,
+            network.layer_norm,
+            network.scale_obs,
+            network.planning_steps,
+            tuple(gan.hidden),
+            gan.noise_dim,
+            gan.level_noise,
+        )
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
@@ -162,14 +139,16 @@ class CreativeLearner(LightningModule):
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.dqn_objective = DqnObjective(
-            self.q_network, self.target_network, self.td_loss, self.double_dqn
+            self.q_network, self.target_network, self.dqn.td_loss, self.dqn.double
         )
         if level_gan is not None:
             self.discriminator_objective = DiscriminatorObjective(
-                level_gan, self.gan_loss, self.r1, self.r2
+                level_gan, self.gan.loss, self.gan.r1, self.gan.r2
             )
             self.level_gan = level_gan
-            self.generator_objective = GeneratorObjective(level_gan, self.gan_loss, self.lambda_gan)
+            self.generator_objective = GeneratorObjective(
+                level_gan, self.gan.loss, self.gan.lambda_gan
+            )
         return self
 
     @classmethod
@@ -185,14 +164,20 @@ class CreativeLearner(LightningModule):
         """The learner of a checkpoint, with the settings and networks that it was saved with.
 
         See ``LightningModule.load_from_checkpoint``; nothing in the file is executed. Optimizers
-        are not in it: give them once more if they were not the default ones.
+        are not in it: give them once more if they were not the default ones. A mapping in place
+        of a group of settings changes only the settings that it names.
         """
+        if any(isinstance(given, Mapping) for given in kwargs.values()):
+            saved = read_plain(Path(checkpoint_path)).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            for name, given in kwargs.items():
+                if isinstance(given, Mapping):
+                    kwargs[name] = {**saved.get(name, {}), **given}
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
 
     def setup(self, stage: str) -> None:
-        """Refuse what this learner cannot keep of the Trainer's promises."""
+        """Refuse a Trainer whose settings this learner cannot keep."""
         checks.default_dtype()
         if stage == "fit":
             trainer_checks.check(self.trainer)
@@ -200,25 +185,25 @@ class CreativeLearner(LightningModule):
     def configure_model(self) -> None:
         """Build the networks for the DataModule's environment, once."""
         self.streams.rank = self.global_rank
-        # Without a Trainer a checkpoint is being loaded, which says what the networks look like.
+        # Without a Trainer a checkpoint is being loaded, and it says what the networks look like.
         if not hasattr(self, "q_network") and self._trainer is not None:
             self.build(cast(Any, self.trainer).datamodule.env)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer each for Q-network, discriminator and generator."""
-        optimizers = [make_optimizer("q_optimizer", self.q_optimizer, self.q_network)]
-        # Kept here, so that on resume the configured rates beat those in the checkpoint.
+        optimizers = [make_optimizer("dqn.optimizer", self.dqn.optimizer, self.q_network)]
+        # Kept here, so that a resumed run uses the configured rates and not the checkpoint's.
         self._q_optimizer = optimizers[0]
         self._q_rates = [group["lr"] for group in self._q_optimizer.param_groups]
         if (level_gan := self.level_gan) is not None:
             optimizers += [
                 make_optimizer(
-                    "discriminator_optimizer",
-                    self.discriminator_optimizer,
+                    "gan.discriminator_optimizer",
+                    self.gan.discriminator_optimizer,
                     level_gan.discriminator,
                 ),
                 make_optimizer(
-                    "generator_optimizer", self.generator_optimizer, level_gan.generator
+                    "gan.generator_optimizer", self.gan.generator_optimizer, level_gan.generator
                 ),
             ]
         return optimizers
@@ -226,15 +211,15 @@ class CreativeLearner(LightningModule):
     @torch.no_grad()
     def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
         """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
-        return dqn.greedy_unless(*self.toss(len(obs), epsilon), self.q_network(obs))
+        return greedy_unless(*self.toss(len(obs), epsilon), self.q_network(obs))
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Which of ``n`` environments act at random, and how: ``dqn.toss``."""
-        return dqn.toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
+        """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
+        return toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
-        """Q of the target network ``[N, A]``: smoother than the online one, so it is judged."""
+        """Q of the target network ``[N, A]``. It is evaluated because it changes more smoothly."""
         return cast(Tensor, self.target_network(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -256,7 +241,7 @@ class CreativeLearner(LightningModule):
         Args:
             n_or_z: A number draws z and adds the sampler's noise (what training plays); noise
                 ``z [n, noise_dim]`` gives exactly the averaged generator's levels.
-            difficulty: p̂ wanted, from 0 (hopeless) to 1 (easy): the n nearest of 16 n levels.
+            difficulty: Wanted p̂, from 0 (hopeless) to 1 (easy): gives the nearest n of 16 n levels.
 
         Raises:
             ConfigError: If the environment has no levels, or ``difficulty`` makes no sense.
@@ -264,10 +249,10 @@ class CreativeLearner(LightningModule):
         level_gan, rng = self._gan(), self.streams("z", self.device)
         if difficulty is not None:
             checks.difficulty(difficulty, n_or_z)
-            return level_gan.of_difficulty(cast(int, n_or_z), difficulty, self.level_noise, rng)
+            return level_gan.of_difficulty(cast(int, n_or_z), difficulty, self.gan.level_noise, rng)
         if isinstance(n_or_z, Tensor):
             return level_gan.generate(n_or_z)
-        return level_gan.explore(n_or_z, self.level_noise, rng)
+        return level_gan.explore(n_or_z, self.gan.level_noise, rng)
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ ``[n]``: how likely the present policy solves levels in the environment's units."""
@@ -286,11 +271,12 @@ class CreativeLearner(LightningModule):
         student, *makers = players_of(self)
         targets = self.dqn_objective.next_q
         self.train_dqn = kind(self, Turns([student], self.target_network, self.q_network, targets))
-        if (gan := self.level_gan) is not None:
-            self._train_gan = kind(self, Turns(makers, gan.generator_ema, gan.generator))
+        if (level_gan := self.level_gan) is not None:
+            turns = Turns(makers, level_gan.generator_ema, level_gan.generator)
+            self._train_gan = kind(self, turns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """The DQN phase, and on batches that bring levels the GAN phase."""
+        """The DQN phase and, if the batch brings levels, the GAN phase."""
         with self.clock("dqn"):
             self._dqn_phase(batch)
         if batch.gan is not None:
@@ -301,12 +287,12 @@ class CreativeLearner(LightningModule):
 
     def _dqn_phase(self, batch: Batch) -> None:
         for group, rate in zip(self._q_optimizer.param_groups, self._q_rates, strict=True):
-            group["lr"] = rate * (1 - batch.progress * (1 - self.final_lr))
+            group["lr"] = rate * (1 - batch.progress * (1 - self.dqn.final_lr))
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
-        is_due = [number % self.target_period == 0 for number in range(first, self.updates + 1)]
+        is_due = [number % self.dqn.target_period == 0 for number in range(first, self.updates + 1)]
         fields = (batch.weight, *batch.dqn)
-        report = self.train_dqn([self.target_rate * due for due in is_due], fields)
+        report = self.train_dqn([self.dqn.target_rate * due for due in is_due], fields)
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
@@ -314,7 +300,7 @@ class CreativeLearner(LightningModule):
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]
         noise = self.draw_noise(updates * levels).view(updates, levels, -1)
-        report = self._train_gan([self.ema_rate] * updates, [noise, *stack])
+        report = self._train_gan([self.gan.ema_rate] * updates, [noise, *stack])
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
 
@@ -322,19 +308,20 @@ class CreativeLearner(LightningModule):
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         with self.clock("evaluation"):
             results = evaluation.run(self, self.gan_updates > 0)
-        for name in self._measured - results.keys():  # the Trainer would keep the older number
+        # The Trainer would go on showing the older number of a metric that is now absent.
+        for name in self._measured - results.keys():
             self.trainer.callback_metrics.pop(name, None)
         self._measured = set(results)
-        # While training, RecordMetrics hands them to the loggers, over env steps.
+        # During training RecordMetrics gives them to the loggers, over env steps.
         to_loggers = False if self.trainer.state.fn == "fit" else None
-        # The same keys and numbers in all processes, which have shared the evaluation.
+        # All processes have shared the evaluation, so keys and numbers are the same.
         self.log_dict(results, logger=to_loggers, batch_size=1, sync_dist=True)
         return results
 
     test_step = validation_step
 
     def predict_step(self, asked: tuple[int, float | None], batch_idx: int) -> dict[str, Tensor]:
-        """So many generated levels of that difficulty, with their p̂.
+        """Generated levels with their p̂; ``asked`` is how many, and of which difficulty.
 
         Raises:
             ConfigError: If the generator has never been trained.
@@ -342,13 +329,13 @@ class CreativeLearner(LightningModule):
         if not self.gan_updates:
             raise ConfigError(
                 "there is no generator to make levels with: no GAN was trained, which takes "
-                "data.arm archive, gan, or one of your own, and data.gan_updates above 0"
+                "data.curriculum.arm archive, gan, or one of your own, and data.gan.updates above 0"
             )
         levels = self.generate_levels(*asked)
         return {"levels": levels, "p_hat": self.success_probability(levels)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters, which all processes share (see also ``collected_state``), and sizes."""
+        """Add counters and sizes; ``collected_state`` has what each process holds by itself."""
         counters = {"updates": self.updates, "gan_updates": self.gan_updates}
         checkpoint["learner"] = {**counters, "blueprint": self.blueprint.state_dict()}
         for optimizer in checkpoint.get("optimizer_states", []):
@@ -357,13 +344,19 @@ class CreativeLearner(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters back; for ``load_from_checkpoint`` also build the networks.
 
-        What the optimizers had learnt goes on under the settings that this learner was given.
+        The optimizers keep what they had learnt, and take the settings of this learner.
 
         Raises:
-            ConfigError: If it is of other networks, or of optimizers that keep other numbers.
+            ConfigError: If the checkpoint is of other networks, or of optimizers that keep other
+                numbers.
         """
         saved = checkpoint["learner"]
         if not hasattr(self, "q_network"):
+            if "network" not in checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}):
+                raise ConfigError(
+                    "an older version wrote the checkpoint, whose settings had other names: use "
+                    "lit_crl.load for its policy, or train it anew"
+                )
             self._build(Blueprint.from_state_dict(saved["blueprint"]))
         self.blueprint.check_layout(saved["blueprint"])
         check_fit(dict(self.state_dict()), checkpoint["state_dict"])
@@ -371,7 +364,7 @@ class CreativeLearner(LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             if not checkpoint.get("optimizer_states"):
                 raise ConfigError(
-                    "the checkpoint has weights alone, from which no fit can go on: give one that "
+                    "the checkpoint has weights alone, and no fit can go on from it: give one that "
                     "RunCheckpoint wrote, or start a new run with these weights"
                 )
             self._give_own_settings(checkpoint["optimizer_states"])
@@ -381,6 +374,6 @@ class CreativeLearner(LightningModule):
         mine = self.configure_optimizers()
         for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
             go_on_with(f"model.{name}", optimizer, state)
-        # The Q-network's rate is as it was when the checkpoint was saved; each DQN phase sets it.
+        # Each DQN phase sets the Q-network's rate; until then it is as it was when saved.
         for group, rate in zip(states[0]["param_groups"], falling, strict=True):
             group["lr"] = rate

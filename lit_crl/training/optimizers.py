@@ -1,4 +1,4 @@
-"""The default optimizers of both players, what others must be able to do, and how one goes on."""
+"""What optimizers must be able to do, and how one goes on from a checkpoint."""
 
 import copy
 import inspect
@@ -7,19 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Adam, Optimizer, SparseAdam
+from torch.optim import Optimizer, SparseAdam
 
 from lit_crl.core.checks import ConfigError
-
-
-def q_adam(params: Any) -> Optimizer:
-    """Adam for the Q-network: one fused kernel, learning rate 5e-4."""
-    return Adam(params, lr=5e-4, eps=1e-5, fused=True)
-
-
-def gan_adam(params: Any) -> Optimizer:
-    """Adam for the GAN: no momentum, which would chase the other player (R3GAN, β₁ = 0)."""
-    return Adam(params, lr=5e-4, betas=(0.0, 0.99), fused=True)
 
 
 def make_optimizer(key: str, make: Callable[[Any], Any], network: nn.Module) -> Optimizer:

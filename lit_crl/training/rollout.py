@@ -1,8 +1,6 @@
-"""Stepping the environments with the learner: exploration, resets to levels, outcomes."""
+"""Steps the environments with the learner: exploration, resets to levels, outcomes."""
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from lit_crl.core.seeding import random_stream
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.sources import SOURCES, Finished
 from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.training.episode_log import EpisodeLog
 from lit_crl.training.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
@@ -23,68 +22,8 @@ Played = tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]]
 #: Takes the actor, observations ``[N, ...]`` and ε ``[N]``.
 Play = Callable[[Actor, Tensor, Tensor], Played]
 
-#: Every how many vector steps the states are put into the archive: neighbours in time are alike.
+#: Vector steps between two visits to the archive: states that follow each other are much alike.
 VISIT_EVERY = 4
-
-
-@dataclass
-class EpisodeLog:
-    """What the finished training episodes looked like."""
-
-    returns: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    episodes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
-    solved: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
-    #: Episodes of which it was known whether they succeeded, and of these those that explored
-    #: little enough to speak of the policy.
-    known: int = 0
-    judged: int = 0
-
-    def add(
-        self, returns: Tensor, success: Tensor, known: Tensor, source: Tensor, greedy: Tensor
-    ) -> None:
-        """Record finished episodes ``[m]``.
-
-        Args:
-            returns: Their returns.
-            success: Whether they succeeded, where that is ``known``.
-            known: Whether it is.
-            source: Index of the source of their level.
-            greedy: Whether they explored little: only these are averaged.
-        """
-        # One wait for the device; float64 holds all of them exactly.
-        rows = torch.stack([x.double() for x in (returns, success, known, source, greedy)]).tolist()
-        for episode_return, solved, is_known, index, is_greedy in zip(*rows, strict=True):
-            self.episodes[SOURCES[int(index)]] += 1
-            if is_greedy:
-                self.returns.append(episode_return)
-            if is_known:
-                self.known += 1
-                self.solved[SOURCES[int(index)]] += int(solved)
-            if is_known and is_greedy:
-                self.judged += 1
-                self.successes.append(solved)
-
-    @property
-    def ended(self) -> int:
-        """Episodes that have ended."""
-        return sum(self.episodes.values())
-
-    def means(self) -> dict[str, float]:
-        """As metrics: recent return and success, and episodes by the source of their level.
-
-        Of successes nothing is told where none has been known.
-        """
-        numbers: dict[str, float] = {}
-        if self.returns:
-            numbers["behaviour/return_mean"] = sum(self.returns) / len(self.returns)
-        if self.successes:
-            numbers["behaviour/success_rate"] = sum(self.successes) / len(self.successes)
-        for source in SOURCES:
-            numbers[f"curriculum/{source}_episodes"] = self.episodes[source]
-            if self.known or not self.ended:
-                numbers[f"curriculum/{source}_solved"] = self.solved[source]
-        return numbers
 
 
 class Rollout:
@@ -106,13 +45,13 @@ class Rollout:
         Args:
             env: The batched environment, see ``lit_crl.envs.LevelEnv``.
             replay: Where transitions go.
-            archive: Where levels and outcomes go; None where nothing is made of them.
+            archive: Where levels and outcomes go; None if the arm uses neither.
             gamma: Discount factor of one step.
-            label_epsilon: Episodes of environments that explore more than this say nothing
-                about the policy, so their outcomes are not recorded. Nor are those of which the
-                environment's ``info["success_known"]`` says that success is unknown.
+            label_epsilon: Outcomes are recorded only of episodes that explored at most this
+                much: others say nothing about the policy. Outcomes are not recorded either where
+                the environment's ``info["success_known"]`` is false.
             seed: Seed of the environments' own random streams.
-            record: What wants to know of finished episodes, beside the archive.
+            record: Is told of finished episodes, beside the archive.
         """
         self.env = env
         self.replay = replay
@@ -136,7 +75,7 @@ class Rollout:
         self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
         self._action_values: Callable[[Tensor], Tensor] | None = None
         self.log = EpisodeLog()
-        #: How a step is played: one operation at a time, or as one graph.
+        #: Acts and steps the environments: one operation at a time, or as one graph.
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
@@ -162,7 +101,7 @@ class Rollout:
             self._visit()
 
     def play_with(self, learner: Any, play: Play | None = None) -> None:
-        """Act with a learner; ``play`` acts and steps in its place, as one graph, say."""
+        """Act with a learner. ``play`` replaces acting and stepping, with one compiled graph."""
         self._action_values = learner.action_values
         self.play = play or self._play
 
@@ -191,7 +130,7 @@ class Rollout:
     def _finish(self, info: dict[str, Any], terminated: Tensor) -> None:
         self.replay.add_final(self.obs, self.done)
         success = info["success"]
-        # Environments that do not say so always know.
+        # An environment whose info lacks this key always knows.
         known = info.get("success_known", torch.ones_like(success))
         fields = (self.episode_return, success, known, self.source, self.largest_epsilon)
         returns, success, known, source, epsilon = (x.index_select(0, self._ended) for x in fields)
@@ -213,9 +152,10 @@ class Rollout:
             self.archive.add_outcomes(level[labelled], success[labelled])
 
     def _legal(self, level: Tensor, source: Tensor) -> Tensor:
-        """Which levels ``[m, d]`` are worth knowing: an episode can start there, ``[m]``.
+        """At which levels ``[m, d]`` an episode can start, ``[m]``.
 
-        Reference levels may be others, where nobody can sample valid ones, and so may own ones.
+        Reference levels may be invalid, where nobody can sample valid ones, and so may the levels
+        of a user's arm. All others were checked before they were played.
         """
         doubtful = (source == SOURCES.index("reference")) | (source == SOURCES.index("own"))
         legal = ~doubtful
@@ -224,7 +164,7 @@ class Rollout:
         return legal
 
     def _restart_episodes(self) -> None:
-        """Cut the running episodes off as a time limit would: the environments lost theirs."""
+        """Cut the running episodes off, as a time limit would: their states are lost."""
         self.replay.add_final(self.obs, ~self.done)
         self.obs = self.env.current_observations()
         for running in (self.done, self.source, self.episode_return, self.largest_epsilon):
@@ -246,12 +186,7 @@ class Rollout:
             "largest_epsilon": self.largest_epsilon,
             "env_steps": self.env_steps,
             "env": self.env.state_dict(),
-            "returns": list(self.log.returns),
-            "successes": list(self.log.successes),
-            "episodes": dict(self.log.episodes),
-            "solved": dict(self.log.solved),
-            "known": self.log.known,
-            "judged": self.log.judged,
+            "log": self.log.state_dict(),
             "trace": None if self._trace is None else self._trace.sums,
         }
 
@@ -268,9 +203,4 @@ class Rollout:
         self.env.load_state_dict(state["env"])
         if not self.env.resumable:
             self._restart_episodes()
-        for recent in ("returns", "successes"):
-            getattr(self.log, recent).clear()
-            getattr(self.log, recent).extend(state[recent])
-        self.log.episodes.update(state["episodes"])
-        self.log.solved.update(state["solved"])
-        self.log.known, self.log.judged = state["known"], state["judged"]
+        self.log.load_state_dict(state["log"])

@@ -1,50 +1,31 @@
 """When what happens in a run, counted in env steps and in batches."""
 
-from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
+from lit_crl.training.settings import CollectSettings
 
 
 class Schedule:
     """Warm-up, then batches, each after ``steps_per_batch`` steps of every environment.
 
-    Every ``gan_every``-th batch brings a GAN phase, and about every ``validate_every`` env steps
-    end an epoch with a validation.
+    After ``data.gan.every`` batches a GAN phase follows, and after about ``data.evaluation.every``
+    env steps an epoch ends with a validation.
     """
 
-    def __init__(
-        self,
-        budget: int,
-        num_envs: int,
-        warmup: int,
-        steps_per_batch: int,
-        gan_every: int,
-        validate_every: int,
-    ) -> None:
-        """Fit whole batches into ``budget`` env steps; warm-up takes the remainder.
+    def __init__(self, collect: CollectSettings, gan_every: int, validate_every: int) -> None:
+        """Fit whole batches into the budget; warm-up takes the remainder.
 
         Args:
-            budget: Env steps of the run.
-            num_envs: Environments that step together, of all processes.
-            warmup: Env steps with random actions before the first update, at least.
-            steps_per_batch: Steps of every environment between two batches.
+            collect: Has the budget, the environments of one process, warm-up and steps per batch.
             gan_every: Batches from one GAN phase to the next.
             validate_every: Env steps from one validation to the next.
 
         Raises:
-            ConfigError: If a number makes no sense, or the budget has no room for a batch.
+            ConfigError: If the budget has no room for a batch.
         """
-        checks.positive(
-            data__env_steps=budget,
-            data__num_envs=num_envs,
-            data__steps_per_batch=steps_per_batch,
-            data__gan_every=gan_every,
-            data__validate_every=validate_every,
-        )
-        checks.non_negative(data__warmup=warmup)
-        self.budget = budget
-        self._warmup, self._steps_per_batch = warmup, steps_per_batch
+        self.budget = collect.env_steps
+        self._warmup, self._steps_per_batch = collect.warmup, collect.steps_per_batch
         self._gan_every, self._validate_every = gan_every, validate_every
-        self.share(num_envs)
+        self.share(collect.num_envs)
 
     def share(self, num_envs: int) -> None:
         """Take another number of environments into account, of all processes together.
@@ -56,8 +37,8 @@ class Schedule:
         least = (random_steps + self._steps_per_batch) * num_envs
         if self.budget < least:
             raise ConfigError(
-                f"data.env_steps is {self.budget}, but warm-up and one batch already take {least}: "
-                "give more, or a smaller data.warmup"
+                f"data.collect.env_steps is {self.budget}, but warm-up and one batch already take "
+                f"{least}: give more, or a smaller data.collect.warmup"
             )
         random_steps += (self.budget // num_envs - random_steps) % self._steps_per_batch
         self.warmup = random_steps * num_envs

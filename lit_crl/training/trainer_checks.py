@@ -1,4 +1,4 @@
-"""What of a Trainer's settings cannot be kept here, each refused in one sentence."""
+"""Settings of a Trainer that cannot be kept here, each refused in one sentence."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,12 +20,12 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.training.ddp import PhaseDDP
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-#: Callbacks that would not do here what they promise: what they do, and what to use instead.
+#: Callbacks that would break their promise here: what they do, and what to use instead.
 UNFIT: dict[tuple[type[Callback], ...], str] = {
     (StochasticWeightAveraging, WeightAveraging): "averages all networks alike: set "
-    "model.target_rate for the Q-network's average, and model.ema_rate for the generator's",
+    "model.dqn.target_rate for the Q-network's average, and model.gan.ema_rate for the generator's",
     (GradientAccumulationScheduler,): "adds up gradients, but each minibatch is an update: set a "
-    "larger data.batch_size instead",
+    "larger data.replay.batch_size instead",
     (LearningRateFinder, BatchSizeFinder): "tries settings out on batches that training would then "
     "lack: compare whole runs instead",
     (BaseFinetuning, ModelPruning): "changes which weights are trained, but each phase trains all "
@@ -44,7 +44,7 @@ def check(trainer: Trainer) -> None:
 
 
 def problems(trainer: Trainer) -> Iterator[str]:
-    """What is wrong, a sentence each."""
+    """One sentence for each setting that cannot be kept."""
     if not isinstance(trainer.strategy, SingleDeviceStrategy | PhaseDDP):
         yield (
             f"trainer.strategy is {type(trainer.strategy).__name__}, which cannot average the "
@@ -59,12 +59,12 @@ def problems(trainer: Trainer) -> Iterator[str]:
     if trainer.gradient_clip_val:
         yield (
             f"trainer.gradient_clip_val is {trainer.gradient_clip_val}, but each phase clips its "
-            "own gradients: set model.max_grad_norm instead"
+            "own gradients: set model.dqn.max_grad_norm instead"
         )
     if trainer.accumulate_grad_batches != 1:
         yield (
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but each "
-            "minibatch is an update: set a larger data.batch_size instead"
+            "minibatch is an update: set a larger data.replay.batch_size instead"
         )
     if trainer.overfit_batches:  # type: ignore[attr-defined]
         yield (
@@ -79,10 +79,10 @@ def problems(trainer: Trainer) -> Iterator[str]:
 
 
 def check_interval(trainer: Trainer, batches: int) -> None:
-    """Validations within an epoch are not further apart than it is long.
+    """Validations within an epoch are no further apart than the epoch is long.
 
     Args:
-        trainer: Whose settings say how often to validate.
+        trainer: Its settings say how often to validate.
         batches: Length of an epoch.
 
     Raises:
@@ -94,7 +94,7 @@ def check_interval(trainer: Trainer, batches: int) -> None:
     if is_within_epoch and every > length:
         raise ConfigError(
             f"trainer.val_check_interval is {every}, but an epoch has {length} batches: give at "
-            "most so many, or a larger data.validate_every instead"
+            "most that many, or a larger data.evaluation.every instead"
         )
 
 
@@ -113,7 +113,7 @@ def check_minimum(trainer: Trainer) -> None:
         if found < least:
             raise RunError(
                 f"trainer.{key} is {least}, but the budget is spent after {found}: raise "
-                f"data.env_steps, or lower trainer.{key}"
+                f"data.collect.env_steps, or lower trainer.{key}"
             )
 
 

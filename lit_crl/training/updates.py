@@ -80,7 +80,7 @@ def players_of(learner: Any) -> list[Player]:
         learner.dqn_objective,
         q_optimizer,
         "dqn/gradient_norm",
-        learner.max_grad_norm,
+        learner.dqn.max_grad_norm,
     )
     if learner.level_gan is None:
         return [student]

@@ -1,4 +1,4 @@
-"""What the Q-network thought along each running episode, and what then came."""
+"""What the Q-network predicted along each running episode, and what then came."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -48,9 +48,13 @@ def train(*options: str) -> tuple[dict[str, Any], float]:
     """The summary of a run, and the GPU's busy share over the last third of it."""
     with TemporaryDirectory() as root:
         command = [sys.executable, "-m", "lit_crl", "fit", f"--config={EXPERIMENT}", *options]
-        command += ["--trainer.accelerator=gpu", "--trainer.devices=1", "--data.test_episodes=2"]
-        command += [f"--trainer.default_root_dir={root}", "--data.validate_every=1000000000"]
-        command += ["--data.validation_episodes=2", "--data.generated_levels=2"]
+        command += [
+            "--trainer.accelerator=gpu",
+            "--trainer.devices=1",
+            "--data.evaluation.test_episodes=2",
+        ]
+        command += [f"--trainer.default_root_dir={root}", "--data.evaluation.every=1000000000"]
+        command += ["--data.evaluation.episodes=2", "--data.evaluation.generated_levels=2"]
         busy = Busy()
         busy.start()
         started = time.time()
@@ -84,12 +88,12 @@ def measured(num_envs: int, mode: str, batches: int) -> dict[str, float]:
     """One run."""
     warmup = 2 * STEPS * num_envs
     options = [
-        f"--data.num_envs={num_envs}",
-        f"--data.warmup={warmup}",
-        f"--data.env_steps={warmup + batches * STEPS * num_envs}",
-        f"--data.steps_per_batch={STEPS}",
-        f"--data.updates_per_batch={UPDATES}",
-        f"--data.capacity={max(100_000, 64 * num_envs)}",
+        f"--data.collect.num_envs={num_envs}",
+        f"--data.collect.warmup={warmup}",
+        f"--data.collect.env_steps={warmup + batches * STEPS * num_envs}",
+        f"--data.collect.steps_per_batch={STEPS}",
+        f"--data.replay.updates_per_batch={UPDATES}",
+        f"--data.replay.capacity={max(100_000, 64 * num_envs)}",
         f"--model.compile={str(mode == 'compiled').lower()}",
     ]
     return rates(*train(*options))

@@ -66,17 +66,22 @@ def env_step_time(env_steps: int, capacity: int, num_envs: int, dim: int) -> flo
     per_batch = steps * num_envs
     data = ReplayDataModule(
         functools.partial(PointMass, dim=dim),
-        env_steps=max(env_steps, 8 * per_batch),
-        num_envs=num_envs,
-        capacity=max(capacity, 8 * num_envs),
-        warmup=4 * num_envs,
-        steps_per_batch=steps,
-        updates_per_batch=per_batch // ENV_STEPS_PER_UPDATE,
-        gan_every=max(1, ENV_STEPS_PER_CYCLE // per_batch),
-        gan_updates=max(1, 8 * per_batch // ENV_STEPS_PER_CYCLE),
-        min_outcomes=1,
-        label_epsilon=1.0,
-        validate_every=10**9,
+        collect={
+            "env_steps": max(env_steps, 8 * per_batch),
+            "num_envs": num_envs,
+            "warmup": 4 * num_envs,
+            "steps_per_batch": steps,
+        },
+        replay={
+            "capacity": max(capacity, 8 * num_envs),
+            "updates_per_batch": per_batch // ENV_STEPS_PER_UPDATE,
+        },
+        curriculum={"min_outcomes": 1, "label_epsilon": 1.0},
+        gan={
+            "every": max(1, ENV_STEPS_PER_CYCLE // per_batch),
+            "updates": max(1, 8 * per_batch // ENV_STEPS_PER_CYCLE),
+        },
+        evaluation={"every": 10**9},
     )
     timed = Timed()
     torch.manual_seed(0)

@@ -52,18 +52,23 @@ def made_up_results() -> dict:
 
 def test_cartpole_yaml_is_the_schedule_that_the_peers_follow():
     config = yaml.safe_load(table.RESULTS.with_name("cartpole.yaml").read_text())
-    data, model = config["data"], config["model"]
+    data, network, dqn = config["data"], config["model"]["network"], config["model"]["dqn"]
+    collect, replay = data["collect"], data["replay"]
     s = SCHEDULE
-    assert (data["env_steps"], data["warmup"]) == (s.env_steps, s.warmup)
-    assert (data["capacity"], data["batch_size"], data["gamma"]) == (s.capacity, s.batch, s.gamma)
-    steps = data["num_envs"] * data["steps_per_batch"]
-    assert steps == s.steps_per_update * data["updates_per_batch"]
-    assert model["target_rate"] == 1.0
-    assert model["target_period"] * s.steps_per_update == s.target_period
-    assert tuple(model["hidden"]) == s.layers[1:-1]
-    assert float(model["q_optimizer"]["init_args"]["lr"]) == s.learning_rate
-    assert (model["double_dqn"], model["td_loss"], data["n_steps"]) == (False, "mse", 1)
-    ours = LinearEpsilon(**data["exploration"]["init_args"])
+    assert (collect["env_steps"], collect["warmup"]) == (s.env_steps, s.warmup)
+    assert (replay["capacity"], replay["batch_size"], collect["gamma"]) == (
+        s.capacity,
+        s.batch,
+        s.gamma,
+    )
+    steps = collect["num_envs"] * collect["steps_per_batch"]
+    assert steps == s.steps_per_update * replay["updates_per_batch"]
+    assert dqn["target_rate"] == 1.0
+    assert dqn["target_period"] * s.steps_per_update == s.target_period
+    assert tuple(network["hidden"]) == s.layers[1:-1]
+    assert float(dqn["optimizer"]["init_args"]["lr"]) == s.learning_rate
+    assert (dqn["double"], dqn["td_loss"], replay["n_steps"]) == (False, "mse", 1)
+    ours = LinearEpsilon(**collect["exploration"]["init_args"])
     for env_step in (0, 1_000, 250_000, 400_000):
         assert ours(1, env_step).item() == pytest.approx(s.epsilon(env_step))
 

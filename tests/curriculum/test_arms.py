@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from conftest import data_settings
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
@@ -249,8 +250,10 @@ def test_a_level_is_tried_often_enough_to_tell_more_than_never_sometimes_and_alw
 
 
 def test_a_budget_too_small_for_a_screening_is_refused_before_training() -> None:
-    data = ReplayDataModule(MountainCar, arm="sfl", env_steps=10_000)
-    with pytest.raises(ConfigError, match=r"'sfl', but 15% of data\.env_steps .* give more"):
+    data = ReplayDataModule(MountainCar, **data_settings(arm="sfl", env_steps=10_000))
+    with pytest.raises(
+        ConfigError, match=r"'sfl', but 15% of data\.collect\.env_steps .* give more"
+    ):
         data.setup("fit")
 
 
@@ -398,8 +401,11 @@ def test_only_realistic_proposals_are_played(proposals: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"proposals": "projected"}, "data.proposals is projected.*GymnasiumEnv.*use frontier"),
-        ({"reals": "visited"}, "data.reals is visited.*GymnasiumEnv.*use frontier or labelled"),
+        (
+            {"proposals": "projected"},
+            "data.curriculum.proposals is projected.*GymnasiumEnv.*use frontier",
+        ),
+        ({"reals": "visited"}, "data.gan.reals is visited.*GymnasiumEnv.*use frontier or labelled"),
     ],
 )
 def test_visited_states_are_asked_only_of_environments_that_tell_them(
@@ -408,7 +414,7 @@ def test_visited_states_are_asked_only_of_environments_that_tell_them(
     data = ReplayDataModule(
         partial(GymnasiumEnv, id="MountainCar-v0", set_level=lambda env, level: level,
                 level_space={"position": [-1.2, 0.5], "velocity": [-0.07, 0.07]}),
-        **settings,
+        **data_settings(**settings),
     )  # fmt: skip
     with pytest.raises(ConfigError, match=message):
         data.setup("fit")
@@ -494,10 +500,24 @@ def test_an_arm_by_its_import_path(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     main(
-        ["fit", "--data.arm", f"my_arms.{name}", "--data.env_steps=8000", "--trainer.accelerator",
-         "cpu", "--data.test_episodes", "2", "--data.validation_episodes", "2", "--name", "mine",
-         "--data.num_envs=16", "--data.updates_per_batch=1", "--model.hidden=[8]"]
-    )  # fmt: skip
+        [
+            "fit",
+            "--data.curriculum.arm",
+            f"my_arms.{name}",
+            "--data.collect.env_steps=8000",
+            "--trainer.accelerator",
+            "cpu",
+            "--data.evaluation.test_episodes",
+            "2",
+            "--data.evaluation.episodes",
+            "2",
+            "--name",
+            "mine",
+            "--data.collect.num_envs=16",
+            "--data.replay.updates_per_batch=1",
+            "--model.network.hidden=[8]",
+        ]
+    )
     config = (tmp_path / "runs" / "mountain_car" / "mine" / "config.yaml").read_text()
     assert f"my_arms.{name}" in config
     rows = (tmp_path / "runs" / "mountain_car" / "mine" / "metrics.csv").read_text().splitlines()

@@ -165,7 +165,10 @@ def test_a_source_that_the_mix_leaves_out_has_no_share() -> None:
 
 @pytest.mark.parametrize("arm", ["reference", "archive", "gan", "plr", "accel", "sfl", right_half])
 def test_a_mix_that_leaves_nothing_to_the_arm_itself_is_refused(arm: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data\.mix .* leaves no share to data\.arm .*: lower"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data\.curriculum\.mix .* leaves no share to data\.curriculum\.arm .*: lower",
+    ):
         arm_shares(arm, {"target": 1.0})
 
 

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
+from conftest import data_settings
 from torch import Tensor
 
 from lit_crl import ReplayDataModule
@@ -60,33 +61,45 @@ def test_outcomes_begin_where_the_schedule_first_is_small_enough(
 def test_a_schedule_that_never_lets_an_outcome_count_is_refused_at_the_start() -> None:
     """One ε for all that falls over 50,000 env steps, in a run of 20,000."""
     for arm in ("gan", "archive"):
-        data = ReplayDataModule(MountainCar, cast(Any, arm), 20_000, exploration=LinearEpsilon())
+        data = ReplayDataModule(
+            MountainCar, **data_settings(arm=arm, env_steps=20_000, exploration=LinearEpsilon())
+        )
         with pytest.raises(ConfigError) as error:
             data.setup("fit")
-        for word in (arm, "data.exploration.steps", "data.label_epsilon (0.1)", "20,000", "0.62"):
+        for word in (
+            arm,
+            "data.collect.exploration.steps",
+            "data.curriculum.label_epsilon (0.1)",
+            "20,000",
+            "0.62",
+        ):
             assert word in str(error.value)
     for arm in ("target", "reference", "plr"):  # these need no outcomes
-        ReplayDataModule(MountainCar, cast(Any, arm), 20_000, exploration=LinearEpsilon()).setup(
-            "fit"
-        )
+        ReplayDataModule(
+            MountainCar, **data_settings(arm=arm, env_steps=20_000, exploration=LinearEpsilon())
+        ).setup("fit")
 
 
 def test_a_schedule_that_lets_them_count_late_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    ReplayDataModule(MountainCar, "gan", 100_000, exploration=LinearEpsilon()).setup("fit")
+    ReplayDataModule(
+        MountainCar, **data_settings(arm="gan", env_steps=100_000, exploration=LinearEpsilon())
+    ).setup("fit")
     (line,) = capsys.readouterr().out.splitlines()
     steps = re.search(r"begin after about ([\d,]+) of 100,000 env steps", line)
     assert steps and 47_000 < int(steps[1].replace(",", "")) < 48_000
-    ReplayDataModule(MountainCar, "gan", 100_000).setup("fit")
+    ReplayDataModule(MountainCar, **data_settings(arm="gan", env_steps=100_000)).setup("fit")
     assert capsys.readouterr().out == "", "where all is well nothing is said"
 
 
 def test_a_budget_in_which_no_episode_may_end_or_no_phase_fits_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ReplayDataModule(MountainCar, "gan", 6_000).setup("fit")
+    ReplayDataModule(MountainCar, **data_settings(arm="gan", env_steps=6_000)).setup("fit")
     assert "Perhaps no outcome" in capsys.readouterr().out
-    ReplayDataModule(MountainCar, "gan", 100_000, gan_every=10_000).setup("fit")
-    assert "smaller data.gan_every" in capsys.readouterr().out
+    ReplayDataModule(
+        MountainCar, **data_settings(arm="gan", env_steps=100_000, gan_every=10_000)
+    ).setup("fit")
+    assert "smaller data.gan.every" in capsys.readouterr().out
 
 
 def test_a_single_environment_gives_outcomes(make_run: Make, short_car: Any) -> None:
@@ -143,14 +156,18 @@ def test_an_arm_that_asks_too_early_is_put_off_and_plays_later(make_run: Make) -
     episodes = run.data.rollout.log.episodes
     assert episodes["own"] > 0 and episodes["target"] > 8
     without = make_run(arm=asks, validate=False, gan_updates=0)
-    with pytest.raises(ConfigError, match=r"gan_updates is 0, but data.arm 'asks' asks for p̂"):
+    with pytest.raises(
+        ConfigError, match=r"data.gan.updates is 0, but data.curriculum.arm 'asks' asks for p̂"
+    ):
         without.fit()
 
 
 @pytest.mark.parametrize("arm", ["gan", "archive"])
 def test_an_arm_that_needs_the_gan_is_refused_without_it(arm: Any) -> None:
-    data = ReplayDataModule(MountainCar, arm, 20_000, gan_updates=0)
-    with pytest.raises(ConfigError, match=rf"data.gan_updates is 0, but data.arm '{arm}'"):
+    data = ReplayDataModule(MountainCar, **data_settings(arm=arm, env_steps=20_000, gan_updates=0))
+    with pytest.raises(
+        ConfigError, match=rf"data.gan.updates is 0, but data.curriculum.arm '{arm}'"
+    ):
         data.setup("fit")
 
 
@@ -192,7 +209,7 @@ def test_no_level_is_generated_before_the_first_gan_phase(make_run: Make) -> Non
 def test_labels_are_refused_with_a_loss_that_ignores_them(make_run: Make) -> None:
     for loss in ("relativistic", "hinge", "non_saturating"):
         run = make_run(learner={"gan_loss": loss}, reals="labelled", validate=False)
-        with pytest.raises(ConfigError, match=rf"'labelled', but model.gan_loss '{loss}' ignores"):
+        with pytest.raises(ConfigError, match=rf"'labelled', but model.gan.loss '{loss}' ignores"):
             run.fit()
     make_run(
         learner={"gan_loss": "least_squares"}, reals="labelled", validate=False, env_steps=400
@@ -231,8 +248,12 @@ def test_arms_work_behind_the_gymnasium_adapter(make_run: Make, arm: Any) -> Non
 @pytest.mark.parametrize("arm", ["gan", "archive", "plr", "accel"])
 def test_arms_that_could_never_know_a_level_are_refused(arm: Any) -> None:
     mix = {"target": 0.5, "archive": 0.25, "gan": 0.25}
-    data = ReplayDataModule(partial(car_of_gymnasium), arm, 20_000, mix=mix)
-    with pytest.raises(ConfigError, match=r"data.mix a reference share, or data.env target_levels"):
+    data = ReplayDataModule(
+        partial(car_of_gymnasium), **data_settings(arm=arm, env_steps=20_000, mix=mix)
+    )
+    with pytest.raises(
+        ConfigError, match=r"data.curriculum.mix a reference share, or data.env target_levels"
+    ):
         data.setup("fit")
 
 
@@ -248,9 +269,14 @@ def test_screening_does_not_end_the_warm_up(make_run: Make, short_car: Any) -> N
     ("outcomes", "ended", "judged", "words"),
     [
         (0, 0, 0, "no episode has ended: give max_episode_steps"),
-        (0, 90, 0, "all 90 episodes that ended have explored more than data.label_epsilon"),
+        (
+            0,
+            90,
+            0,
+            "all 90 episodes that ended have explored more than data.curriculum.label_epsilon",
+        ),
         (0, 90, 20, "none of 20 episodes started at a valid level"),
-        (3, 90, 20, r"only 3 outcomes count so far.*data.min_outcomes \(50\)"),
+        (3, 90, 20, r"only 3 outcomes count so far.*data.curriculum.min_outcomes \(50\)"),
     ],
 )
 def test_why_an_arm_waits_in_vain(outcomes: int, ended: int, judged: int, words: str) -> None:

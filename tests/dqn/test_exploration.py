@@ -44,12 +44,12 @@ def test_the_linear_schedule_starts_and_ends_where_it_says() -> None:
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: EpsilonLadder(base=1.5), "data.exploration.base"),
-        (lambda: EpsilonLadder(base=-0.1), "data.exploration.base"),
-        (lambda: EpsilonLadder(exponent=0), "data.exploration.exponent"),
-        (lambda: LinearEpsilon(start=2), "data.exploration.start"),
-        (lambda: LinearEpsilon(end=float("nan")), "data.exploration.end"),
-        (lambda: LinearEpsilon(steps=0), "data.exploration.steps"),
+        (lambda: EpsilonLadder(base=1.5), "data.collect.exploration.base"),
+        (lambda: EpsilonLadder(base=-0.1), "data.collect.exploration.base"),
+        (lambda: EpsilonLadder(exponent=0), "data.collect.exploration.exponent"),
+        (lambda: LinearEpsilon(start=2), "data.collect.exploration.start"),
+        (lambda: LinearEpsilon(end=float("nan")), "data.collect.exploration.end"),
+        (lambda: LinearEpsilon(steps=0), "data.collect.exploration.steps"),
     ],
 )
 def test_a_rate_that_makes_no_sense_is_refused_by_name(make: object, key: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +129,7 @@ def test_untrained_distances_to_the_goal_are_those_of_the_maze() -> None:
     ids=["brightness", "floats", "no middle", "vector"],
 )
 def test_other_observations_are_refused(space: Box, layout: Any) -> None:
-    with pytest.raises(ConfigError, match=r"model\.planning_steps is 9"):
+    with pytest.raises(ConfigError, match=r"model\.network\.planning_steps is 9"):
         PlanningQNetwork(with_layout(space, layout), 4, 8, 9)
 
 
@@ -143,11 +144,11 @@ def test_maps_may_have_their_channels_last() -> None:
 
 def test_a_learner_takes_it_where_steps_are_planned() -> None:
     env = Maze(3, size=5)
-    learner = CreativeLearner(planning_steps=9, hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(planning_steps=9, hidden=(8,))).build(env)
     assert isinstance(learner.q_network, PlanningQNetwork)
     assert learner.act(env.reset(seed=0)[0], epsilon=0.5).shape == (3,)
 
 
 def test_sweeps_are_not_compiled() -> None:
     with pytest.raises(ConfigError, match=r"model\.compile is on, but the sweeps"):
-        CreativeLearner(planning_steps=9, compile=True)
+        CreativeLearner(**learner_settings(planning_steps=9, compile=True))

@@ -62,7 +62,7 @@ def test_interface(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_level_given_is_level_reset_to(make: Make) -> None:
+def test_episodes_start_at_the_given_levels(make: Make) -> None:
     env = make(50)
     levels = env.reference_levels(50, generator())
     obs, _ = env.reset(options={"levels": levels})
@@ -222,7 +222,7 @@ def test_observations_never_change_afterwards(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_writing_to_what_was_handed_out_changes_nothing(make: Make) -> None:
+def test_writing_to_returned_tensors_does_not_change_the_env(make: Make) -> None:
     env = make(4)
     levels = env.target_levels(4, generator())
     obs, _ = env.reset(options={"levels": levels})

@@ -87,7 +87,7 @@ def play(
             ends_here = (reward[i].item(), terminated[i].item(), truncated[i].item())
             assert ends_here == expected[1:4]
             if resync:
-                theirs[i].unwrapped.state = ours.state[i].double().numpy()  # type: ignore[attr-defined]
+                theirs[i].unwrapped.state = ours.state[i].double().numpy()
         ended = running & (terminated | truncated)
         ends |= torch.stack((terminated, truncated)) & ended
         assert torch.equal(info["success"][ended], task.success(terminated, truncated)[ended])
@@ -126,12 +126,12 @@ def test_acrobot_runs_freely_in_float64() -> None:
     env = gymnasium.make("Acrobot-v1")
     env.reset(seed=0)
     state = torch.tensor([[0.3, -0.2, 0.5, 0.1]], dtype=torch.float64)
-    env.unwrapped.state = state[0].numpy()  # type: ignore[attr-defined]
+    env.unwrapped.state = state[0].numpy()
     limits = torch.tensor([4 * math.pi, 9 * math.pi], dtype=torch.float64)
     for action in torch.randint(3, (60, 1), generator=torch.Generator().manual_seed(0)):
         state, _ = acrobot_step(state, action, limits)
         env.step(int(action))
-        np.testing.assert_allclose(state[0], env.unwrapped.state, atol=1e-8)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(state[0], env.unwrapped.state, atol=1e-8)
 
 
 def level_strategy(task: type[BatchedEnv]) -> st.SearchStrategy[list[float]]:
@@ -178,7 +178,7 @@ def test_cartpole_from_any_state_and_physics(level: list[float], action: int) ->
 @settings(max_examples=200, deadline=None)
 @given(level_strategy(Acrobot), st.integers(0, 2))
 def test_acrobot_from_any_state(level: list[float], action: int) -> None:
-    """Angles are compared on the circle, for π and -π are one."""
+    """Angles are compared on the circle, because π and -π are the same."""
     state, terminated = one_step(ARM, level, action)
     limits = torch.tensor([4 * math.pi, 9 * math.pi], dtype=torch.float64)
     ours, above = acrobot_step(
@@ -192,7 +192,7 @@ def test_acrobot_from_any_state(level: list[float], action: int) -> None:
 
 
 def test_car_stops_at_the_left_wall() -> None:
-    """The wall is inelastic for a car that moves left, and a car may drive off from it."""
+    """The wall stops a car that moves left, and a car can drive away from it."""
     env = MountainCar(2)
     env.reset(options={"levels": torch.tensor([[-1.2, -0.07], [-1.2, 0.05]])})
     obs = env.step(torch.tensor([0, 2]))[0]
@@ -200,7 +200,7 @@ def test_car_stops_at_the_left_wall() -> None:
     assert obs[1, 1] > 0 and obs[1, 0] > -1.2
 
 
-def test_car_beyond_the_flag_and_rolling_back_has_not_arrived() -> None:
+def test_a_car_that_rolls_back_over_the_flag_has_not_arrived() -> None:
     env = MountainCar(2)
     env.reset(options={"levels": torch.tensor([[0.58, -0.02], [0.48, 0.05]])})
     terminated = env.step(torch.tensor([1, 1]))[2]
@@ -210,20 +210,20 @@ def test_car_beyond_the_flag_and_rolling_back_has_not_arrived() -> None:
 @settings(max_examples=200, deadline=None)
 @given(level_strategy(MountainCar), st.integers(0, 2), st.floats(1e-4, 2e-3))
 def test_any_engine_from_any_state(level: list[float], action: int, force: float) -> None:
-    CAR.unwrapped.force = force  # type: ignore[attr-defined]
+    CAR.unwrapped.force = force
     try:
         state, _ = one_step(CAR, level, action)
     finally:
-        CAR.unwrapped.force = 0.001  # type: ignore[attr-defined]
+        CAR.unwrapped.force = 0.001
     both = torch.tensor([level], dtype=torch.float64), torch.tensor([action])
     np.testing.assert_allclose(mountain_car_step(*both, force)[0][0], state, atol=1e-12)
 
 
 def test_a_weak_engine_is_another_task() -> None:
-    """It is evaluated in itself; its reward is 1 at the flag, and pumping still gets there."""
+    """It has no id in Gymnasium; its reward is 1 at the flag, and swinging still gets there."""
     assert MountainCar(1).gymnasium_id == "MountainCar-v0"
     for changed in ({"force": 0.0005}, {"sparse": True}, {"max_episode_steps": 300}):
-        assert MountainCar(1, **changed).gymnasium_id is None  # type: ignore[arg-type]
+        assert MountainCar(1, **changed).gymnasium_id is None
     env = MountainCar(50, force=0.0005, sparse=True, max_episode_steps=300)
     assert env.max_episode_steps == 300
     env.reset(seed=0)
@@ -268,7 +268,7 @@ def test_acrobot_of_any_physics(level: list[float], physics: list[float], action
     assert bool(reached) == above
 
 
-def test_physics_of_a_level_are_those_it_is_played_with() -> None:
+def test_a_level_is_played_with_its_physics() -> None:
     env = Acrobot(6, physics_spread=2.0)
     levels = env.reference_levels(6, torch.Generator().manual_seed(0))
     env.reset(options={"levels": levels})

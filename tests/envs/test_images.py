@@ -1,4 +1,4 @@
-"""How images lie: what environments say of their axes, and what the networks then convolve over."""
+"""Layouts of images: environments declare their axes, and networks convolve over the right ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ def of_truths(*shape: int) -> Box:
 
 @dataclass
 class Case:
-    """A space of frames, and what its axes truly are: F, of frames, H, W and C."""
+    """A space of frames, and its true axes: F (frames), H, W and C."""
 
     space: Box
     axes: str
@@ -110,7 +111,7 @@ def first_convolution(network: nn.Module) -> nn.Conv2d:
 
 
 def check_neighbourhoods(network: nn.Module, space: Box, axes: str) -> None:
-    """Brightening a pixel must move the first convolution's outputs around it, and no others."""
+    """A brighter pixel must change the first convolution's outputs around it, and no others."""
     sizes = dict(zip(axes, space.shape, strict=True))
     layer = first_convolution(network)
     assert layer.in_channels == sizes.get("F", 1) * sizes.get("C", 1)
@@ -146,7 +147,7 @@ def test_images_of_gymnasium_are_convolved_over_rows_and_columns(case: Case) -> 
     check_neighbourhoods(network, env.single_observation_space, case.axes)
 
 
-#: Where the built-in environments that have images have which axes.
+#: Axes of the built-in environments that have images.
 IMAGES: dict[str, str] = {"Maze": "CHW", "FacingMaze": "CHW"}
 BUILT_IN = [
     name
@@ -160,7 +161,7 @@ BUILT_IN = [
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_images_are_convolved_over_rows_and_columns(name: str) -> None:
     env: LevelEnv = getattr(lit_crl.envs, name)(2)
-    network = Blueprint.of(env, CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(env, CreativeLearner(**learner_settings(hidden=(8,))).sizes).q_network()
     space = env.single_observation_space
     if name in IMAGES:
         check_neighbourhoods(network, space, IMAGES[name])
@@ -169,7 +170,7 @@ def test_built_in_images_are_convolved_over_rows_and_columns(name: str) -> None:
         assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def test_the_axes_of_mazes_are_those_of_what_is_seen() -> None:
+def test_the_axes_of_mazes_are_those_of_the_view() -> None:
     """A wall moves along rows and columns as the agent steps; a heading fills a map."""
     env = FacingMaze(1, size=5)
     layouts = torch.zeros(1, 3, 5, 5)
@@ -195,16 +196,16 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("space", "stack"), VECTORS.values(), ids=VECTORS)
-def test_all_else_is_a_vector(space: Box, stack: int) -> None:
+def test_other_observations_are_vectors(space: Box, stack: int) -> None:
     env = adapter(space, stack)
     assert env.image_layout is None
-    network = Blueprint.of(env, CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(env, CreativeLearner(**learner_settings(hidden=(8,))).sizes).q_network()
     assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
 def test_images_are_a_vector_where_the_user_says_so() -> None:
     env = adapter(of_bytes(3, 3, 2), said="vector")
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     assert env.image_layout is None
     assert learner.act(env.reset(seed=0)[0], epsilon=0.0).shape == (1,)
 
@@ -214,12 +215,12 @@ def test_images_are_a_vector_where_the_user_says_so() -> None:
     [(of_bytes(4, 84, 84), 0), (of_bytes(4, 48, 60, 3), 0), (of_truths(2, 9, 9), 3)],
     ids=["first axis short", "four axes", "stacked, first axis short"],
 )
-def test_images_that_could_lie_either_way_are_asked_about(space: Box, stack: int) -> None:
+def test_ambiguous_images_are_refused(space: Box, stack: int) -> None:
     with pytest.raises(ConfigError, match=r"nothing says how .*data\.env\.image_layout in YAML"):
         adapter(space, stack)
 
 
-def test_a_stack_is_seen_only_as_long_as_it_keeps_its_shape() -> None:
+def test_a_stack_is_recognized_only_while_it_keeps_its_shape() -> None:
     def turned(seen: Any) -> Any:
         return seen.transpose(1, 2, 0)
 
@@ -245,14 +246,16 @@ def test_a_layout_that_does_not_fit_is_refused(shape: tuple[int, ...], said: str
 
 
 @pytest.mark.parametrize("layout", ["CHW", "HW", None])
-def test_a_batched_environment_says_how_its_images_lie(layout: Any) -> None:
+def test_a_batched_environment_needs_a_layout(layout: Any) -> None:
     class Own(CartPole):
         single_observation_space = of_bytes(2, 9, 9)
 
     with pytest.raises(ConfigError, match=r"Own does not say how .* an attribute image_layout"):
         Own(1)
     Own.image_layout = layout
-    network = Blueprint.of(Own(1), CreativeLearner(hidden=(8,)).sizes).q_network()
+    network = Blueprint.of(
+        Own(1), CreativeLearner(**learner_settings(hidden=(8,))).sizes
+    ).q_network()
     if layout is None:
         assert not [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     else:
@@ -260,9 +263,9 @@ def test_a_batched_environment_says_how_its_images_lie(layout: Any) -> None:
         check_neighbourhoods(network, Own.single_observation_space, axes)
 
 
-def test_any_other_environment_says_it_too() -> None:
+def test_other_environments_need_a_layout_too() -> None:
     class Bare:
-        """Has what a learner is built from, and no word of images."""
+        """Has all that a learner is built from, but no layout of images."""
 
         single_observation_space = of_bytes(9, 9)
         single_action_space = Discrete(2)
@@ -273,7 +276,10 @@ def test_any_other_environment_says_it_too() -> None:
     with pytest.raises(ConfigError, match=r"Bare does not say how the axes .* \(9, 9\) lie"):
         CreativeLearner().build(bare)
     bare.image_layout = "HW"
-    assert CreativeLearner(hidden=(8,)).build(bare).blueprint.obs_space.layout == "HW"
+    assert (
+        CreativeLearner(**learner_settings(hidden=(8,))).build(bare).blueprint.obs_space.layout
+        == "HW"
+    )
 
 
 BOUNDS = {
@@ -301,7 +307,7 @@ def test_images_are_scaled_by_their_own_bounds(space: Box, layout: Any) -> None:
     assert not scaled[0][0].any() and torch.equal(scaled[0][1], torch.ones_like(scaled[0][1]))
 
 
-def test_what_has_no_bounds_is_not_scaled() -> None:
+def test_images_without_bounds_are_not_scaled() -> None:
     space = Box(-np.inf, np.inf, (8, 9), np.float32)
     network = QNetwork(ImageSpace(space, "HW"), 2, (8,))
     scaled: list[Tensor] = []
@@ -352,16 +358,14 @@ def test_channels_come_first(shape: Sequence[int], layout: Any, order: str) -> N
         (of_bytes(128), None, ""),
     ],
 )
-def test_what_observations_are_taken_for_is_said_in_words(
-    space: Box, layout: Any, words: str
-) -> None:
+def test_a_sentence_says_how_observations_are_read(space: Box, layout: Any, words: str) -> None:
     assert in_words(with_layout(space, layout)) == words
 
 
 @pytest.mark.parametrize("case", ["MiniGrid, one-hot", "stacked colours", "said: channels first"])
-def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> None:
+def test_a_saved_policy_knows_its_layout(case: str, tmp_path: Any) -> None:
     env = adapter(CASES[case].space, CASES[case].stack, CASES[case].said)
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     policy = Policy.of(learner)
     policy.save(tmp_path / "policy.pt")
     loaded = lit_crl.load(tmp_path / "policy.pt")
@@ -371,9 +375,11 @@ def test_a_saved_policy_knows_how_its_images_lie(case: str, tmp_path: Any) -> No
     check_neighbourhoods(loaded.q_network, loaded.blueprint.obs_space, CASES[case].axes)
 
 
-def test_a_run_cannot_go_on_with_images_that_lie_otherwise() -> None:
+def test_a_run_cannot_continue_with_another_layout() -> None:
     last, first = (
-        CreativeLearner(hidden=(8,)).build(adapter(of_bytes(9, 9, 9), said=said))
+        CreativeLearner(**learner_settings(hidden=(8,))).build(
+            adapter(of_bytes(9, 9, 9), said=said)
+        )
         for said in ("HWC", "CHW")
     )
     saved: dict[str, Any] = {"state_dict": last.state_dict()}
@@ -383,8 +389,8 @@ def test_a_run_cannot_go_on_with_images_that_lie_otherwise() -> None:
         first.on_load_checkpoint(saved)
 
 
-def test_checkpoints_that_do_not_say_how_images_lie_are_read_only_for_vectors() -> None:
-    sizes = CreativeLearner(hidden=(8,)).sizes
+def test_checkpoints_without_a_layout_are_read_only_for_vectors() -> None:
+    sizes = CreativeLearner(**learner_settings(hidden=(8,))).sizes
     images, vectors = (
         Blueprint.of(env, sizes).state_dict() for env in (Maze(1, size=5), CartPole(1))
     )
@@ -417,7 +423,7 @@ def test_minatar() -> None:
 
 def check_environment(id: str, channels: int) -> None:
     env = GymnasiumEnv(1, id=id, max_episode_steps=50)
-    learner = CreativeLearner(hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,))).build(env)
     assert env.image_layout == "HWC" and env.reset(seed=0)[0].dtype == torch.uint8
     assert first_convolution(learner.q_network).in_channels == channels
     check_neighbourhoods(learner.q_network, env.single_observation_space, "HWC")

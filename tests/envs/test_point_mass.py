@@ -61,7 +61,7 @@ def test_hindsight_hooks_agree_with_stepping() -> None:
     assert ends[-1].all()  # a path ends where it ends
 
 
-def test_feasibility_is_an_oracle_apart_from_validity() -> None:
+def test_feasibility_is_not_part_of_validity() -> None:
     env = PointMass(1, dim=4)
     rng = torch.Generator().manual_seed(0)
     reference, target = env.reference_levels(5000, rng), env.target_levels(5000, rng)
@@ -74,7 +74,7 @@ def test_feasibility_is_an_oracle_apart_from_validity() -> None:
 
 
 def test_feasible_goals_can_be_reached_in_time() -> None:
-    """A walk straight at the goal, one axis after the other, arrives at every held-out goal."""
+    """A walk along one axis after the other arrives at every held-out goal."""
     goals = PointMass(1).heldout()["feasible"]
     env = PointMass(len(goals))
     obs, _ = env.reset(options={"levels": goals})

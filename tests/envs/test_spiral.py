@@ -27,7 +27,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def gaps(x: float, y: float, turns: float) -> list[tuple[float, float]]:
-    """For each turn of the corridor that passes in this direction: the turn, and how far off."""
+    """Each turn of the corridor that passes in this direction, and the distance from it."""
     radius, part = math.hypot(x, y) / PITCH, math.atan2(y, x) / (2 * math.pi) % 1
     passing = [part + k for k in range(10) if part + k <= turns]
     return [(turn, abs(radius - turn)) for turn in passing]
@@ -51,7 +51,7 @@ def test_the_corridor_against_a_loop_over_its_turns(x: float, y: float, turns: f
 
 
 def test_no_move_leads_through_a_wall() -> None:
-    """From anywhere in the corridor a move changes the turn a little, or not at all."""
+    """From anywhere in the corridor, a move changes the turn only a little."""
     n = 20_000
     env = Spiral(n, turns=2.75)
     turn = 0.5 + 2.2 * torch.rand(n, generator=rng())
@@ -97,7 +97,7 @@ def test_goals_can_be_reached_in_time_and_target_goals_are_far() -> None:
 
 
 def test_goals_are_spread_over_the_corridor() -> None:
-    """Against rejection sampling from the box."""
+    """They are compared with rejection sampling from the box."""
     env, n = Spiral(1), 100_000
     box = (2 * torch.rand(4 * n, 2, generator=rng()) - 1) * env.level_high
     uniform = box[env.valid(box)].norm(dim=1)
@@ -113,7 +113,7 @@ def test_target_goals_are_at_the_end() -> None:
         assert env.turns - TARGET - 1e-4 <= turn <= env.turns and off < HALF_WIDTH
 
 
-def test_chance_never_reaches_a_target_goal() -> None:
+def test_random_actions_never_reach_a_target_goal() -> None:
     env = Spiral(500)
     env.reset(seed=0)
     for actions in torch.randint(4, (env.max_episode_steps, 500), generator=rng()):

@@ -17,7 +17,7 @@ from lit_crl.envs.thin_manifold import (
     WALLS,
 )
 
-#: Through the first gap, between the walls, through the second one, to the goal.
+#: Through the first gap, between the walls, through the second gap, to the goal.
 WAY = ((-0.7, 0.8), (0.0, 0.8), (0.0, -0.8), (0.7, -0.8), GOAL)
 
 
@@ -79,7 +79,7 @@ def test_share_of_legal_states_in_the_box(dim: int, tolerance: float) -> None:
     assert abs(found - share) < 5 * math.sqrt(share * (1 - share) / n)
 
 
-def test_by_default_nobody_can_sample_legal_states() -> None:
+def test_legal_states_are_hardly_ever_sampled() -> None:
     env = ThinManifold(1)
     assert 0.904 * env.tolerance ** (env.dim - 2) < 5e-5
     assert env.valid(env.reference_levels(100_000, rng())).float().mean() < 0.0005
@@ -98,7 +98,7 @@ def test_the_surface_is_legal_and_inside_the_box(dim: int) -> None:
 
 
 def walk(env: ThinManifold, levels: Tensor) -> Tensor:
-    """Where greedy walks along ``WAY`` arrive."""
+    """Play greedy walks along ``WAY``; return whether they arrive [n]."""
     env.reset(options={"levels": levels})
     stage = torch.zeros(len(levels), dtype=torch.long)
     won = torch.zeros(len(levels), dtype=torch.bool)
@@ -123,8 +123,8 @@ def test_every_target_level_can_be_solved_in_time_and_never_by_chance() -> None:
         assert not env.step(actions)[4]["success"].any()
 
 
-def test_an_illegal_start_is_over_at_once_and_lost() -> None:
-    """Also at the goal itself, and without an effect on the legal neighbour."""
+def test_an_episode_at_an_illegal_level_is_lost_at_once() -> None:
+    """This also holds at the goal itself, and does not affect a legal env beside it."""
     env = ThinManifold(3)
     levels = env.on_surface(torch.tensor([[0.75, 0.8], [0.75, 0.8], [-0.34, 0.0]]))
     levels[0, 3] -= 3 * env.tolerance

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import data_settings, learner_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ WANTED = (0.1, 0.3, 0.5, 0.7, 0.9)
 def make(env: Any = ENV, **changes: Any) -> CreativeLearner:
     torch.manual_seed(0)
     settings = {"hidden": (16,), "gan_hidden": (32, 32), "level_noise": 0.3, **changes}
-    return CreativeLearner(**settings).build(env)
+    return CreativeLearner(**learner_settings(**settings)).build(env)
 
 
 def success(levels: Tensor) -> Tensor:
@@ -165,8 +166,10 @@ def test_few_levels(n: int) -> None:
 def test_a_difficulty_outside_of_0_to_1_is_refused(difficulty: float) -> None:
     with pytest.raises(ConfigError, match=r"^difficulty is .*: give a number from 0 to 1$"):
         make().generate_levels(4, difficulty)
-    with pytest.raises(ConfigError, match=r"^data\.difficulty is .*: give a number from 0 to 1$"):
-        ReplayDataModule(MountainCar, difficulty=difficulty)
+    with pytest.raises(
+        ConfigError, match=r"^data\.evaluation\.difficulty is .*: give a number from 0 to 1$"
+    ):
+        ReplayDataModule(MountainCar, **data_settings(difficulty=difficulty))
 
 
 def test_noise_has_its_difficulty_already() -> None:
@@ -177,7 +180,7 @@ def test_noise_has_its_difficulty_already() -> None:
 
 def test_without_levels_there_is_nothing_of_a_difficulty() -> None:
     env = GymnasiumEnv(1, id="CartPole-v1")
-    learner = CreativeLearner(hidden=(4,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(4,))).build(env)
     env.close()
     with pytest.raises(ConfigError, match="no level_space"):
         learner.generate_levels(4, 0.5)

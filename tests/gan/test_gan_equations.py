@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import learner_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -350,12 +351,14 @@ def take_generator_step(train_on: Callable[..., Any], weight: float) -> Tensor:
     """What one GAN phase with plain gradient descent does to the learner's generator."""
     torch.manual_seed(0)
     learner = CreativeLearner(
-        hidden=(8,),
-        gan_hidden=(16, 16),
-        lambda_gan=weight,
-        q_optimizer=partial(SGD, lr=1e-3),
-        discriminator_optimizer=partial(SGD, lr=0.0),
-        generator_optimizer=partial(SGD, lr=1.0),
+        **learner_settings(
+            hidden=(8,),
+            gan_hidden=(16, 16),
+            lambda_gan=weight,
+            q_optimizer=partial(SGD, lr=1e-3),
+            discriminator_optimizer=partial(SGD, lr=0.0),
+            generator_optimizer=partial(SGD, lr=1.0),
+        ),
     ).build(MountainCar(1))
     rows = MountainCar(1).reference_levels(32, torch.Generator().manual_seed(0))[None]
     ones = torch.ones(1, 32)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
@@ -31,7 +32,7 @@ def maze_learner(**changes: object) -> tuple[CreativeLearner, Maze]:
     torch.manual_seed(0)
     env = Maze(4, size=7)
     settings = {"hidden": (16,), "gan_hidden": (16,), **changes}
-    return CreativeLearner(**settings).build(env), env
+    return CreativeLearner(**learner_settings(**settings)).build(env), env
 
 
 def test_generated_maps_have_one_start_and_one_goal_on_free_cells() -> None:

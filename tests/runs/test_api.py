@@ -33,14 +33,21 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
 #: Settings of runs of a second.
 TINY: dict[str, Any] = {
-    "model": {"hidden": [16], "gan_hidden": [8]},
+    "model": {"network": {"hidden": [16]}, "gan": {"hidden": [8]}},
     "data": {
-        "env_steps": 1_200, "num_envs": 8, "warmup": 300, "batch_size": 8, "updates_per_batch": 1,
-        "gan_every": 2, "gan_updates": 2, "min_outcomes": 1, "label_epsilon": 1.0,
-        "validation_episodes": 1, "test_episodes": 1, "generated_levels": 1,
+        "collect": {"env_steps": 1_200, "num_envs": 8, "warmup": 300},
+        "replay": {"batch_size": 8, "updates_per_batch": 1},
+        "curriculum": {"min_outcomes": 1, "label_epsilon": 1.0},
+        "gan": {"every": 2, "updates": 2},
+        "evaluation": {"episodes": 1, "test_episodes": 1, "generated_levels": 1},
     },
     "trainer": {"accelerator": "cpu"},
-}  # fmt: skip
+}
+
+
+def with_env_steps(env_steps: int) -> dict[str, Any]:
+    """The tiny data with another budget."""
+    return {**TINY["data"], "collect": {**TINY["data"]["collect"], "env_steps": env_steps}}
 
 
 def examples() -> list[str]:
@@ -63,7 +70,7 @@ def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With settings that take seconds: only the policy is worse."""
     monkeypatch.chdir(tmp_path)
-    long, short = 'data={"env_steps": 60_000}', {**TINY["data"], "env_steps": 2_400}
+    long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(2_400)
     names: dict[str, Any] = {"SETTINGS": {**TINY, "data": short}}
     whole, calls, lightning = examples()
     assert long in whole and "60_000" in lightning
@@ -102,7 +109,7 @@ def test_train_does_what_fit_does_and_twice_in_a_process(
     obs = torch.zeros(1, 4)
     assert torch.equal(first.action_values(obs), second.action_values(obs))
     config = (runs / "seed0" / "config.yaml").read_text()
-    assert "env_steps: 1200" in config and "gan_hidden:\n  - 8" in config
+    assert "env_steps: 1200" in config and "hidden:\n    - 8" in config
     other = lit_crl.train(config=str(runs / "seed0" / "config.yaml"), seed_everything=1)
     assert not torch.equal(first.action_values(obs), other.action_values(obs))
     assert (runs / "seed1" / "summary.json").is_file()
@@ -112,8 +119,8 @@ def test_train_does_what_fit_does_and_twice_in_a_process(
     ("settings", "says"),
     [
         ({"data": {"nope": 3}}, "data.nope"),
-        ({"data": {"gamma": "abc"}}, "data.gamma"),
-        ({"model": {"hidden": []}}, "model.hidden is empty"),
+        ({"data": {"collect": {"gamma": "abc"}}}, "data.collect.gamma"),
+        ({"model": {"network": {"hidden": []}}}, "model.network.hidden is empty"),
         ({"seeds": 3}, "seed_everything"),
         ({"experiment": "nope"}, "--experiment nope is unknown"),
     ],
@@ -140,8 +147,14 @@ class Counts(Callback):
 
 def with_objects(data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """The tiny settings, with objects among them."""
-    together = {**TINY, **settings, "data": {**TINY["data"], **(data or {})}}
-    together["model"] = {**TINY["model"], **settings.get("model", {})}
+    together = {**TINY, **settings}
+    for name, given in {"data": data or {}, "model": settings.get("model", {})}.items():
+        groups = {
+            group: {**TINY[name].get(group, {}), **fields}
+            for group, fields in given.items()
+            if group != "env"
+        }
+        together[name] = {**TINY[name], **given, **groups}
     together["trainer"] = {**TINY["trainer"], **settings.get("trainer", {})}
     return together
 
@@ -167,12 +180,23 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     class Look(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             data = trainer.datamodule
-            seen.extend([type(data.env), data.exploration, data.capacity, *trainer.optimizers])
+            seen.extend(
+                [
+                    type(data.env),
+                    data.exploration,
+                    data.settings.replay.capacity,
+                    *trainer.optimizers,
+                ]
+            )
 
     first, second, exploration = Look(), Counts(), LinearEpsilon(1.0, 0.1, 800)
     rate = functools.partial(torch.optim.SGD, lr=0.125, momentum=0.5)
-    data = {"env": MountainCar, "exploration": exploration, "capacity": np.int64(5_000)}
-    model = {"q_optimizer": torch.optim.Adam, "discriminator_optimizer": rate}
+    data = {
+        "env": MountainCar,
+        "collect": {"exploration": exploration},
+        "replay": {"capacity": np.int64(5_000)},
+    }
+    model = {"dqn": {"optimizer": torch.optim.Adam}, "gan": {"discriminator_optimizer": rate}}
     settings = with_objects(data, model=model, trainer={"callbacks": [first]})
     lit_crl.train(**settings, callbacks=[second])
     assert seen[0] is MountainCar and seen[1] is exploration and seen[2] == 5_000
@@ -181,12 +205,12 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     config = tmp_path / "runs" / "MountainCar" / "seed0" / "config.yaml"  # the class names the run
     found = yaml.safe_load(config.read_text())
     assert found["data"]["env"] == "lit_crl.envs.MountainCar"
-    assert found["data"]["exploration"] == {
+    assert found["data"]["collect"]["exploration"] == {
         "class_path": "lit_crl.dqn.LinearEpsilon",
         "init_args": {"start": 1.0, "end": 0.1, "steps": 800},
     }
-    assert found["model"]["q_optimizer"] == "torch.optim.Adam"
-    assert found["model"]["discriminator_optimizer"] == {
+    assert found["model"]["dqn"]["optimizer"] == "torch.optim.Adam"
+    assert found["model"]["gan"]["discriminator_optimizer"] == {
         "class_path": "torch.optim.SGD", "init_args": {"lr": 0.125, "momentum": 0.5},
     }  # fmt: skip
     # A local class cannot be named: the file says so, and the command line goes no further.
@@ -200,7 +224,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     # Without it, the command line goes on from what Python began.
     del found["trainer"]["callbacks"]
     config.write_text(yaml.safe_dump(found))
-    words += ["--data.env_steps", "1500"]
+    words += ["--data.collect.env_steps", "1500"]
     status, errors = command_line("fit", "--config", str(config), *words)
     assert status == 0, errors
     assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 1_488
@@ -228,7 +252,9 @@ def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
     for words in (["--config", str(config), "--name", "seed0"], ["--ckpt_path", str(checkpoint)]):
         with pytest.raises(ConfigError, match=r"data\.env only that it was made in Python"):
             cli.main(["fit", *words])
-    more = with_objects({"env": env, "env_steps": 1_800}, name="seed0", ckpt_path="last")
+    more = with_objects(
+        {"env": env, "collect": {"env_steps": 1_800}}, name="seed0", ckpt_path="last"
+    )
     lit_crl.train(**more)
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1_776
 
@@ -253,8 +279,11 @@ def test_a_scripts_own_arguments_are_not_read(
     [
         ({"callbacks": [3]}, r"trainer\.callbacks"),
         ({"data": {"env": object()}}, r"data\.env"),
-        ({"data": {"exploration": torch.zeros(3)}}, r"data\.exploration"),
-        ({"model": {"q_optimizer": torch.optim.Adam(torch.nn.Linear(1, 1).parameters())}}, "model"),
+        ({"data": {"collect": {"exploration": torch.zeros(3)}}}, r"data\.collect\.exploration"),
+        (
+            {"model": {"dqn": {"optimizer": torch.optim.Adam(torch.nn.Linear(1, 1).parameters())}}},
+            "model",
+        ),
         ({"data": MountainCar}, "data"),
     ],
 )
@@ -272,7 +301,7 @@ def test_an_interrupt_saves_and_gives_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    endless = {**TINY, "data": {**TINY["data"], "env_steps": 10**9, "validate_every": 10**8}}
+    endless = {**TINY, "data": with_env_steps(10**9) | {"evaluation": {"every": 10**8}}}
     config = tmp_path / "runs" / "cartpole" / "seed0" / "config.yaml"
 
     def interrupt() -> None:

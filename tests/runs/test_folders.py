@@ -15,10 +15,16 @@ from lit_crl.runs import folders
 
 #: A fit of a second.
 TINY = [
-    "--data.env_steps=400", "--data.num_envs=8", "--data.warmup=200", "--data.batch_size=8",
-    "--data.updates_per_batch=1", "--data.test_episodes=1", "--data.validation_episodes=1",
-    "--data.arm=target", "--model.hidden=[8]",
-]  # fmt: skip
+    "--data.collect.env_steps=400",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+    "--data.curriculum.arm=target",
+    "--model.network.hidden=[8]",
+]
 
 
 def start(program: list[str]) -> "subprocess.Popen[str]":

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
@@ -26,6 +27,7 @@ from lit_crl.envs import (
 )
 from lit_crl.envs.episodes import run_episodes
 from lit_crl.runs.cli.main import main
+from lit_crl.training.renamed import RENAMED
 
 SMALL = {"hidden": (16, 12), "gan_hidden": (8,)}
 
@@ -66,7 +68,7 @@ def learner_of(kind: str, gan_updates: int = 1) -> CreativeLearner:
     """A learner with random weights, whose networks differ and whose GAN counts as trained."""
     make_env, settings = KINDS[kind]
     torch.manual_seed(3)
-    learner = CreativeLearner(**{**SMALL, **settings}).build(make_env())
+    learner = CreativeLearner(**learner_settings(**{**SMALL, **settings})).build(make_env())
     for parameter in learner.target_network.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
     learner.gan_updates = gan_updates
@@ -88,8 +90,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gan_every": 2, "gan_updates": 2, "min_outcomes": 1, "label_epsilon": 1.0,
         "validate_every": 800, "validation_episodes": 1, "test_episodes": 5, "generated_levels": 1,
     }  # fmt: skip
-    args = [f"--data.{key}={value}" for key, value in sizes.items()]
-    networks = ["--model.hidden=[16]", "--model.gan_hidden=[8]"]
+    args = [f"--{RENAMED[f'data.{key}']}={value}" for key, value in sizes.items()]
+    networks = ["--model.network.hidden=[16]", "--model.gan.hidden=[8]"]
     where = [f"--trainer.default_root_dir={root}", "--trainer.accelerator=cpu"]
     folder = main(["fit", "--experiment=cartpole", *where, *networks, *args]).run_folder
     assert (folder / "checkpoints" / "previous.ckpt").is_file()
@@ -376,7 +378,7 @@ def test_stacks_and_flattened_observations_come_from_gymnasiums_wrappers() -> No
     assert wrapped.action_space.contains(policy(obs))
     stacked = FrameStackObservation(gymnasium.make("CartPole-v1"), 3)
     gymnasium.register("StackedPole-v0", entry_point=lambda: stacked)
-    learner = CreativeLearner(**SMALL).build(gymnasium_env("StackedPole-v0"))
+    learner = CreativeLearner(**learner_settings(**SMALL)).build(gymnasium_env("StackedPole-v0"))
     obs, _ = stacked.reset(seed=0)
     assert stacked.action_space.contains(Policy.of(learner)(obs))
 

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.spaces import Box, Discrete
 
 import lit_crl
@@ -27,7 +28,9 @@ from lit_crl.runs.cli.main import main
 def policy_of(env: Any, **settings: Any) -> tuple[Policy, np.ndarray]:
     """A policy with random weights, and five observations."""
     torch.manual_seed(1)
-    learner = CreativeLearner(hidden=(12, 8), gan_hidden=(8,), **settings).build(env)
+    learner = CreativeLearner(
+        **learner_settings(hidden=(12, 8), gan_hidden=(8,), **settings)
+    ).build(env)
     space = env.single_observation_space
     space.seed(0)
     return Policy.of(learner), np.stack([space.sample() for _ in range(5)])
@@ -66,7 +69,7 @@ def test_stable_baselines3_scores_mountain_car_as_our_evaluation_does(
 ) -> None:
     evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
     monkeypatch.chdir(tmp_path)
-    run = main(["fit", "--data.env_steps=60000", "--trainer.accelerator=cpu"])
+    run = main(["fit", "--data.collect.env_steps=60000", "--trainer.accelerator=cpu"])
     ours = json.loads((run.run_folder / "summary.json").read_text())
     policy = lit_crl.load(run.run_folder)
     env = gymnasium.make("MountainCar-v0")

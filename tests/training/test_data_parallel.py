@@ -143,10 +143,16 @@ def test_processes_share_an_evaluation_and_find_what_one_finds(done: Path, tmp_p
 
 
 TINY = [
-    "--data.env_steps=60000", "--data.warmup=500", "--data.validate_every=20000",
-    "--data.num_envs=8", "--data.batch_size=16", "--data.updates_per_batch=2",
-    "--data.test_episodes=5", "--data.validation_episodes=2", "--model.hidden=[16,16]",
-]  # fmt: skip
+    "--data.collect.env_steps=60000",
+    "--data.collect.warmup=500",
+    "--data.evaluation.every=20000",
+    "--data.collect.num_envs=8",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.test_episodes=5",
+    "--data.evaluation.episodes=2",
+    "--model.network.hidden=[16,16]",
+]
 
 
 CONFIG = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/ddp.yaml"]

@@ -7,6 +7,7 @@ Oracles: an environment that counts its own steps and episodes, the batches as t
 import copy
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import data_settings
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import FrameStackObservation
 from lightning.pytorch import Callback
@@ -31,6 +33,7 @@ from lit_crl.envs import (
     PointMass,
 )
 from lit_crl.training.batches import Batch
+from lit_crl.training.renamed import RENAMED
 
 Make = Callable[..., Any]
 
@@ -328,7 +331,7 @@ def test_a_stack_of_frames_is_kept_as_one_and_trained_on_whole(make_run: Make) -
         assert ((column[..., 1:] - column[..., :-1]).abs() <= 1).all()
         assert (obs == obs[..., :1, :]).all() and (obs.sum((-1, -2)) == 12 * 255).all()
         moved = next_obs[..., 0, :].argmax(-1)[..., -1] - column[..., -1]
-        assert (moved.abs() <= run.data.n_steps).all() and (moved != 0).any()
+        assert (moved.abs() <= run.data.settings.replay.n_steps).all() and (moved != 0).any()
 
 
 def test_no_generated_level_is_staler_than_a_cycle(make_run: Make) -> None:
@@ -542,7 +545,9 @@ def test_target_episodes_start_where_the_task_starts_them(make_run: Make) -> Non
 
 @pytest.mark.parametrize("arm", ["reference", "archive", "gan"])
 def test_an_arm_of_levels_needs_an_environment_with_levels(make_run: Make, arm: str) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.arm is '{arm}'.*CartPole-v1.*level_space"):
+    with pytest.raises(
+        ConfigError, match=rf"data\.curriculum\.arm is '{arm}'.*CartPole-v1.*level_space"
+    ):
         make_run(env=cartpole, arm=arm).fit()
 
 
@@ -558,7 +563,7 @@ def test_an_environment_without_levels_trains_under_the_target_arm(make_run: Mak
 
 @pytest.mark.parametrize("env", [MountainCar, cartpole])
 def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data\.hindsight is 0\.5.*no goals"):
+    with pytest.raises(ConfigError, match=r"data\.replay\.hindsight is 0\.5.*no goals"):
         make_run(env=env, arm="target", hindsight=0.5).fit()
 
 
@@ -597,15 +602,25 @@ def test_hindsight_needs_an_environment_with_goals(make_run: Make, env: Any) -> 
     ],
 )  # fmt: skip
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.{key}"):
-        ReplayDataModule(MountainCar, **{key: given})
+    with pytest.raises(ConfigError, match=re.escape(RENAMED[f"data.{key}"])):
+        ReplayDataModule(MountainCar, **data_settings(**{key: given}))
 
 
 def test_the_smallest_sensible_numbers_are_accepted() -> None:
     data = ReplayDataModule(
-        MountainCar, env_steps=128, warmup=0, gamma=1.0, gan_updates=0, generated_levels=0,
-        novelty_exponent=0.0, hindsight=0.0, label_epsilon=0.0, reference_reals=1.0,
-    )  # fmt: skip
+        MountainCar,
+        **data_settings(
+            env_steps=128,
+            warmup=0,
+            gamma=1.0,
+            gan_updates=0,
+            generated_levels=0,
+            novelty_exponent=0.0,
+            hindsight=0.0,
+            label_epsilon=0.0,
+            reference_reals=1.0,
+        ),
+    )
     assert data.schedule.steps_of_a_batch == 128 and data.schedule.warmup == 0
 
 

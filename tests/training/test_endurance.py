@@ -54,9 +54,13 @@ def test_twenty_fits_leave_no_file_and_no_thread_open(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = [
-        "--data.env_steps=600", "--data.warmup=200", "--data.batch_size=16",
-        "--data.updates_per_batch=2", "--data.test_episodes=2", "--model.hidden=[8]",
-    ]  # fmt: skip
+        "--data.collect.env_steps=600",
+        "--data.collect.warmup=200",
+        "--data.replay.batch_size=16",
+        "--data.replay.updates_per_batch=2",
+        "--data.evaluation.test_episodes=2",
+        "--model.network.hidden=[8]",
+    ]
     seen = []
     for number in range(20):
         cli.main(["fit", "--name", f"run{number}", *tiny])

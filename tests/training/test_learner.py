@@ -6,6 +6,7 @@ losses, plain gradient descent), or the same run with one thing changed, compare
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 from gymnasium.vector import VectorEnv
 from lightning.pytorch import Callback
 from torch import Tensor
@@ -26,6 +28,7 @@ from lit_crl.envs import GymnasiumEnv, MountainCar, PointMass
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.blueprint import Blueprint
+from lit_crl.training.renamed import RENAMED
 
 Train = Callable[..., Any]
 ENV = MountainCar(2)
@@ -35,7 +38,7 @@ LOW, HIGH = torch.as_tensor(ENV.level_space.low), torch.as_tensor(ENV.level_spac
 def make(seed: int = 0, env: VectorEnv[Any, Any, Any] = ENV, **changes: Any) -> CreativeLearner:
     """A small learner; equal arguments give equal weights and streams."""
     sizes = {"hidden": (16, 16), "gan_hidden": (16, 16)}
-    learner = CreativeLearner(**{**sizes, "seed": seed, **changes})
+    learner = CreativeLearner(**learner_settings(**{**sizes, "seed": seed, **changes}))
     return learner.build(env)
 
 
@@ -492,7 +495,7 @@ def naive_td(learner: CreativeLearner, given: Transitions) -> list[float]:
     for _, _, reward, discount, next_obs in zip(*given, strict=True):
         online = learner.q_network(next_obs[None])[0].tolist()
         frozen = learner.target_network(next_obs[None])[0].tolist()
-        chosen = max(range(3), key=(online if learner.double_dqn else frozen).__getitem__)
+        chosen = max(range(3), key=(online if learner.dqn.double else frozen).__getitem__)
         targets.append(reward.item() + discount.item() * frozen[chosen])
     return targets
 
@@ -591,7 +594,7 @@ def test_each_update_sees_the_target_network_of_its_time(
         value = twin.q_network(given.obs)[range(8), given.action]
         optimizer.zero_grad()
         torch.nn.functional.huber_loss(value, target).backward()
-        torch.nn.utils.clip_grad_norm_(twin.q_network.parameters(), twin.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(twin.q_network.parameters(), twin.dqn.max_grad_norm)
         optimizer.step()
         if update % period == 0:
             for slow, fast in zip(
@@ -806,15 +809,16 @@ def test_a_learner_is_loaded_from_its_checkpoint_without_a_trainer(
     assert loaded.state_dict().keys() == weights.keys()
     assert all(torch.equal(weights[name], value) for name, value in loaded.state_dict().items())
     assert (loaded.updates, loaded.gan_updates) == (run.learner.updates, run.learner.gan_updates)
-    assert loaded.lambda_gan == 3.5 and loaded.sizes == run.learner.sizes
+    assert loaded.gan.lambda_gan == 3.5 and loaded.sizes == run.learner.sizes
     obs = torch.randn(5, *run.data.env.single_observation_space.shape)
     assert torch.equal(loaded.action_values(obs), run.learner.action_values(obs))
     assert loaded.generate_levels(3).shape == (3, loaded.level_gan.box.dim)
     # It can be trained again, with settings of one's own.
     again = make_run(**made)
-    again.learner = CreativeLearner.load_from_checkpoint(path, final_lr=1.0)
+    again.learner = CreativeLearner.load_from_checkpoint(path, dqn={"final_lr": 1.0})
     again.fit()
-    assert again.learner.final_lr == 1.0 and again.learner.updates == 2 * run.learner.updates
+    assert again.learner.dqn.final_lr == 1.0 and again.learner.gan == loaded.gan
+    assert again.learner.updates == 2 * run.learner.updates
 
 
 def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
@@ -862,8 +866,8 @@ def test_the_seed_draws_the_first_weights_and_leaves_other_streams_alone() -> No
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(key: str, given: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.{key}"):
-        CreativeLearner(**{key: given})
+    with pytest.raises(ConfigError, match=re.escape(RENAMED[f"model.{key}"])):
+        CreativeLearner(**learner_settings(**{key: given}))
 
 
 # Numbers that are not finite

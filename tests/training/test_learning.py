@@ -21,7 +21,10 @@ def test_the_dqn_balances_the_pole_after_12_000_env_steps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     summary = final(
-        "cartpole", "--data.arm=target", "--data.env_steps=12000", "--data.gan_updates=0"
+        "cartpole",
+        "--data.curriculum.arm=target",
+        "--data.collect.env_steps=12000",
+        "--data.gan.updates=0",
     )
     assert summary["target_return_mean"] > 150  # a random policy: 22
 

@@ -282,7 +282,7 @@ def test_validations_further_apart_than_an_epoch_are_refused(settings: dict[str,
 @pytest.mark.parametrize("least", [{"min_epochs": 50}, {"min_steps": 10_000}])
 def test_a_minimum_beyond_the_budget_ends_in_a_sentence(least: dict[str, int]) -> None:
     (key,) = least
-    with pytest.raises(RunError, match=rf"trainer\.{key} is .* raise data.env_steps"):
+    with pytest.raises(RunError, match=rf"trainer\.{key} is .* raise data.collect.env_steps"):
         prepare_run(validate=False, trainer=least).fit()
 
 
@@ -331,8 +331,8 @@ def test_without_logging_steps_only_validations_are_logged(tmp_path: Path) -> No
         ({"precision": "bf16-true"}, "trainer.precision is bf16-true"),
         ({"precision": "64-true"}, "trainer.precision is 64-true"),
         ({"precision": "16-true"}, "trainer.precision is 16-true"),
-        ({"gradient_clip_val": 1.0}, "model.max_grad_norm"),
-        ({"accumulate_grad_batches": 4}, "data.batch_size"),
+        ({"gradient_clip_val": 1.0}, "model.dqn.max_grad_norm"),
+        ({"accumulate_grad_batches": 4}, "data.replay.batch_size"),
         ({"overfit_batches": 2}, "trainer.overfit_batches is 2"),
         ({"limit_train_batches": 0}, "trainer.limit_train_batches is 0"),
         ({"limit_val_batches": 0.5}, "trainer.limit_val_batches is 0.5"),
@@ -342,7 +342,7 @@ def test_without_logging_steps_only_validations_are_logged(tmp_path: Path) -> No
         ({"max_time": {"seconds": 0}}, "trainer.max_time is 0"),
         ({"callbacks": [StochasticWeightAveraging(1e-3)]}, "StochasticWeightAveraging"),
         ({"callbacks": [EMAWeightAveraging()]}, "EMAWeightAveraging"),
-        ({"callbacks": [GradientAccumulationScheduler({4: 2})]}, "data.batch_size"),
+        ({"callbacks": [GradientAccumulationScheduler({4: 2})]}, "data.replay.batch_size"),
         ({"callbacks": [LearningRateFinder()]}, "LearningRateFinder"),
         ({"callbacks": [BackboneFinetuning()]}, "BackboneFinetuning"),
         ({"strategy": "ddp", "devices": 2}, "DDPStrategy.*conf/trainer/ddp.yaml"),
@@ -385,12 +385,12 @@ def test_other_optimizers_train(name: str) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "words"),
     [
-        (torch.optim.LBFGS, "model.q_optimizer is LBFGS"),
-        (torch.optim.SparseAdam, "model.q_optimizer is SparseAdam"),
-        (lambda parameters: torch.optim.SGD(parameters, lr=-1), "model.q_optimizer.*-1"),
-        (lambda parameters: torch.optim.SGD(parameters, size=3), "model.q_optimizer.*size"),
-        (lambda parameters: list(parameters), "model.q_optimizer makes a list"),
-        (torch.nn.ParameterList, "model.q_optimizer makes a ParameterList"),
+        (torch.optim.LBFGS, "model.dqn.optimizer is LBFGS"),
+        (torch.optim.SparseAdam, "model.dqn.optimizer is SparseAdam"),
+        (lambda parameters: torch.optim.SGD(parameters, lr=-1), "model.dqn.optimizer.*-1"),
+        (lambda parameters: torch.optim.SGD(parameters, size=3), "model.dqn.optimizer.*size"),
+        (lambda parameters: list(parameters), "model.dqn.optimizer makes a list"),
+        (torch.nn.ParameterList, "model.dqn.optimizer makes a ParameterList"),
     ],
 )
 def test_what_no_phase_can_step_is_refused(optimizer: Any, words: str) -> None:
@@ -468,11 +468,19 @@ def test_strategies_of_others_are_known_by_their_class() -> None:
 
 
 FLAGS = [
-    "fit", "--data.env_steps=1500", "--data.warmup=500", "--data.num_envs=8",
-    "--data.updates_per_batch=2", "--data.validate_every=600", "--data.batch_size=16",
-    "--data.test_episodes=2", "--data.validation_episodes=2", "--model.hidden=[16,16]",
-    "--data.arm=target", "--name=x",
-]  # fmt: skip
+    "fit",
+    "--data.collect.env_steps=1500",
+    "--data.collect.warmup=500",
+    "--data.collect.num_envs=8",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.every=600",
+    "--data.replay.batch_size=16",
+    "--data.evaluation.test_episodes=2",
+    "--data.evaluation.episodes=2",
+    "--model.network.hidden=[16,16]",
+    "--data.curriculum.arm=target",
+    "--name=x",
+]
 FOLDER = Path("runs/mountain_car/x")
 
 
@@ -540,5 +548,5 @@ def test_a_limited_run_with_a_stock_checkpoint_and_a_profiler_leaves_a_whole_fol
 @pytest.mark.parametrize("episodes", ["validation", "test"])
 def test_no_episodes_are_refused_with_the_way_to_have_none(episodes: str) -> None:
     limit = {"validation": "limit_val_batches", "test": "limit_test_batches"}[episodes]
-    with pytest.raises(ConfigError, match=rf"data.{episodes}_episodes is 0.*--trainer.{limit} 0"):
+    with pytest.raises(ConfigError, match=rf"episodes is 0.*--trainer.{limit} 0"):
         prepare_run(ShortCar, **{f"{episodes}_episodes": 0})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GivenBatches, make_trainer
+from conftest import GivenBatches, learner_settings, make_trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from two_processes import ENV, parts
@@ -35,7 +35,9 @@ class Seen:
 
 def make(**settings: Any) -> CreativeLearner:
     torch.manual_seed(0)
-    return CreativeLearner(hidden=(16, 16), gan_hidden=(16, 16), **settings).build(ENV)
+    return CreativeLearner(
+        **learner_settings(hidden=(16, 16), gan_hidden=(16, 16), **settings)
+    ).build(ENV)
 
 
 def train(learner: CreativeLearner, batches: list[Batch], **trainer: Any) -> Any:

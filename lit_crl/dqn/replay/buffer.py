@@ -70,7 +70,7 @@ class ReplayBuffer:
         least = n_steps + frame_stack + 1
         if self.length < least:
             raise ConfigError(
-                f"data.capacity is {capacity}, too small for {num_envs} environments and "
+                f"data.replay.capacity is {capacity}, too small for {num_envs} environments and "
                 f"{n_steps}-step transitions: give at least {least * num_envs}"
             )
         rows = self.length * num_envs
@@ -303,15 +303,15 @@ class ReplayBuffer:
         if int(state["n_steps"]) != self.n_steps:
             raise ValueError(
                 f"the saved replay folds {int(state['n_steps'])} steps, this run {self.n_steps}: "
-                "resume with the data.n_steps it was saved with"
+                "resume with the data.replay.n_steps it was saved with"
             )
         num_envs = len(state["cursor"])
         length = int(state["length"])
         if (length, num_envs) != (self.length, self.num_envs):
             raise ValueError(
                 f"the saved replay has {length} rows for each of {num_envs} environments, this "
-                f"run's {self.length} for each of {self.num_envs}: resume with the data.capacity "
-                "and data.num_envs it was saved with"
+                f"run's {self.length} for each of {self.num_envs}: resume with the "
+                "data.replay.capacity and data.collect.num_envs it was saved with"
             )
         # All with a first axis, also the one number among them.
         tensors = {name: m if m.ndim else m.view(1) for name, m in self._tensors().items()}
@@ -323,8 +323,8 @@ class ReplayBuffer:
             if not alike or len(theirs) > len(mine):
                 raise ValueError(
                     f"the saved replay's {name} has shape {tuple(theirs.shape)}, this run's "
-                    f"{tuple(mine.shape)}: resume with the data.env, data.frame_stack and "
-                    "data.priority_exponent it was saved with"
+                    f"{tuple(mine.shape)}: resume with the data.env, data.replay.frame_stack and "
+                    "data.replay.priority_exponent it was saved with"
                 )
         for name, mine in tensors.items():
             written = len(saved[name])

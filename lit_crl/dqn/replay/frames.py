@@ -25,8 +25,8 @@ def frame_shape(space: Box, stack: int) -> tuple[int, ...]:
         return space.shape
     if not space.shape or space.shape[0] % stack:
         raise ConfigError(
-            f"data.frame_stack is {stack}, but observations of shape {space.shape} do not hold "
-            f"{stack} frames along their first axis: give the stack_size of the environment's "
+            f"data.replay.frame_stack is {stack}, but observations of shape {space.shape} do not "
+            f"hold {stack} frames along their first axis: give the stack_size of the environment's "
             "FrameStackObservation, or 1"
         )
     return (space.shape[0] // stack, *space.shape[1:])
@@ -51,7 +51,7 @@ def check_rebuilt(given: Tensor, rebuilt: Tensor, stack: int) -> None:
     """
     if not torch.equal(given, rebuilt):
         raise ConfigError(
-            f"data.frame_stack is {stack}, but observations are not the last {stack} frames, with "
-            "an episode's first frame repeated before it: give the stack_size of the "
+            f"data.replay.frame_stack is {stack}, but observations are not the last {stack} "
+            "frames, with an episode's first frame repeated before it: give the stack_size of the "
             "environment's FrameStackObservation, or 1"
         )

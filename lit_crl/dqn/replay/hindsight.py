@@ -45,8 +45,8 @@ class Hindsight:
             return None
         if not hasattr(env, "achieved_goal") or env.max_episode_steps is None:
             raise ConfigError(
-                f"data.hindsight is {share}, but {type(env).__name__} has no goals to relabel: "
-                "set it to 0"
+                f"data.replay.hindsight is {share}, but {type(env).__name__} has no goals to "
+                "relabel: set it to 0"
             )
         return cls(env, share, env.max_episode_steps, gamma)
 

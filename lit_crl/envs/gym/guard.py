@@ -1,4 +1,4 @@
-"""The door to a user's environment: what comes out is checked, and episodes start at levels."""
+"""Checks everything that a user's environment returns, and starts its episodes at levels."""
 
 from __future__ import annotations
 
@@ -9,108 +9,88 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_crl.core.checks import RunError
 from lit_crl.envs.gym import returned
-from lit_crl.envs.gym.returned import Array, told
+from lit_crl.envs.gym.returned import Array, raise_named
 
 Env = gymnasium.Env[Any, Any]
 SetLevel = Callable[[Any, Array], Any]
 
 
 class Guard:
-    """Stands in for ``reset`` and ``step`` of an environment that no wrapper hides any more.
+    """Replaces ``reset`` and ``step`` of a user's environment, below all its wrappers.
 
-    Wrappers around the environment call these two as ever. So they see a level's first
-    observation as that of a plain reset, and start their stacks, counters and statistics with it.
-    The environment stays the same object: wrappers still find all its attributes.
+    Wrappers therefore see a level's first observation as that of a plain reset: their stacks,
+    counters and statistics start with it. The environment remains the same object, so wrappers
+    still find all its attributes.
 
     Attributes:
-        level: Level [d] at which the next resets start; None: where the environment starts itself.
+        level: Level [d] at which the next resets start; None: the environment's own start.
     """
 
     level: Array | None = None
 
     def __init__(self, env: Env, name: str, set_level: SetLevel | None = None) -> None:
-        """Take over ``reset`` and ``step`` of ``env.unwrapped``.
+        """Replace ``reset`` and ``step`` of ``env.unwrapped``.
 
         Args:
             env: The environment, wrapped or not.
-            name: What sentences call it.
+            name: What messages call it.
             set_level: Puts it at a level, and returns the first observation there.
         """
         self._env = env.unwrapped
-        self._name, self._set_level = name, set_level
+        self._set_level = set_level
         self._reset, self._step = self._env.reset, self._env.step
-        self._where = f"{name}: step()"
+        self._in_reset, self._in_step = f"{name}: reset()", f"{name}: step()"
+        self._in_set_level = f"{name}: set_level {getattr(set_level, '__name__', '')}()"
         space = self._env.observation_space
         self._shape, self._dtype = space.shape or (), space.dtype or np.dtype(np.float32)
         self._checks_observations = isinstance(space, Box)
-        # Methods, not functions: an environment that copies itself is copied with its guard.
+        # Bound methods, not functions: deepcopy then gives the environment's copy its own guard.
         setattr(self._env, "reset", self.reset)  # noqa: B010
         setattr(self._env, "step", self.step)  # noqa: B010
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, at ``level`` if there is one.
-
-        Raises:
-            RunError: If the environment's own ``reset`` or ``set_level`` fails or returns
-                something else than it should.
-        """
-        where = f"{self._name}: reset()"
+        """Start an episode, at ``level`` if there is one; a mistake of the user is a RunError."""
+        where = self._in_reset
         try:
             result = self._reset(seed=seed, options=options)
-        except (RunError, MemoryError):
-            raise
         except Exception as error:
-            raise RunError(f"{where} raised {told(error)}{_keywords(error)}") from error
+            raise_named(error, where, _signature_needed(error))
         obs, info = returned.reset_result(result, where)
         if self.level is not None:
-            obs, where = self._placed(self.level), self._where_set_level
-        if self._checks_observations:
-            obs = returned.observation(obs, self._shape, self._dtype, where).copy()
-        return obs, info
+            obs, where = self._placed(self.level), self._in_set_level
+        return self._checked(obs, where), info
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Advance the environment by one env step.
-
-        Raises:
-            RunError: If the environment's own ``step`` fails or returns something else than it
-                should.
-        """
+        """Advance the environment by one env step; a mistake of the user is a RunError."""
+        where = self._in_step
         try:
             result = self._step(action)
-        except (RunError, MemoryError):
-            raise
         except Exception as error:
-            raise RunError(f"{self._where} raised {told(error)}") from error
-        obs, reward, terminated, truncated, info = returned.step_result(result, self._where)
-        if self._checks_observations:
-            # A copy, since wrappers keep it, and the environment may change its own.
-            obs = returned.observation(obs, self._shape, self._dtype, self._where).copy()
-        return obs, reward, terminated, truncated, info
+            raise_named(error, where)
+        obs, reward, terminated, truncated, info = returned.step_result(result, where)
+        return self._checked(obs, where), reward, terminated, truncated, info
 
     def _placed(self, level: Array) -> Any:
         assert self._set_level is not None
         try:
             result = self._set_level(self._env, level.copy())
-        except (RunError, MemoryError):
-            raise
         except Exception as error:
-            raise RunError(
-                f"{self._where_set_level} raised {told(error)}; it is called as "
-                f"set_level(env, level) with a level of shape {level.shape}"
-            ) from error
-        return returned.level_observation(result, self._where_set_level)
+            remedy = f"; it is called as set_level(env, level) with a level of shape {level.shape}"
+            raise_named(error, self._in_set_level, remedy)
+        return returned.level_observation(result, self._in_set_level)
 
-    @property
-    def _where_set_level(self) -> str:
-        return f"{self._name}: set_level {getattr(self._set_level, '__name__', '')}()"
+    def _checked(self, obs: Any, where: str) -> Any:
+        if not self._checks_observations:
+            return obs
+        # A copy: wrappers keep it, while the environment may write into its own array again.
+        return returned.observation(obs, self._shape, self._dtype, where).copy()
 
 
-def _keywords(error: Exception) -> str:
-    """What to do where ``reset`` does not take what Gymnasium gives it."""
+def _signature_needed(error: Exception) -> str:
+    """The remedy where ``reset`` does not take the arguments that Gymnasium passes."""
     words = ("argument 'seed'", "argument 'options'")
     if isinstance(error, TypeError) and any(word in str(error) for word in words):
         return "; it must be `def reset(self, *, seed=None, options=None)`"
@@ -118,7 +98,11 @@ def _keywords(error: Exception) -> str:
 
 
 def layers(env: Env) -> list[Env]:
-    """Return an environment's wrappers from the outermost on, and last what they wrap."""
+    """Return an environment's wrappers from the outermost to the innermost, then the environment.
+
+    >>> [type(layer).__name__ for layer in layers(gymnasium.make("CartPole-v1"))]
+    ['TimeLimit', 'OrderEnforcing', 'PassiveEnvChecker', 'CartPoleEnv']
+    """
     found = [env]
     while isinstance(found[-1], gymnasium.Wrapper):
         found.append(found[-1].env)

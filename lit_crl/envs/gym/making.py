@@ -5,38 +5,64 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs.gym.guard import Env, layers
-from lit_crl.envs.gym.returned import described, told
+from lit_crl.envs.gym.returned import described, raise_named, told
 
 
-def make_env(id: str, **kwargs: Any) -> Env:
-    """Make one Gymnasium environment with discrete actions and ``Box`` observations.
+def maker(
+    id: str | None,
+    make: Callable[..., Env] | None,
+    max_episode_steps: int | None,
+    env_kwargs: Mapping[str, Any],
+) -> tuple[str, Callable[[], Env]]:
+    """Return what messages call the environment, and a function that makes one.
 
-    Args:
-        id: Gymnasium id, or ``module:id`` of a module that registers it. Discrete, ``Dict`` and
-            ``Tuple`` observations are flattened.
-        **kwargs: For ``gymnasium.make``.
-
-    Returns:
-        The environment.
+    The function raises a ``ConfigError`` if the id is unknown, a package is missing, the
+    environment cannot be made, or a DQN cannot act in it. Observations are flattened unless they
+    are a ``Box``. For the arguments see ``GymnasiumEnv``.
 
     Raises:
-        ConfigError: If the id is unknown, a package is missing, the environment cannot be made, or
-            a DQN cannot act in it.
+        ConfigError: If the arguments do not fit together.
     """
-    import_module_of(id)
+    if (id is None) == (make is None):
+        raise ConfigError("give either id or make, to say which environment it is")
+    kwargs = dict(env_kwargs)
+    limit = kwargs.pop("max_episode_steps", None) if id is not None else None
+    if limit is not None and max_episode_steps not in (None, limit):
+        raise ConfigError(
+            f"max_episode_steps is {max_episode_steps}, but {limit} in env_kwargs: give it once"
+        )
+    limit = max_episode_steps if limit is None else limit
+    if limit is not None and limit < 1:
+        raise ConfigError(f"max_episode_steps is {limit}: give at least 1, or null for its own")
+    if id is not None:
+        return id, lambda: _make_by_id(id, limit, kwargs)
+    assert make is not None
+    name = _name_of(make)
+    return name, lambda: _make_by_call(make, name, limit, kwargs)
+
+
+def _name_of(make: Any) -> str:
+    """The name of a class or function, inside any ``functools.partial``."""
+    while hasattr(make, "func"):
+        make = make.func
+    return str(getattr(make, "__qualname__", type(make).__name__))
+
+
+def _make_by_id(id: str, limit: int | None, kwargs: Mapping[str, Any]) -> Env:
+    _import_module_of(id)
+    settings = {"disable_env_checker": True, "max_episode_steps": limit, **kwargs}
     try:
-        env: Env = gymnasium.make(id, **{"disable_env_checker": True, **kwargs})
+        env: Env = gymnasium.make(id, **settings)
     except (DependencyNotInstalled, ImportError) as error:
         raise ConfigError(
             f"{id!r} needs a package that is missing; `pip install` it, usually as an extra "
@@ -46,45 +72,25 @@ def make_env(id: str, **kwargs: Any) -> Env:
         raise
     except Exception as error:
         raise ConfigError(_why_not_made(id, error)) from error
-    return adapted(env, repr(id))
+    return _for_dqn(env, repr(id))
 
 
-def make_env_with(
-    make: Callable[..., Env], name: str, max_episode_steps: int | None, **kwargs: Any
+def _make_by_call(
+    make: Callable[..., Env], name: str, limit: int | None, kwargs: Mapping[str, Any]
 ) -> Env:
-    """Make one environment by calling a class or a function.
-
-    Args:
-        make: A ``gymnasium.Env`` class, or a function that makes an environment.
-        name: What sentences call it.
-        max_episode_steps: Time limit in env steps; None: its own.
-        **kwargs: For ``make``.
-
-    Returns:
-        The environment, its observations flattened unless they are a ``Box``.
-
-    Raises:
-        ConfigError: If that fails, does not give an environment, or a DQN cannot act in it.
-    """
     try:
         env = make(**kwargs)
-    except MemoryError:
-        raise
     except Exception as error:
-        raise ConfigError(
-            f"{name} cannot be made: it raised {told(error)}; arguments are given by "
-            "env_kwargs or functools.partial"
-        ) from error
+        remedy = "; arguments are given by env_kwargs or functools.partial"
+        raise_named(error, f"{name} cannot be made: it", remedy, ConfigError)
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(
             f"{name} gave {described(env)}, but must give one environment, a gymnasium.Env"
         )
-    if max_episode_steps is not None:
-        env = TimeLimit(env, max_episode_steps)
-    return adapted(env, name)
+    return _for_dqn(env if limit is None else TimeLimit(env, limit), name)
 
 
-def adapted(env: Env, name: str) -> Env:
+def _for_dqn(env: Env, name: str) -> Env:
     """Return the environment with observations that are one array, if a DQN can act in it.
 
     Raises:
@@ -107,17 +113,17 @@ def adapted(env: Env, name: str) -> Env:
 
 
 def time_limit(env: Env) -> int | None:
-    """Return the env steps after which a wrapper cuts episodes off; None: no wrapper does."""
+    """Return the env steps after which a wrapper cuts episodes off; None: no wrapper does.
+
+    >>> time_limit(gymnasium.make("MountainCar-v0"))
+    200
+    """
     limits = [layer._max_episode_steps for layer in layers(env) if isinstance(layer, TimeLimit)]
     return min(limits, default=None)
 
 
-def import_module_of(id: str) -> None:
-    """Import the module that an id like ``module:id`` names.
-
-    Raises:
-        ConfigError: If that fails.
-    """
+def _import_module_of(id: str) -> None:
+    """Import the module that an id like ``module:id`` names."""
     module, _, rest = id.rpartition(":")
     if not module:
         return
@@ -125,8 +131,6 @@ def import_module_of(id: str) -> None:
         raise ConfigError(f"{id!r} names a file: write the module, {module[:-3]}:{rest}")
     try:
         importlib.import_module(module)
-    except MemoryError:
-        raise
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         if missing and f"{module}.".startswith(f"{missing}."):
@@ -134,9 +138,8 @@ def import_module_of(id: str) -> None:
                 f"{id!r} needs a package that is missing; `pip install` the one that has the "
                 f"module {module}, or run where {module}.py lies"
             ) from error
-        raise ConfigError(
-            f"{id!r} cannot be used, because importing {module} raised {told(error)}"
-        ) from error
+        where = f"{id!r} cannot be used, because importing {module}"
+        raise_named(error, where, kind=ConfigError)
 
 
 def _why_not_made(id: str, error: Exception) -> str:
@@ -153,7 +156,7 @@ def _why_not_made(id: str, error: Exception) -> str:
 
 
 def _likely(name: str) -> str:
-    """What somebody who wrote ``name`` may have meant."""
+    """What to do about an unknown ``name``: use the registered id that looks most like it."""
     by_base: dict[str, list[str]] = {}
     for known in gymnasium.registry:
         by_base.setdefault(_base(known), []).append(known)
@@ -172,7 +175,7 @@ def _base(id: str) -> str:
 
 
 def _unreadable_parts(space: Space[Any], path: str = "") -> Iterator[tuple[str, Space[Any]]]:
-    """The parts of a space that are not numbers of a fixed count, by where they are."""
+    """The parts of a space that are not a fixed count of numbers, with their paths."""
     if isinstance(space, Dict):
         parts = [(str(key), part) for key, part in space.spaces.items()]
     elif isinstance(space, Tuple | OneOf):
@@ -197,36 +200,3 @@ def _wrapper_needed(env: Env, name: str, path: str, part: Space[Any]) -> str:
         f"wrap it in {wrapper}, register that in a module of yours by gymnasium.register('My-v0', "
         "lambda **kwargs: Wrapper(gymnasium.make(ID, **kwargs))), and use module:My-v0"
     )
-
-
-def named_space(
-    level_space: Box | Mapping[str, Sequence[float]] | None, set_level: object
-) -> tuple[tuple[str, ...], Box | None]:
-    """Return the names of the coordinates, as far as given, and the space of levels.
-
-    Raises:
-        ConfigError: If it cannot be a space of levels, or lacks its function.
-    """
-    if (level_space is None) != (set_level is None):
-        raise ConfigError("level_space and set_level belong together: give both or neither.")
-    names: tuple[str, ...] = ()
-    if isinstance(level_space, Mapping):
-        names, level_space = tuple(level_space), named_box(level_space)
-    if level_space is not None and not (level_space.is_bounded() and len(level_space.shape) == 1):
-        raise ConfigError(f"level_space is {level_space}, but needs finite bounds, shape (d,).")
-    return names, level_space
-
-
-def named_box(bounds: Mapping[str, Sequence[float]]) -> Box:
-    """Return the box whose coordinates have these low and high bounds, in this order.
-
-    Raises:
-        ConfigError: If a coordinate does not have a low bound below a high one.
-    """
-    for name, pair in bounds.items():
-        if len(pair) != 2 or not pair[0] < pair[1]:
-            raise ConfigError(
-                f"level_space.{name} is {list(pair)}, but must be a low and a high bound."
-            )
-    low, high = np.array(list(bounds.values()), np.float32).T
-    return Box(low, high)

@@ -1,13 +1,14 @@
-"""What a user's environment returned, checked: each slip becomes one sentence.
+"""Checks of what a user's environment returns: each mistake becomes one sentence.
 
-``where`` is the beginning of every sentence, for instance ``"CartPole-v1: step()"``.
+The sentence is a ``RunError``, and ``where`` is its beginning, for instance
+``"CartPole-v1: step()"``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +17,31 @@ from lit_crl.core.checks import RunError
 
 Array = npt.NDArray[Any]
 
-#: Keys under which environments say whether an episode succeeded; the first with a value counts.
+#: Keys under which infos report success; the first one with a value counts.
 SUCCESS_KEYS = ("is_success", "success")
 
-_SEQUENCES = (tuple, list)
-_NUMBERS = (float, int, np.number, np.bool_)
-#: What a step usually gives: looking these up is quicker than any other check.
+#: The usual types of rewards and flags: to look these up is quicker than any other check.
 _USUAL_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.bool_})
 
 
-def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
-    """Return the observation and the infos of a ``reset``; infos of None are empty ones.
+def raise_named(
+    error: Exception,
+    where: str,
+    remedy: str = "",
+    kind: type[Exception] = RunError,
+) -> NoReturn:
+    """Raise an error of a user's code as the sentence "``where`` raised ...``remedy``".
 
-    Raises:
-        RunError: If ``result`` is no pair of an observation and infos.
+    A ``RunError`` is a sentence already, and a ``MemoryError`` is nobody's mistake: both pass.
     """
-    if isinstance(result, _SEQUENCES) and len(result) == 2:
+    if isinstance(error, RunError | MemoryError):
+        raise error
+    raise kind(f"{where} raised {told(error)}{remedy}") from error
+
+
+def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """Return the observation and the infos of a ``reset``; None stands for empty infos."""
+    if isinstance(result, tuple | list) and len(result) == 2:
         observation, info = result
         if info is None or isinstance(info, Mapping):
             return observation, infos(info, where)
@@ -42,12 +52,8 @@ def reset_result(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
 
 
 def step_result(result: Any, where: str) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """Return the observation, reward, terminated, truncated and the infos of a ``step``.
-
-    Raises:
-        RunError: If ``result`` has other parts.
-    """
-    if not isinstance(result, _SEQUENCES) or len(result) != 5:
+    """Return the observation, reward, terminated, truncated and infos of a ``step``."""
+    if not isinstance(result, tuple | list) or len(result) != 5:
         raise RunError(
             f"{where} returned {described(result)}, but must return five values: observation, "
             "reward, terminated, truncated and a dict (older interfaces had one `done` in place "
@@ -64,25 +70,15 @@ def step_result(result: Any, where: str) -> tuple[Any, Any, Any, Any, dict[str, 
 
 
 def infos(info: Any, where: str) -> dict[str, Any]:
-    """Return infos as a dict; None stands for an empty one.
-
-    Raises:
-        RunError: If they are something else.
-    """
-    if isinstance(info, dict):
-        return info
+    """Return infos as a dict; None stands for an empty one."""
     if info is None or isinstance(info, Mapping):
         return dict(info or {})
     raise RunError(f"{where} returned infos that are {described(info)}, but must be a dict")
 
 
 def number(value: Any, what: str) -> Any:
-    """Return a number or truth value; an array of exactly one is one as well.
-
-    Raises:
-        RunError: If ``value`` is something else.
-    """
-    if isinstance(value, _NUMBERS):
+    """Return a number or truth value; an array of one number counts as one."""
+    if isinstance(value, float | int | np.number | np.bool_):
         return value
     array = as_array(value)
     if array is None or array.size != 1 or array.dtype.kind not in "biuf":
@@ -93,11 +89,8 @@ def number(value: Any, what: str) -> Any:
 def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> Array:
     """Return an observation as an array of the shape that its space declares.
 
-    Lists, tensors and other types of number are fine, as long as a space of bytes is given whole
+    Lists, tensors and other types of numbers are accepted; only a space of bytes needs whole
     numbers from 0 to 255.
-
-    Raises:
-        RunError: If the observation does not have the shape or the kind that the space declares.
     """
     if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
         return value
@@ -118,11 +111,7 @@ def observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where:
 
 
 def check_bytes(array: Array, where: str) -> None:
-    """See that numbers can be kept as bytes.
-
-    Raises:
-        RunError: If they are no whole numbers from 0 to 255.
-    """
+    """Check that numbers are whole numbers from 0 to 255, which can be kept as bytes."""
     if array.dtype.kind == "f":
         raise RunError(
             f"{where} returned an observation of {array.dtype}, but its observation space declares "
@@ -136,11 +125,7 @@ def check_bytes(array: Array, where: str) -> None:
 
 
 def level_observation(value: Any, where: str) -> Any:
-    """Return the first observation that ``set_level`` gave, alone or in a pair with infos.
-
-    Raises:
-        RunError: If it gave None.
-    """
+    """Return the first observation, which ``set_level`` returns alone or in a pair with infos."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping):
         return value[0]
     if value is None:
@@ -152,19 +137,17 @@ def level_observation(value: Any, where: str) -> Any:
 
 
 def success(info: Mapping[str, Any], where: str) -> bool | None:
-    """Return what infos say of success; None if they say nothing.
+    """Return the success that infos report; None if they report nothing.
 
-    Raises:
-        RunError: If they say something that is neither true nor false.
+    >>> success({"is_success": None, "success": 1.0}, "MyEnv: step()"), success({}, "MyEnv: step()")
+    (True, None)
     """
     for key in SUCCESS_KEYS:
-        value = info.get(key)
-        if value is None:
-            continue
-        said = number(value, f"{where} returned an info[{key!r}] that")
-        if math.isnan(said):
-            raise RunError(f"{where} returned an info[{key!r}] that is nan: give True or False")
-        return bool(said)
+        if (value := info.get(key)) is not None:
+            what = f"{where} returned an info[{key!r}] that"
+            if math.isnan(reported := number(value, what)):
+                raise RunError(f"{what} is nan: give True or False")
+            return bool(reported)
     return None
 
 
@@ -177,7 +160,11 @@ def as_array(value: Any) -> Array | None:
 
 
 def described(value: Any) -> str:
-    """Return in a few words what ``value`` is."""
+    """Describe a value in a few words.
+
+    >>> described(np.zeros(3)), described("level"), described(None)
+    ('an array of shape (3,) and type float64', "the string 'level'", 'None')
+    """
     if value is None or isinstance(value, bool | int | float | np.number | np.bool_):
         return repr(value)
     if isinstance(value, str):

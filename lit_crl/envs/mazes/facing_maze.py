@@ -1,7 +1,7 @@
-"""Mazes as the public benchmark has them: turn, step ahead, and see five by five cells.
+"""Mazes as in the public benchmark: the agent turns, steps ahead and sees five by five cells.
 
-Dennis et al. 2020 (PAIRED, arXiv:2012.02096); Jiang et al. 2021 (PLR⊥, arXiv:2110.02439), on
-Minigrid's terms (Chevalier-Boisvert et al. 2023).
+Dennis et al. 2020 (PAIRED, arXiv:2012.02096); Jiang et al. 2021 (PLR⊥, arXiv:2110.02439); the rules
+are those of Minigrid (Chevalier-Boisvert et al. 2023).
 """
 
 from __future__ import annotations
@@ -14,28 +14,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_crl.envs.mazes import layouts as maze_layouts
-from lit_crl.envs.mazes.layouts import (
-    GOAL,
-    MOVES,
-    START,
-    WALL,
-)
+from lit_crl.envs.mazes.layouts import GOAL, MOVES, START, WALL
 from lit_crl.envs.mazes.maze import Maze
 from lit_crl.envs.mazes.shortest_paths import facing_distances
 
-#: Rows and columns of what an agent sees; it is in the middle of the last row.
+#: Rows and columns of the agent's view; the agent is in the middle of the last row.
 VIEW = 5
 LEFT, RIGHT, AHEAD = range(3)
 
 
 class FacingMaze(Maze):
-    """Walk to the goal with a part of the maze in view; all else is as in ``Maze``.
+    """Walk to the goal with a part of the maze in view; the rest is as in ``Maze``.
 
-    Level: maps of walls, of the start if the agent faces right, down, left or up there, and of the
-    goal, [6 · size²]. Actions: turn left, turn right, step ahead. Observation: bytes [6, 5, 5];
-    walls and goal in the agent's view, which looks ahead and through walls, and four maps of which
-    the one of its heading is 1. What lies outside the grid looks like a wall. The public benchmark
-    has 13×13 cells and 250 steps.
+    Level: six maps, [6 · size²]: walls, four maps of the start (for facing right, down, left and
+    up), and the goal. Actions: turn left, turn right, step ahead. Observation: bytes [6, 5, 5]:
+    walls and goal in the agent's view, which looks ahead and through walls, and four maps, of which
+    the one for the agent's heading is all 1. Cells outside the grid look like walls. The public
+    benchmark has 13×13 cells and 250 steps.
     """
 
     single_action_space = Discrete(3)
@@ -50,13 +45,13 @@ class FacingMaze(Maze):
         return (2 + len(MOVES), VIEW, VIEW)
 
     def layouts(self, levels: Tensor) -> Tensor:
-        """Walls, start and goal of levels [n, d], whichever way the agent faces."""
+        """Walls, start and goal of levels [n, d], without the heading."""
         maps = self.maps(levels)
         start = maps[:, START:-1].amax(dim=1)
         return torch.stack([maps[:, WALL], start, maps[:, -1]], dim=1)
 
     def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:
-        """Levels [n, d] of layouts [n, 3, size, size], facing any way."""
+        """Levels [n, d] of layouts [n, 3, size, size], with random headings."""
         heading = torch.randint(len(MOVES), (len(layouts),), generator=rng, device=rng.device)
         return self.facing(layouts, heading)
 
@@ -76,7 +71,7 @@ class FacingMaze(Maze):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn, or move by one cell, unless that is a wall or outside; reward 1 on the goal."""
+        """Turn, or move by one cell, unless it is a wall or outside; reward 1 at the goal."""
         turn = (actions == RIGHT).long() - (actions == LEFT).long()
         heading = (state[:, 2].long() + turn) % len(MOVES)
         move = self.moves[heading] * (actions == AHEAD)[:, None]
@@ -84,12 +79,12 @@ class FacingMaze(Maze):
         return torch.cat([position, heading[:, None].float()], dim=1), arrived.float(), arrived
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
-        """Return what the agents see."""
+        """Return the agents' views and headings [n, 6, 5, 5]."""
         row, column, heading = state.long().unbind(dim=1)
         ahead, right = self.moves[heading], self.moves[(heading + 1) % len(MOVES)]
         cells = torch.arange(VIEW, device=state.device)
         far, aside = VIEW - 1 - cells, cells - VIEW // 2
-        # A margin as wide as the view keeps all that is seen inside the padded maps.
+        # The maps get a margin as wide as the view, so that no view leaves them.
         at = torch.stack([row, column], dim=1)[:, None, None] + VIEW
         at = at + far[:, None, None] * ahead[:, None, None] + aside[:, None] * right[:, None, None]
         layouts = self.layouts(levels) > 0.5
@@ -101,7 +96,7 @@ class FacingMaze(Maze):
         return torch.cat([seen, faced.expand(-1, -1, VIEW, VIEW)], dim=1).to(torch.uint8)
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """The same maze, started where the agent is, facing as it does."""
+        """The same maze with the start in the agent's cell, facing as the agent does."""
         row, column, heading = state.long().unbind(dim=1)
         maps = self.maps(levels).clone()
         maps[:, START:-1] = 0
@@ -110,7 +105,7 @@ class FacingMaze(Maze):
         return maps.flatten(1)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return mazes [m, d] by kind; the public ones start facing as published."""
+        """Return mazes [m, d] by kind; the public ones start with their published heading."""
         found = super().heldout()
         headings = {name: at for name, (_, at) in maze_layouts.named_mazes(self.size).items()}
         for name, heading in {"corridors": 0, **headings}.items():
@@ -125,7 +120,7 @@ class FacingMaze(Maze):
         return super().valid(levels) & (starts == 1)
 
     def optimal_steps(self, levels: Tensor) -> Tensor:
-        """Fewest actions [n] from start to goal, turns included; infinite where no path leads."""
+        """Fewest actions [n] from start to goal, turns included; infinite if there is no path."""
         maps = self.maps(levels) > 0.5
         actions = facing_distances(maps[:, WALL], maps[:, -1])
         return actions.masked_fill(~maps[:, START:-1], 0).flatten(1).sum(dim=1)

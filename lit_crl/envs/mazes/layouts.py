@@ -1,7 +1,7 @@
 """Mazes: random ones, perfect ones, rooms, corridors and spirals, and the public held-out ones.
 
-A layout is three maps of the same size: where walls, the start and the goal are, ``[n, 3, H, W]``.
-All random ones are drawn for many mazes at once.
+A layout is three maps, ``[n, 3, H, W]``: where the walls, the start and the goal are. Random
+layouts are drawn for many mazes at once.
 """
 
 from importlib.resources import files
@@ -13,20 +13,29 @@ from torch.nn import functional as F
 from lit_crl.envs.mazes.shortest_paths import distances
 
 WALL, START, GOAL = range(3)
-#: Share of the cells that random mazes draw as walls, with replacement: 60 draws at 13×13.
+#: Random mazes draw at most this share of their cells as walls, with replacement: 60 at 13×13.
 WALL_DRAWS = 60 / 169
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
-#: How files mark the start by the way one faces there, as in ``MOVES``.
+#: Marks of the start in the file of mazes, for the headings in the order of ``MOVES``.
 HEADINGS = ">v<^"
 
 
 def one_hot(cell: Tensor, size: int) -> Tensor:
-    """Maps ``[n, size, size]`` with a 1 at the flat index ``cell [n]``."""
+    """Maps ``[n, size, size]`` with a 1 at the flat index ``cell [n]``.
+
+    >>> one_hot(torch.tensor([2]), 2)
+    tensor([[[0., 0.],
+             [1., 0.]]])
+    """
     return F.one_hot(cell, size * size).float().view(-1, size, size)
 
 
 def path_length(layouts: Tensor) -> Tensor:
-    """Moves from start to goal ``[n]``; infinite where there is no path."""
+    """Moves from start to goal ``[n]``; infinite if there is no path.
+
+    >>> path_length(spiral_layout(5))
+    tensor([16.])
+    """
     maps = layouts > 0.5
     moves = distances(maps[:, WALL], maps[:, GOAL])
     return moves.masked_fill(~maps[:, START], 0).flatten(1).sum(dim=1)
@@ -39,13 +48,13 @@ def with_ends(walls: Tensor, rng: torch.Generator) -> Tensor:
     """
     size = walls.shape[-1]
     free = 1 - walls.flatten(1)
-    # The floor lets multinomial draw two cells where there is no room; they are never valid.
+    # The small weight of walls lets multinomial draw two cells from a full maze; it stays invalid.
     ends = torch.multinomial(free + 1e-9, 2, generator=rng)
     return torch.stack([walls, one_hot(ends[:, 0], size), one_hot(ends[:, 1], size)], dim=1)
 
 
 def random_walls(n: int, size: int, rng: torch.Generator) -> Tensor:
-    """Walls ``[n, size, size]`` of up to 36 % of the cells: uniformly many draws of a cell each."""
+    """Walls ``[n, size, size]`` on up to 36 % of the cells; the number of draws is uniform."""
     draws = round(WALL_DRAWS * size * size)
     cells = torch.randint(size * size, (n, draws), generator=rng, device=rng.device)
     number = torch.randint(draws + 1, (n, 1), generator=rng, device=rng.device)
@@ -71,8 +80,9 @@ def solvable_layouts(n: int, size: int, rng: torch.Generator) -> Tensor:
 def perfect_walls(n: int, size: int, rng: torch.Generator) -> Tensor:
     """Walls of mazes in which one path joins any two cells, by randomized depth-first search.
 
-    Rooms are the cells of even row and column; an even ``size`` leaves its last row and column
-    walls. All mazes take the same number of rounds: one to enter each room, one to leave it.
+    The cells of even rows and columns are rooms, which the search joins. If ``size`` is even, the
+    last row and column remain walls. All mazes take the same number of rounds, so that they are
+    made at once: one round to enter each room, and one to leave it.
     """
     across = (size + 1) // 2
     rooms, each = across * across, torch.arange(n, device=rng.device)
@@ -93,7 +103,7 @@ def perfect_walls(n: int, size: int, rng: torch.Generator) -> Tensor:
         advances = open_to.any(dim=1)
         pick = torch.multinomial(open_to + 1e-9, 1, generator=rng)[:, 0]
         there = torch.where(advances[:, None], beside[each, pick], here)
-        between = here + there  # on the fine grid: halfway from 2 · here to 2 · there
+        between = here + there  # in cells: halfway between the rooms at 2 · here and 2 · there
         for passage in (between, 2 * there):
             walls[each, passage[:, 0], passage[:, 1]] = 0
         seen[each, there[:, 0], there[:, 1]] = True
@@ -114,7 +124,7 @@ def long_layouts(n: int, size: int, rng: torch.Generator) -> Tensor:
 
 
 def room_layouts(n: int, size: int, rng: torch.Generator) -> Tensor:
-    """Four rooms, with one door at a random place in each of the walls between them."""
+    """Four rooms, with one door at a random place in each wall between them."""
     middle = size // 2
     walls = torch.zeros(n, size, size, device=rng.device)
     walls[:, middle, :] = walls[:, :, middle] = 1
@@ -128,7 +138,7 @@ def room_layouts(n: int, size: int, rng: torch.Generator) -> Tensor:
 
 
 def spiral_layout(size: int) -> Tensor:
-    """A spiral from a corner to the middle, ``[1, 3, size, size]``: among the longest ways."""
+    """A spiral from a corner to the middle, ``[1, 3, size, size]``: one of the longest paths."""
     is_open = torch.zeros(size + 2, size + 2, dtype=torch.bool)  # a cell of margin
     row, column, turns, turned = 1, 1, 0, 0
     is_open[row, column] = True
@@ -136,7 +146,7 @@ def spiral_layout(size: int) -> Tensor:
         down, right = MOVES[turns % 4]
         r, c = row + down, column + right
         inside = 1 <= r <= size and 1 <= c <= size
-        # The way must not touch itself: of the next cell's neighbours only this one is open.
+        # The path must not touch itself: of the next cell's neighbours only this one may be open.
         if inside and sum(bool(is_open[r + dr, c + dc]) for dr, dc in MOVES) == 1:
             row, column, turned = r, c, 0
             is_open[row, column] = True
@@ -148,9 +158,9 @@ def spiral_layout(size: int) -> Tensor:
 
 
 def corridor_layouts(size: int) -> Tensor:
-    """Dead ends off a loop around a wall, the goal in any of them, ``[n, 3, size, size]``.
+    """Dead ends along a loop around a wall, ``[n, 3, size, size]``; each has the goal once.
 
-    Made like the public SmallCorridor and LargeCorridor (13×13 and 19×19), for odd sizes.
+    For odd sizes; like the public SmallCorridor and LargeCorridor (13×13 and 19×19).
     """
     middle = size // 2
     walls = torch.zeros(size, size)
@@ -167,9 +177,9 @@ def corridor_layouts(size: int) -> Tensor:
 
 
 def named_mazes(size: int) -> dict[str, tuple[Tensor, int]]:
-    """The public held-out mazes of that size by name: layout ``[1, 3, size, size]`` and heading.
+    """The public held-out mazes of a size by name: layout ``[1, 3, size, size]`` and heading.
 
-    The heading is an index of ``MOVES``: which way one faces at the start.
+    The heading is the direction that the agent faces at the start, an index of ``MOVES``.
     """
     found: dict[str, tuple[Tensor, int]] = {}
     text = files("lit_crl.envs.mazes").joinpath("heldout_mazes.txt").read_text(encoding="utf-8")

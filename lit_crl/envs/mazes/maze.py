@@ -7,9 +7,10 @@ the whole maze in view, so that a policy needs no memory.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
@@ -17,12 +18,7 @@ from torch.nn import functional as F
 
 from lit_crl.envs.batched import BatchedEnv
 from lit_crl.envs.mazes import layouts as maze_layouts
-from lit_crl.envs.mazes.layouts import (
-    GOAL,
-    MOVES,
-    START,
-    WALL,
-)
+from lit_crl.envs.mazes.layouts import GOAL, MOVES, START, WALL
 
 Target = Literal["random", "long", "perfect"]
 DRAW = {
@@ -35,11 +31,16 @@ HELD_OUT = 128
 
 
 def views(maps: Tensor, position: Tensor) -> Tensor:
-    """What agents in the middle of their view see, ``[n, C, 2s − 1, 2s − 1]``.
+    """Views of maps with the agent in the middle, ``[n, C, 2s − 1, 2s − 1]``.
 
     Args:
-        maps: Maps ``[n, C, s, s]``, of which the first is 1 outside the grid.
+        maps: Maps ``[n, C, s, s]``; outside the grid the first is 1, and the others are 0.
         position: Row and column of each agent, ``[n, 2]``.
+
+    >>> views(torch.zeros(1, 1, 2, 2), torch.tensor([[0, 0]]))  # the agent is in a corner
+    tensor([[[[1., 1., 1.],
+              [1., 0., 0.],
+              [1., 0., 0.]]]])
     """
     size = maps.shape[-1]
     margin = size - 1
@@ -55,10 +56,10 @@ def views(maps: Tensor, position: Tensor) -> Tensor:
 
 
 class Maze(BatchedEnv):
-    """Walk to the goal; reward 1 on arrival, 0 else; 2·size² steps.
+    """Walk to the goal; reward 1 on arrival, else 0; at most 2·size² steps.
 
     Level: three maps of size × size numbers in [0, 1], one after the other: walls, the start and
-    the goal; above 0.5 a cell is a wall, and the largest number marks start and goal. Actions:
+    the goal. A cell above 0.5 is a wall; the largest number marks the start or goal. Actions:
     right, down, left, up; walls and the border stop a move. Observation: walls and goal around the
     agent as bytes [2, 2·size − 1, 2·size − 1]. Valid: start and goal are marked in one free cell
     each, and a path joins them. Reference: solvable mazes with 0 to 36 % of walls.
@@ -85,9 +86,9 @@ class Maze(BatchedEnv):
             num_envs: Number of environments N that step together.
             device: Where all tensors live.
             size: Rows and columns of the grid, without a border.
-            target: Target levels: ``random`` solvable mazes, the tenth of these with the ``long``
-                ways, or ``perfect`` mazes (depth-first search).
-            max_episode_steps: Steps until an episode is cut off; None: 2·size².
+            target: Kind of target levels: ``random`` solvable mazes, the tenth of them with the
+                ``long`` paths, or ``perfect`` mazes (depth-first search).
+            max_episode_steps: Env steps after which an episode is truncated; None: 2·size².
 
         Raises:
             ValueError: If ``size`` is below 3 or ``target`` is unknown.
@@ -120,15 +121,15 @@ class Maze(BatchedEnv):
         return levels.view(-1, len(self.kinds), self.size, self.size)
 
     def layouts(self, levels: Tensor) -> Tensor:
-        """Walls, start and goal of levels [n, d], as ``layouts.py`` has them."""
+        """Walls, start and goal of levels [n, d], as in ``layouts.py``."""
         return self.maps(levels)
 
     def levels_of(self, layouts: Tensor, rng: torch.Generator) -> Tensor:
-        """Levels [n, d] of layouts [n, 3, size, size]; what these leave open is drawn."""
+        """Levels [n, d] of layouts [n, 3, size, size]; the rest of a level is drawn by ``rng``."""
         return layouts.flatten(1).to(self.device)
 
     def _marked(self, levels: Tensor, kind: int) -> Tensor:
-        """Row and column [n, 2] of the start or goal."""
+        """Row and column [n, 2] of the start or the goal."""
         cell = self.layouts(levels)[:, kind].flatten(1).argmax(dim=1)
         return torch.stack([cell // self.size, cell % self.size], dim=1)
 
@@ -137,7 +138,7 @@ class Maze(BatchedEnv):
         return self._marked(levels, START).float()
 
     def walk(self, position: Tensor, levels: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns [n, 2] after moves [n, 2], which walls stop; whether at the goal [n]."""
+        """Position [n, 2] after a move [n, 2], and whether it is the goal [n]; walls stop moves."""
         ahead = position.long() + move
         inside = ((ahead >= 0) & (ahead < self.size)).all(dim=1)
         row, column = ahead.clamp(0, self.size - 1).unbind(1)
@@ -149,17 +150,17 @@ class Maze(BatchedEnv):
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move by one cell, unless that is a wall or outside; reward 1 on the goal."""
+        """Move by one cell, unless it is a wall or outside; reward 1 at the goal."""
         state, arrived = self.walk(state, levels, self.moves[actions])
         return state, arrived.float(), arrived
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
-        """Return what the agents see, walls and goal around them."""
+        """Return views of the walls and the goal [n, 2, 2·size − 1, 2·size − 1]."""
         maps = self.maps(levels)[:, [WALL, GOAL]]
         return views((maps > 0.5).to(torch.uint8), state.long())
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
-        """The same maze, started where the agent is."""
+        """The same maze with the start in the agent's cell."""
         cell = state.long()[:, 0] * self.size + state.long()[:, 1]
         maps = self.maps(levels).clone()
         maps[:, START] = maze_layouts.one_hot(cell, self.size)
@@ -176,20 +177,20 @@ class Maze(BatchedEnv):
         return self.in_bounds(levels) & single & apart & ~walled & moves.isfinite()
 
     def optimal_steps(self, levels: Tensor) -> Tensor:
-        """Fewest steps [n] from start to goal; infinite where no path leads."""
+        """Fewest steps [n] from start to goal; infinite if there is no path."""
         return maze_layouts.path_length(self.layouts(levels))
 
     def benchmark_return(self, success: Tensor, steps: Tensor) -> Tensor:
-        """What the public benchmark reports: 1 − 0.9 t / T for arriving after t of T steps, or 0.
+        """The score of the public benchmark: 1 − 0.9 t / T after t of T steps, 0 for a failure.
 
         Args:
-            success: Which episodes arrived [n].
+            success: Which episodes reached the goal [n].
             steps: Their env steps t [n].
         """
         return success * (1 - 0.9 * steps / self.max_episode_steps)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, d] levels of the kind that ``target`` says."""
+        """Draw [n, d] levels of the kind ``target``."""
         return self.levels_of(DRAW[self.target](n, self.size, rng), rng)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
@@ -197,8 +198,8 @@ class Maze(BatchedEnv):
         return self.levels_of(maze_layouts.solvable_layouts(n, self.size, rng), rng)
 
     def heldout(self) -> dict[str, Tensor]:
-        """Return mazes [m, d] by kind; the public ones where they have this size."""
-        rng = torch.Generator().manual_seed(201_202_096)  # the same for every device
+        """Return mazes [m, d] by kind, and the public ones of this size."""
+        rng = torch.Generator().manual_seed(201_202_096)  # on the CPU: equal on every device
         found = {
             "random": maze_layouts.solvable_layouts(HELD_OUT, self.size, rng),
             "long": maze_layouts.long_layouts(HELD_OUT, self.size, rng),
@@ -206,16 +207,16 @@ class Maze(BatchedEnv):
             "rooms": maze_layouts.room_layouts(HELD_OUT, self.size, rng),
             "spiral": maze_layouts.spiral_layout(self.size),
         }
-        if self.size % 2 and self.size > 3:  # there is no room for dead ends
+        if self.size % 2 and self.size > 3:  # smaller grids have no room for dead ends
             found["corridors"] = maze_layouts.corridor_layouts(self.size)
         named = maze_layouts.named_mazes(self.size)
         found |= {name: layout for name, (layout, _) in named.items()}
         return {name: self.levels_of(layouts, rng) for name, layouts in found.items()}
 
-    def render_levels(self, levels: Tensor) -> Any:
-        """Images [n, size, size, 3] of levels, bytes: walls dark, start blue, goal orange."""
+    def render_levels(self, levels: Tensor) -> npt.NDArray[np.uint8]:
+        """Images [n, size, size, 3] of levels: dark walls, a blue start and an orange goal."""
         maps = self.layouts(levels).cpu() > 0.5
-        image = torch.full((*maps[:, 0].shape, 3), 240, dtype=torch.uint8)
+        image = np.full((*maps[:, 0].shape, 3), 240, np.uint8)
         for kind, colour in ((WALL, (60, 60, 60)), (START, (0, 114, 178)), (GOAL, (230, 159, 0))):
-            image[maps[:, kind]] = torch.tensor(colour, dtype=torch.uint8)
-        return image.numpy()
+            image[maps[:, kind].numpy()] = colour
+        return image

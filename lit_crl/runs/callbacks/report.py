@@ -167,14 +167,18 @@ class RunReport(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         path = self.folder / "predicted_levels.csv"
         p_hat = outputs["p_hat"]
-        asked = {} if data.difficulty is None else {"difficulty": data.difficulty}
+        asked = (
+            {}
+            if data.settings.evaluation.difficulty is None
+            else {"difficulty": data.settings.evaluation.difficulty}
+        )
         levels = outputs["levels"][p_hat.argsort()].tolist()
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*asked, "p_hat", *data.env.level_names])
             for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):
                 writer.writerow([*asked.values(), p, *level])
-        wanted = f" of difficulty {data.difficulty:.2f}" if asked else ""
+        wanted = f" of difficulty {data.settings.evaluation.difficulty:.2f}" if asked else ""
         self.console.print(
             f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
             f"{p_hat.max():.2f}: {path}"
@@ -204,7 +208,7 @@ class RunReport(Callback):
         if numbers.get("evaluation_cut_off"):
             self.console.print(
                 f"{numbers['evaluation_cut_off']:.0f} episodes were cut off, and count as not "
-                "solved: to let them end give a time limit, or a larger data.evaluation_share."
+                "solved: to let them end give a time limit, or a larger data.evaluation.share."
             )
 
     def summarise(self, trainer: Trainer, learner: Any) -> None:

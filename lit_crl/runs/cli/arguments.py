@@ -11,6 +11,7 @@ from lit_crl.runs.cli import yaml_strings
 from lit_crl.runs.cli.moved import present
 from lit_crl.runs.cli.usage import SUBCOMMANDS
 from lit_crl.runs.naming import MARK
+from lit_crl.training.renamed import refuse_flat
 
 #: The experiment of a command line that names none, and that of one that names a Gymnasium id.
 DEFAULT, ANY_ID = "mountain_car", "gymnasium"
@@ -45,6 +46,7 @@ def complete(args: Sequence[str]) -> list[str]:
     if not args or args[0] not in SUBCOMMANDS:
         return list(args)
     subcommand, options = args[0], split([*map(present, args[1:])])
+    refuse_flat(option.flag.removeprefix("--") for option in options)
     files = [folders.find_config(str(o.value)) for o in options if o.flag in CONFIG]
     rest = [option for option in options if option.flag not in CONFIG]
     files = [*_base(rest, files), *files]

@@ -51,8 +51,9 @@ def run() -> None:
     except (RuntimeError, MemoryError) as error:
         if needs_more_memory(error):
             refuse(
-                "these settings need more memory than there is: lower data.capacity, "
-                "data.num_envs, data.tried, data.visited, the batch sizes or the networks' widths"
+                "these settings need more memory than there is: lower data.replay.capacity, "
+                "data.collect.num_envs, data.curriculum.tried, data.curriculum.visited, the batch "
+                "sizes or the networks' widths"
             )
         if not distributed.lost_another(error):
             raise

@@ -127,8 +127,11 @@ class CreativeCLI(LightningCLI):
         if self.objects:
             given: dict[str, Any] = {}
             for key, value in self.objects.items():
-                group, _, name = key.rpartition(".")
-                (given.setdefault(group, {}) if group else given)[name] = value
+                *groups, name = key.split(".")
+                inner = given
+                for group in groups:
+                    inner = inner.setdefault(group, {})
+                inner[name] = value
             subcommand = self.config.subcommand
             over = yaml_strings.quoted({"subcommand": subcommand, subcommand: given})
             self.config = parser.parse_object(over, cfg_base=self.config, defaults=False)
@@ -222,7 +225,7 @@ class CreativeCLI(LightningCLI):
             range(first, first + self.seeds),
             Path(config.trainer.default_root_dir) / config.experiment,
             config.name,
-            config.data.env_steps,
+            config.data.collect.env_steps,
         )
 
     def _set_seed(self) -> None:

@@ -207,5 +207,5 @@ def _job(study: Study, arm: str, seed: int, folder: Path) -> Job:
 def env_step_budget(study: Study, arm: str) -> int:
     """Env steps of one run: the arm's, the study's, or else the experiment's."""
     file = OmegaConf.load(conf_folder() / "experiment" / f"{study.experiment}.yaml")
-    of_experiment = OmegaConf.select(file, "data.env_steps", default=100_000)
-    return int({**study.settings, **study.arms[arm]}.get("data.env_steps", of_experiment))
+    of_experiment = OmegaConf.select(file, "data.collect.env_steps", default=100_000)
+    return int({**study.settings, **study.arms[arm]}.get("data.collect.env_steps", of_experiment))

@@ -18,7 +18,10 @@ def train(args: Namespace) -> Run:
     with TemporaryDirectory() as root:
         command = [sys.executable, "-m", "lit_crl", "fit", f"--config={CONFIG}"]
         command += [f"--trainer.default_root_dir={root}", f"--seed_everything={args.seed}"]
-        command += [f"--data.env_steps={args.env_steps}", f"--data.test_episodes={EPISODES}"]
+        command += [
+            f"--data.collect.env_steps={args.env_steps}",
+            f"--data.evaluation.test_episodes={EPISODES}",
+        ]
         if args.compiled:
             command.append("--model.compile=true")
         subprocess.run(

@@ -439,7 +439,7 @@ def test_a_state_of_shorter_transitions_gives_none_with_rows_that_were_never_wri
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_a_capacity_too_small_is_refused_with_the_least_that_works(n_steps: int) -> None:
     least = (n_steps + 2) * 4
-    with pytest.raises(ValueError, match=f"data.capacity is {least - 1}.*at least {least}"):
+    with pytest.raises(ValueError, match=f"data.replay.capacity is {least - 1}.*at least {least}"):
         ReplayBuffer(least - 1, 4, NUMBERS, n_steps=n_steps)
     replay = ReplayBuffer(least, 4, NUMBERS, n_steps=n_steps)
     stream = Stream(replay, 0.9, 0.1, 0.1, 0)

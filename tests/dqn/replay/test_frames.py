@@ -282,7 +282,9 @@ def test_hindsight_sees_whole_stacks() -> None:
 
 @pytest.mark.parametrize(("shape", "stack"), [((4, 84, 84), 3), ((), 2), ((3,), 2)])
 def test_a_shape_that_cannot_hold_the_frames_is_refused(shape: tuple[int, ...], stack: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.frame_stack is {stack}, .*: give [^.]*$"):
+    with pytest.raises(
+        ConfigError, match=rf"^data\.replay\.frame_stack is {stack}, .*: give [^.]*$"
+    ):
         ReplayBuffer(100, 1, Box(0, 255, shape, np.uint8), frame_stack=stack)
 
 
@@ -296,7 +298,9 @@ def test_stacks_that_could_not_be_rebuilt_are_refused(
     env = stacked(stack, padding=padding, terminate=0.0, truncate=0.0)
     replay = ReplayBuffer(100, 1, env.observation_space, frame_stack=assumed)
     obs, _ = env.reset(seed=0)
-    with pytest.raises(ConfigError, match=rf"^data\.frame_stack is {assumed}, .*: give [^.]*$"):
+    with pytest.raises(
+        ConfigError, match=rf"^data\.replay\.frame_stack is {assumed}, .*: give [^.]*$"
+    ):
         for _ in range(5):
             replay.add(torch.tensor(obs)[None], torch.zeros(1), torch.zeros(1), torch.ones(1))
             obs = env.step(0)[0]
@@ -305,7 +309,7 @@ def test_stacks_that_could_not_be_rebuilt_are_refused(
 def test_colours_are_not_frames() -> None:
     replay = ReplayBuffer(100, 1, Box(0, 255, (3, 2, 2), np.uint8), frame_stack=3)
     obs = torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2)
-    with pytest.raises(ConfigError, match=r"data\.frame_stack is 3"):
+    with pytest.raises(ConfigError, match=r"data\.replay\.frame_stack is 3"):
         replay.add(obs, torch.zeros(1), torch.zeros(1), torch.ones(1))
 
 
@@ -313,6 +317,6 @@ def test_colours_are_not_frames() -> None:
 def test_a_capacity_too_small_for_the_stacks_is_refused(n_steps: int) -> None:
     space = Box(0, 255, (4, 2, 2), np.uint8)
     least = (n_steps + 4 + 1) * 2
-    with pytest.raises(ConfigError, match=f"data.capacity is {least - 1}.*at least {least}"):
+    with pytest.raises(ConfigError, match=f"data.replay.capacity is {least - 1}.*at least {least}"):
         ReplayBuffer(least - 1, 2, space, n_steps=n_steps, frame_stack=4)
     ReplayBuffer(least, 2, space, n_steps=n_steps, frame_stack=4)

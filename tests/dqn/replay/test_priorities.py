@@ -222,7 +222,7 @@ def test_a_saved_buffer_draws_on_as_if_it_had_never_stopped() -> None:
 
 def test_a_state_without_priorities_is_refused() -> None:
     plain = ReplayBuffer(40, 2, NUMBERS)
-    with pytest.raises(ValueError, match=r"the saved replay's .*data\.priority_exponent"):
+    with pytest.raises(ValueError, match=r"the saved replay's .*data\.replay\.priority_exponent"):
         buffer(40, 2).load_state_dict(plain.state_dict())
 
 

@@ -14,7 +14,7 @@ from lit_crl.envs import GymnasiumEnv, LevelEnv, MountainCar
 
 
 class Counter(gymnasium.Env[Any, Any]):
-    """Counts to ``goal`` by its actions, numbered from 5; shows a picture; reports success."""
+    """Counts to ``goal`` by actions numbered from 5; observes an image; reports success."""
 
     observation_space = Box(0, 255, (3, 4, 1), np.uint8)
     action_space = Discrete(2, start=5)
@@ -66,7 +66,7 @@ def test_same_seeds_same_trajectories(id: str) -> None:
 
     def expected(observation: Any) -> np.ndarray:
         if discrete:
-            return np.eye(plain[0].observation_space.n, dtype=np.float32)[observation]  # type: ignore[attr-defined]
+            return np.eye(plain[0].observation_space.n, dtype=np.float32)[observation]
         return np.asarray(observation, np.float32)
 
     obs, _ = env.reset(seed=11)
@@ -94,7 +94,7 @@ def test_same_seeds_same_trajectories(id: str) -> None:
 
 
 def test_levels_through_set_level() -> None:
-    """The adapted task at given levels is the built-in torch task."""
+    """At given levels, the adapted task equals the built-in torch task."""
     ours, adapted = MountainCar(6), make_car(6)
     levels = ours.reference_levels(6, torch.Generator().manual_seed(0))
     obs, _ = adapted.reset(seed=0, options={"levels": levels})
@@ -153,7 +153,7 @@ def test_pictures_action_offset_and_reported_success() -> None:
     assert env.has_success  # its first step said whether it succeeded
     obs, _ = env.reset(seed=0, options={"hello": 1})
     assert obs.dtype == torch.uint8 and obs.shape == (2, 3, 4, 1)
-    assert env.envs.envs[0].unwrapped.options == {"hello": 1}  # type: ignore[attr-defined]
+    assert env.envs.envs[0].unwrapped.options == {"hello": 1}
     for step in range(3):
         obs, reward, terminated, _, info = env.step(torch.tensor([1, 0]))
         assert obs[:, 0, 0, 0].tolist() == [step + 1, 0] and reward.tolist() == [0.5, 0.5]
@@ -161,7 +161,7 @@ def test_pictures_action_offset_and_reported_success() -> None:
     assert info["success_known"].all()
 
 
-def test_set_level_observations_pass_the_wrappers() -> None:
+def test_observations_of_set_level_pass_through_the_wrappers() -> None:
     def put(env: Any, level: np.ndarray) -> int:
         env.s = int(level[0])
         return env.s
@@ -189,9 +189,7 @@ def test_success_by_return() -> None:
     ["CartPole-v1", "MountainCar-v0", "Acrobot-v1", "FrozenLake-v1", "CliffWalking-v1",
      "Blackjack-v1"],
 )  # fmt: skip
-def test_episodes_of_classic_and_toy_tasks_go_on_where_they_were_saved(
-    id: str, tmp_path: Path
-) -> None:
+def test_saved_episodes_of_classic_and_toy_tasks_continue(id: str, tmp_path: Path) -> None:
     def play(env: GymnasiumEnv, steps: int, seed: int) -> list[Any]:
         rng, seen = torch.Generator().manual_seed(seed), []
         done = torch.from_numpy(~env.envs.running)
@@ -220,7 +218,7 @@ def test_episodes_of_classic_and_toy_tasks_go_on_where_they_were_saved(
 def test_load_state_dict_restarts_episodes_reproducibly() -> None:
     env, one, two = (make_car(3) for _ in range(3))
     for car in (env, one, two):
-        car.resumable = False  # as those that are not Gymnasium's own
+        car.resumable = False  # like environments that are not Gymnasium's own
     env.reset(seed=4)
     for _ in range(5):
         env.step(torch.ones(3, dtype=torch.int64))

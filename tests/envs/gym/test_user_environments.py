@@ -1,4 +1,4 @@
-"""What people's own environments return, raise and leave out, behind the adapter."""
+"""Users' environments behind the adapter: unusual results, errors and missing infos."""
 
 import copy
 import functools
@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import data_settings
 from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation, RecordEpisodeStatistics
 from torch import Tensor
@@ -21,7 +22,7 @@ from lit_crl.envs.factory import env_factory, level_env
 
 
 class Walk(gymnasium.Env[Any, Any]):
-    """Counts its steps, and ends after five; a test replaces what it returns."""
+    """Counts its steps and ends after five; tests replace its methods."""
 
     action_space = spaces.Discrete(2)
     start = 0
@@ -51,7 +52,7 @@ class Walk(gymnasium.Env[Any, Any]):
 
 
 def walk(**replaced: Any) -> type[Walk]:
-    """A kind of walk with other methods or attributes."""
+    """A class like ``Walk`` with other methods or attributes."""
     return type("Walk", (Walk,), replaced)
 
 
@@ -100,7 +101,7 @@ ZEROS = np.zeros(2, np.float32)
         ({"info": lambda self: {"success": np.nan}}, r"info\['success'\] that is nan"),
     ],
 )
-def test_a_slip_is_one_sentence_before_anything_trains(
+def test_a_mistake_is_one_sentence_before_anything_trains(
     replaced: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"Walk: .*{sentence}"):
@@ -114,13 +115,13 @@ def test_a_slip_is_one_sentence_before_anything_trains(
         (np.array([1, 300]), "from 1 to 300, but .* from 0 to 255"),
     ],
 )
-def test_a_space_of_bytes_is_given_bytes(seen: np.ndarray, sentence: str) -> None:
+def test_a_space_of_bytes_needs_bytes(seen: np.ndarray, sentence: str) -> None:
     kind = functools.partial(walk(look=lambda self: seen), dtype=np.uint8)
     with pytest.raises(ConfigError, match=sentence):
         adapter(kind)
 
 
-def test_what_is_not_as_usual_but_clear_is_understood() -> None:
+def test_unusual_but_clear_results_are_accepted() -> None:
     def step(self: Any, action: Any) -> Any:
         return [3, np.float64(4)], np.array([[0.5]]), np.array([False]), 1, None
 
@@ -132,7 +133,7 @@ def test_what_is_not_as_usual_but_clear_is_understood() -> None:
     assert terminated.tolist() == [False] * 2 and truncated.tolist() == [True] * 2
 
 
-def test_what_fails_later_names_itself() -> None:
+def test_a_later_failure_names_the_environment() -> None:
     def step(self: Any, action: Any) -> Any:
         if self.t == 3:
             raise RuntimeError("simulator\ncrashed")
@@ -146,7 +147,7 @@ def test_what_fails_later_names_itself() -> None:
         env.step(stay())
 
 
-def test_errors_of_wrappers_show_what_was_to_fit() -> None:
+def test_errors_of_wrappers_show_the_observation_space() -> None:
     class Wrong(gymnasium.ObservationWrapper[Any, Any, Any]):
         def observation(self, observation: Any) -> Any:
             return observation[7]
@@ -164,7 +165,7 @@ def test_errors_of_wrappers_show_what_was_to_fit() -> None:
         lambda self: {"_x": 1, "x": self, "final_info": {}},
     ],
 )
-def test_infos_that_nobody_needs_do_not_matter(info: Any) -> None:
+def test_other_infos_do_not_matter(info: Any) -> None:
     env = adapter(walk(info=info))
     env.reset(seed=0)
     for _ in range(5):
@@ -172,7 +173,7 @@ def test_infos_that_nobody_needs_do_not_matter(info: Any) -> None:
     assert terminated.all() and not said["success_known"].any() and not env.has_success
 
 
-#: What infos say in the five steps of an episode; is it known, and did it succeed?
+#: Infos of the five steps of an episode; whether success is known, and whether it succeeded.
 EPISODES: dict[str, tuple[list[Any], bool, bool]] = {
     "nothing": ([{}] * 5, False, False),
     "the last step says yes": ([{}] * 4 + [{"is_success": True}], True, True),
@@ -185,7 +186,7 @@ EPISODES: dict[str, tuple[list[Any], bool, bool]] = {
 
 @pytest.mark.parametrize("name", EPISODES)
 @pytest.mark.parametrize("threshold", [None, 5.0, 6.0])
-def test_success_is_what_was_said_last_else_the_return_else_unknown(
+def test_success_is_reported_or_decided_by_the_return_or_unknown(
     name: str, threshold: float | None
 ) -> None:
     infos, known, success = EPISODES[name]
@@ -202,7 +203,7 @@ def test_success_is_what_was_said_last_else_the_return_else_unknown(
     assert env.has_success == known
 
 
-def test_a_word_of_the_last_episode_is_not_one_of_the_next() -> None:
+def test_a_report_of_success_ends_with_its_episode() -> None:
     env = adapter(walk(info=lambda self: {"success": True} if self.t == 3 else {}))
     env.reset(seed=0)
     for _ in range(5):
@@ -212,7 +213,7 @@ def test_a_word_of_the_last_episode_is_not_one_of_the_next() -> None:
     assert not env.step(stay())[-1]["success_known"].any()
 
 
-def test_episodes_that_are_left_out_are_told_once() -> None:
+def test_episodes_without_a_report_are_warned_of_once() -> None:
     def info(self: Any) -> Any:
         return {"success": True} if self.t == 5 and self.np_random.random() < 0.5 else {}
 
@@ -227,14 +228,14 @@ def test_episodes_that_are_left_out_are_told_once() -> None:
         env.step(stay(16))
 
 
-def test_a_copy_whose_episode_has_ended_stays_where_it_is() -> None:
+def test_a_copy_whose_episode_has_ended_waits() -> None:
     limits = iter([2, 4])
     env = adapter(lambda: Walk(limit=next(limits)))
     env.reset(seed=0)
-    tried = [one.unwrapped.stepped for one in env.envs.envs]  # type: ignore[attr-defined]
+    tried = [one.unwrapped.stepped for one in env.envs.envs]
     for _ in range(3):
         obs, reward, terminated, _, _ = env.step(stay())
-    stepped = [one.unwrapped.stepped for one in env.envs.envs]  # type: ignore[attr-defined]
+    stepped = [one.unwrapped.stepped for one in env.envs.envs]
     assert [a - b for a, b in zip(stepped, tried, strict=True)] == [2, 3]
     assert obs[:, 0].tolist() == [2, 3] and reward.tolist() == [0, 1]
     assert terminated.tolist() == [True, False]
@@ -243,7 +244,7 @@ def test_a_copy_whose_episode_has_ended_stays_where_it_is() -> None:
     assert env.step(stay())[1].tolist() == [1, 1]
 
 
-def test_an_observation_buffer_that_is_used_again_does_not_leak() -> None:
+def test_an_observation_array_may_be_reused_by_the_environment() -> None:
     shared = np.zeros(2, np.float32)
 
     def look(self: Any) -> Any:
@@ -271,7 +272,7 @@ LEVELS: dict[str, Any] = {"level_space": spaces.Box(0, 4, (1,)), "set_level": pu
 
 
 def test_wrappers_see_a_level_as_a_plain_reset() -> None:
-    """A stack of frames holds the level's first observation, and then those that follow."""
+    """A stack of frames starts with the level's first observation."""
 
     def wrapped() -> Any:
         return RecordEpisodeStatistics(FrameStackObservation(walk(start=9)(limit=50), 3))
@@ -303,12 +304,12 @@ def test_set_level_may_return_what_reset_may(returns: Any) -> None:
         (lambda env, level: level, r"returned an observation of shape \(1,\)"),
     ],
 )
-def test_slips_in_set_level_are_sentences(set_level: Any, sentence: str) -> None:
+def test_mistakes_in_set_level_are_sentences(set_level: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=f"Walk: set_level .*{sentence}"):
         adapter(**{**LEVELS, "set_level": set_level})
 
 
-def test_slips_in_target_levels_are_sentences() -> None:
+def test_mistakes_in_target_levels_are_sentences() -> None:
     for draw, sentence in (
         (lambda n: 1, r"raised TypeError.*called as target_levels\(n, rng\)"),
         (lambda n, rng: np.zeros(n), r"returned an array of shape \(2,\).*shape \(2, 1\)"),
@@ -369,7 +370,7 @@ def test_a_crash_in_a_run_names_the_environment(make_run: Any) -> None:
         make_run(env=walk(look=look), arm="target", validate=False).fit()
 
 
-def test_copies_must_be_several_of_one_kind() -> None:
+def test_copies_must_be_separate_objects_of_one_kind() -> None:
     one = Walk()
     with pytest.raises(ConfigError, match="the same environment was made twice"):
         adapter(lambda: one)
@@ -379,7 +380,7 @@ def test_copies_must_be_several_of_one_kind() -> None:
 
 
 class Kind(Walk):
-    """A walk that observes whatever its space holds."""
+    """A walk whose observations are samples of its space."""
 
     def __init__(self, space: Any) -> None:
         super().__init__()
@@ -402,7 +403,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("sentence", UNREADABLE)
-def test_spaces_that_no_network_reads_name_a_wrapper(sentence: str) -> None:
+def test_for_unreadable_spaces_a_wrapper_is_named(sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         adapter(lambda: Kind(UNREADABLE[sentence]))
 
@@ -444,7 +445,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Vector-v0", "'Vector-v0' is registered as a vector environment alone"),
     ],
 )
-def test_ids_as_people_type_them(registered: Path, id: str, sentence: str) -> None:
+def test_mistyped_ids_get_a_remedy(registered: Path, id: str, sentence: str) -> None:
     (registered / "broken_task.py").write_text("gyn.register()\n")
     (registered / "needy_task.py").write_text("import no_such\n")
     entry = "gymnasium.envs.classic_control:CartPoleEnvironment"
@@ -529,6 +530,6 @@ def test_an_environment_may_be_given_in_many_ways(given: Any, shape: tuple[int, 
         ("CartPole-v9", "use 'CartPole-v1'"),
     ],
 )
-def test_what_is_no_environment_is_said_before_anything_trains(given: Any, sentence: str) -> None:
+def test_other_objects_are_refused_before_anything_trains(given: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=f"^data.env:? .*{sentence}"):
-        ReplayDataModule(given, arm="target").setup("validate")
+        ReplayDataModule(given, **data_settings(arm="target")).setup("validate")

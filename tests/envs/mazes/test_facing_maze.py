@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from conftest import learner_settings
 
 from lit_crl.envs import FacingMaze, Maze
 from lit_crl.envs.mazes import layouts as maze_layouts
@@ -67,7 +68,7 @@ def fewest_actions(walls: np.ndarray, state: tuple[int, int, int], goal: tuple) 
 
 
 def view(walls: np.ndarray, state: tuple[int, int, int], goal: tuple) -> np.ndarray:
-    """Turn the world until the agent looks up, then cut out what is before it."""
+    """Turn the world until the agent looks up, then cut out the cells before it."""
     row, column, heading = state
     world = np.stack([np.pad(walls, 5, constant_values=True), np.zeros_like(np.pad(walls, 5))])
     world[1, goal[0] + 5, goal[1] + 5] = True
@@ -115,7 +116,7 @@ def test_fewest_actions_equal_a_search() -> None:
     assert env.valid(levels).tolist() == np.isfinite(expected).tolist()
 
 
-def test_two_headings_are_not_valid() -> None:
+def test_levels_with_two_headings_are_invalid() -> None:
     env = FacingMaze(1, size=7)
     levels = env.reference_levels(20, rng())
     assert env.valid(levels).all()
@@ -125,7 +126,7 @@ def test_two_headings_are_not_valid() -> None:
         assert not env.valid(maps.flatten(1)).any()
 
 
-def test_a_state_met_on_the_way_is_a_level() -> None:
+def test_a_visited_state_is_a_level() -> None:
     env, other = FacingMaze(50, size=7), FacingMaze(50, size=7)
     env.reset(options={"levels": env.reference_levels(50, rng())})
     for step in range(9):
@@ -174,14 +175,14 @@ def test_generated_maps_have_one_start_that_faces_one_way() -> None:
 
 
 def test_the_benchmarks_return_is_reported() -> None:
-    """An agent that only turns left solves nothing; one that steps ahead solves what lies ahead."""
+    """An agent that only turns left solves nothing; one that steps ahead finds goals ahead."""
     torch.manual_seed(0)
-    learner = CreativeLearner(hidden=(16,)).build(FacingMaze(1, size=3))
+    learner = CreativeLearner(**learner_settings(hidden=(16,))).build(FacingMaze(1, size=3))
 
     def ahead(obs: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.0, 0.0, 1.0]).expand(len(obs), -1)
 
-    learner.action_values = ahead  # type: ignore[method-assign]
+    learner.action_values = ahead
     make = lambda n, device: FacingMaze(n, device, size=3, max_episode_steps=10)  # noqa: E731
     evaluation = Evaluation(EvaluationEnvs(make, make(1, "cpu")), 200, 0, 100_000, 0)
     results = evaluation.run(learner, False)

@@ -139,7 +139,7 @@ def broken(level: Tensor, size: int, how: str) -> Tensor:
 @pytest.mark.parametrize(
     "how", ["no start", "two goals", "start in a wall", "start on the goal", "walled in"]
 )
-def test_what_no_one_could_solve_is_not_valid(how: str) -> None:
+def test_mazes_that_cannot_be_solved_are_invalid(how: str) -> None:
     env = Maze(1, size=7)
     levels = env.reference_levels(200, rng())
     assert env.valid(levels).all()
@@ -199,7 +199,7 @@ def test_held_out_mazes_are_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize("size", range(3, 20))
-def test_a_spiral_of_any_size_is_one_way_through_all_free_cells(size: int) -> None:
+def test_a_spiral_of_any_size_is_one_path_through_all_free_cells(size: int) -> None:
     layout = layouts.spiral_layout(size)
     walls = layout[0, 0].numpy() == 1
     assert layouts.path_length(layout).item() == (~walls).sum() - 1
@@ -208,7 +208,7 @@ def test_a_spiral_of_any_size_is_one_way_through_all_free_cells(size: int) -> No
 
 
 @pytest.mark.parametrize("target", ["random", "long", "perfect"])
-def test_target_levels_are_of_the_kind_asked_for(target: str) -> None:
+def test_target_levels_are_of_the_chosen_kind(target: str) -> None:
     env = Maze(4, size=9, target=target)
     levels = env.target_levels(100, rng())
     assert env.valid(levels).all()
@@ -217,7 +217,7 @@ def test_target_levels_are_of_the_kind_asked_for(target: str) -> None:
     assert 0.7 < longer < 1.4 if target == "random" else longer > 1.5
 
 
-def test_a_state_met_on_the_way_is_a_level() -> None:
+def test_a_visited_state_is_a_level() -> None:
     env, other = Maze(50, size=7), Maze(50, size=7)
     env.reset(options={"levels": env.reference_levels(50, rng())})
     for step in range(5):
@@ -231,7 +231,7 @@ def test_a_state_met_on_the_way_is_a_level() -> None:
     assert torch.equal(obs[kept], env.current_observations()[kept])
 
 
-def test_pictures_of_levels() -> None:
+def test_images_of_levels() -> None:
     env = Maze(1, size=7)
     levels = env.reference_levels(3, rng())
     images = env.render_levels(levels)

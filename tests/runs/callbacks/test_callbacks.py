@@ -456,7 +456,7 @@ def test_predicted_levels_are_a_table_from_hard_to_easy(finished: Finished) -> N
         [p, *level]
         for p, level in zip(predicted["p_hat"].tolist(), predicted["levels"].tolist(), strict=True)
     )
-    assert rows == expected and len(rows) == run.data.generated_levels
+    assert rows == expected and len(rows) == run.data.settings.evaluation.generated_levels
 
 
 def test_predicted_levels_of_a_difficulty_say_which(

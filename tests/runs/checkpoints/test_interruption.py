@@ -23,13 +23,25 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [
-    "--trainer.accelerator=cpu", "--data.env_steps=1900", "--data.num_envs=8",
-    "--data.warmup=200", "--data.batch_size=16", "--data.updates_per_batch=2",
-    "--data.validate_every=500", "--data.validation_episodes=2", "--data.test_episodes=2",
-    "--data.gan_every=4", "--data.gan_updates=2", "--data.gan_batch_size=8",
-    "--data.min_outcomes=2", "--data.label_epsilon=1", "--data.generated_levels=2",
-    "--model.hidden=[8]", "--model.gan_hidden=[8]", "--trainer.log_every_n_steps=2",
-]  # fmt: skip
+    "--trainer.accelerator=cpu",
+    "--data.collect.env_steps=1900",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.every=500",
+    "--data.evaluation.episodes=2",
+    "--data.evaluation.test_episodes=2",
+    "--data.gan.every=4",
+    "--data.gan.updates=2",
+    "--data.gan.batch_size=8",
+    "--data.curriculum.min_outcomes=2",
+    "--data.curriculum.label_epsilon=1",
+    "--data.evaluation.generated_levels=2",
+    "--model.network.hidden=[8]",
+    "--model.gan.hidden=[8]",
+    "--trainer.log_every_n_steps=2",
+]
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 

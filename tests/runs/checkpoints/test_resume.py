@@ -327,11 +327,11 @@ def test_another_optimizer_goes_on_with_the_same_moments_or_is_refused(
 @pytest.mark.parametrize(
     ("changed", "was"),
     [
-        ({"gamma": 0.9}, r"data\.gamma was 0\.99 and is now 0\.9"),
+        ({"gamma": 0.9}, r"data\.collect\.gamma was 0\.99 and is now 0\.9"),
         ({"seed": 7}, "seed_everything was 0 and is now 7"),
-        ({"arm": "archive"}, r"data\.arm was gan and is now archive"),
-        ({"num_envs": 4}, r"data\.num_envs was 8 and is now 4"),
-        ({"n_steps": 1}, r"data\.n_steps was 3 and is now 1"),
+        ({"arm": "archive"}, r"data\.curriculum\.arm was gan and is now archive"),
+        ({"num_envs": 4}, r"data\.collect\.num_envs was 8 and is now 4"),
+        ({"n_steps": 1}, r"data\.replay\.n_steps was 3 and is now 1"),
         ({"env": point_mass, "hindsight": 0.0}, r"data\.env was ShortCar and is now PointMass"),
     ],
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else "",
@@ -444,7 +444,7 @@ def test_a_second_fit_says_that_nothing_is_left(
     run.fit()
     assert run.learner.updates == updates
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "Nothing is left" in line]
-    assert "1,200 env steps were taken" in said and "(data.env_steps) is 1,200" in said
+    assert "1,200 env steps were taken" in said and "(data.collect.env_steps) is 1,200" in said
 
 
 def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: Path) -> None:

@@ -27,18 +27,29 @@ from lit_crl.runs.cli import main as cli
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("undrawn")]
 
 TINY = [
-    "--data.env_steps=6000", "--data.warmup=500", "--data.validate_every=1500",
-    "--data.num_envs=16", "--data.min_outcomes=5", "--data.label_epsilon=1", "--data.gan_every=8",
-    "--data.gan_updates=4", "--data.gan_batch_size=32", "--data.batch_size=32",
-    "--data.updates_per_batch=4", "--data.validation_episodes=4", "--data.test_episodes=5",
-    "--data.generated_levels=4", "--model.hidden=[16,16]", "--model.gan_hidden=[16,16]",
+    "--data.collect.env_steps=6000",
+    "--data.collect.warmup=500",
+    "--data.evaluation.every=1500",
+    "--data.collect.num_envs=16",
+    "--data.curriculum.min_outcomes=5",
+    "--data.curriculum.label_epsilon=1",
+    "--data.gan.every=8",
+    "--data.gan.updates=4",
+    "--data.gan.batch_size=32",
+    "--data.replay.batch_size=32",
+    "--data.replay.updates_per_batch=4",
+    "--data.evaluation.episodes=4",
+    "--data.evaluation.test_episodes=5",
+    "--data.evaluation.generated_levels=4",
+    "--model.network.hidden=[16,16]",
+    "--model.gan.hidden=[16,16]",
     "--trainer.log_every_n_steps=5",
-]  # fmt: skip
+]
 
 EXPERIMENTS = {
     "mountain_car": [],
     # Capacity below the budget: the ring has wrapped around at many of the kills.
-    "point_mass": ["--data.capacity=2000", "--data.num_envs=16"],
+    "point_mass": ["--data.replay.capacity=2000", "--data.collect.num_envs=16"],
     "plain_dqn": [],
 }
 

@@ -26,11 +26,21 @@ from lit_crl.runs.cli.parser import read_whole_number
 from lit_crl.runs.folders import conf_folder
 
 TINY = [
-    "--data.env_steps=400", "--data.num_envs=8", "--data.warmup=200", "--data.batch_size=8",
-    "--data.updates_per_batch=1", "--data.test_episodes=1", "--data.validation_episodes=1",
-    "--data.arm=target", "--model.hidden=[8]",
-]  # fmt: skip
-ORDER = "experiment: order\ndata: {env: lit_crl.envs.MountainCar, env_steps: 30000, arm: target}\n"
+    "--data.collect.env_steps=400",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=200",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+    "--data.curriculum.arm=target",
+    "--model.network.hidden=[8]",
+]
+ORDER = (
+    "experiment: order\n"
+    "data: {env: lit_crl.envs.MountainCar, collect: {env_steps: 30000}, "
+    "curriculum: {arm: target}}\n"
+)
 #: An environment that only exists with the arguments that it is given.
 GIVEN = """
 import gymnasium, numpy
@@ -94,25 +104,32 @@ def complaint(*args: str) -> str:
 
 def test_the_command_line_wins_wherever_it_stands() -> None:
     Path("order.yaml").write_text(ORDER)
-    before = settings("--data.env_steps", "5000", "--data.num_envs", "4", "--config", "order.yaml")
-    after = settings("-c", "order.yaml", "--data.env_steps=9", "--data.env_steps=5000",
-                     "--data.num_envs=4")  # fmt: skip
+    before = settings(
+        "--data.collect.env_steps", "5000", "--data.collect.num_envs", "4", "--config", "order.yaml"
+    )
+    after = settings(
+        "-c",
+        "order.yaml",
+        "--data.collect.env_steps=9",
+        "--data.collect.env_steps=5000",
+        "--data.collect.num_envs=4",
+    )
     assert before == after
-    assert (before["data"]["env_steps"], before["experiment"]) == (5000, "order")
+    assert (before["data"]["collect"]["env_steps"], before["experiment"]) == (5000, "order")
 
 
 def test_files_lie_over_the_experiment() -> None:
     cpu = settings("--config", "conf/trainer/cpu.yaml")
     assert cpu["trainer"]["accelerator"] == "cpu" and cpu["experiment"] == "mountain_car"
-    Path("short.yaml").write_text("data: {env_steps: 7000}")
-    Path("shorter.yaml").write_text("data: {env_steps: 6000}")
+    Path("short.yaml").write_text("data: {collect: {env_steps: 7000}}")
+    Path("shorter.yaml").write_text("data: {collect: {env_steps: 6000}}")
     both = settings("--config=short.yaml", "--experiment=maze", "--config", "shorter.yaml")
-    assert both["data"]["env_steps"] == 6000 and both["experiment"] == "maze"
+    assert both["data"]["collect"]["env_steps"] == 6000 and both["experiment"] == "maze"
     assert both["data"]["env"]["class_path"] == "lit_crl.envs.Maze"
     Path("order.yaml").write_text(ORDER)
     named = settings("--config=order.yaml", "--experiment=cartpole")
     assert named["data"]["env"]["class_path"] == "lit_crl.envs.MountainCar"
-    assert named["experiment"] == "cartpole" and named["data"]["gamma"] == 0.998
+    assert named["experiment"] == "cartpole" and named["data"]["collect"]["gamma"] == 0.998
 
 
 def test_an_experiment_of_ones_own_is_a_label() -> None:
@@ -145,18 +162,28 @@ def test_what_is_no_whole_number_is_refused(written: Any) -> None:
 
 
 def test_numbers_of_files_and_flags() -> None:
-    Path("numbers.yaml").write_text("data: {capacity: 2e3}\nmodel: {hidden: [1e2, 6_4]}\n")
-    found = settings("--config=numbers.yaml", "--data.env_steps=1e5", "--data.gamma=1",
-                     "--trainer.limit_val_batches=1.0",
-                     "--data.env.max_episode_steps=1e2")  # fmt: skip
-    assert found["data"]["capacity"] == 2000 and found["model"]["hidden"] == [100, 64]
-    assert found["data"]["env_steps"] == 100_000 and found["data"]["gamma"] == 1
+    Path("numbers.yaml").write_text(
+        "data: {replay: {capacity: 2e3}}\nmodel: {network: {hidden: [1e2, 6_4]}}\n"
+    )
+    found = settings(
+        "--config=numbers.yaml",
+        "--data.collect.env_steps=1e5",
+        "--data.collect.gamma=1",
+        "--trainer.limit_val_batches=1.0",
+        "--data.env.max_episode_steps=1e2",
+    )
+    assert found["data"]["replay"]["capacity"] == 2000
+    assert found["model"]["network"]["hidden"] == [100, 64]
+    assert found["data"]["collect"]["env_steps"] == 100_000
+    assert found["data"]["collect"]["gamma"] == 1
     # 1.0 is all of the batches, 1 would be one of them.
     assert isinstance(found["trainer"]["limit_val_batches"], float)
     assert found["data"]["env"]["init_args"]["max_episode_steps"] == 100
-    sentence = complaint("--data.env_steps=100k")
-    assert "data.env_steps: 100k is no whole number: give one such as 100000" in sentence
-    assert "data.arm: None is none of these: value out of 'target'" in complaint("--data.arm=null")
+    sentence = complaint("--data.collect.env_steps=100k")
+    assert "data.collect.env_steps: 100k is no whole number: give one such as 100000" in sentence
+    assert "data.curriculum.arm: None is none of these: value out of 'target'" in complaint(
+        "--data.curriculum.arm=null"
+    )
     assert "seed_everything: True is no whole number" in complaint("--seed_everything=true")
 
 
@@ -165,7 +192,11 @@ def test_strings_stay_strings(style: str) -> None:
     Path("given_env.py").write_text(GIVEN)
     env = {"class_path": "lit_crl.envs.GymnasiumEnv",
            "init_args": {"id": "given_env:Given-v0", "env_kwargs": KWARGS}}  # fmt: skip
-    about: dict[str, Any] = {"experiment": "1e3", "tags": ["1e5", "no"], "data": {"arm": "target"}}
+    about: dict[str, Any] = {
+        "experiment": "1e3",
+        "tags": ["1e5", "no"],
+        "data": {"curriculum": {"arm": "target"}},
+    }
     args = ["--config=given.yaml", "--name=007", *TINY]
     if style == "command line":
         text = yaml.safe_dump(KWARGS, default_flow_style=True, width=10**6).strip()
@@ -175,7 +206,7 @@ def test_strings_stay_strings(style: str) -> None:
         args.append(f"--data.env.env_kwargs={text}")
     about["data"]["env"] = env
     if style == "interpolation":
-        about["data"]["gan_batch_size"] = "${data.batch_size}"
+        about["data"]["gan"] = {"batch_size": "${data.replay.batch_size}"}
     written = yaml_strings.dump(about, flow=style == "flow")
     Path("given.yaml").write_text(written, encoding="utf-8")
     run = cli.main(["fit", *args]).run_folder
@@ -196,12 +227,22 @@ def test_what_is_dumped_is_read_as_it_was() -> None:
 
 
 def test_settings_become_flags_that_say_the_same() -> None:
-    given = {"name": "007", "data.env.env_kwargs.version": "1.10", "data.gamma": 0.5,
-             "model.hidden": [8], "data.arm": "gan", "data.mix": {"target": 1.0}}  # fmt: skip
+    given = {
+        "name": "007",
+        "data.env.env_kwargs.version": "1.10",
+        "data.collect.gamma": 0.5,
+        "model.network.hidden": [8],
+        "data.curriculum.arm": "gan",
+        "data.curriculum.mix": {"target": 1.0},
+    }
     assert flags(given) == [
-        "--name=007", "--data.env.env_kwargs.version='1.10'", "--data.gamma=0.5",
-        "--model.hidden=[8]", "--data.arm=gan", "--data.mix={target: 1.0}",
-    ]  # fmt: skip
+        "--name=007",
+        "--data.env.env_kwargs.version='1.10'",
+        "--data.collect.gamma=0.5",
+        "--model.network.hidden=[8]",
+        "--data.curriculum.arm=gan",
+        "--data.curriculum.mix={target: 1.0}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -216,11 +257,13 @@ def test_settings_become_flags_that_say_the_same() -> None:
     ],
 )
 def test_an_id_is_an_environment(given: list[str], id: str) -> None:
-    Path("id.yaml").write_text("experiment: mine\ndata: {env: CartPole-v1, arm: target}\n")
+    Path("id.yaml").write_text(
+        "experiment: mine\ndata: {env: CartPole-v1, curriculum: {arm: target}}\n"
+    )
     found = settings(*given)
     env = found["data"]["env"]
     assert env["class_path"] == "lit_crl.envs.GymnasiumEnv" and env["init_args"]["id"] == id
-    assert found["data"]["arm"] == "target"
+    assert found["data"]["curriculum"]["arm"] == "target"
     alone = not given[0].startswith(("--config", "--experiment"))
     assert (found["experiment"] == "gymnasium") == alone
 
@@ -232,7 +275,7 @@ def test_an_id_takes_further_settings() -> None:
 
 def test_an_arm_that_needs_levels_is_refused_for_an_id() -> None:
     sentence = complaint(
-        "--experiment=mountain_car", "--data.env=CartPole-v1", *TINY, "--data.arm=gan"
+        "--experiment=mountain_car", "--data.env=CartPole-v1", *TINY, "--data.curriculum.arm=gan"
     )
     assert "level_space" in sentence
 
@@ -254,7 +297,7 @@ def test_what_a_module_raises_is_said() -> None:
     assert "importing needs_more failed: No module named 'no_such_package'" in complaint(
         "--data.env=needs_more.Env"
     )
-    assert "importing needs_more failed" in complaint("--data.arm=needs_more.arm")
+    assert "importing needs_more failed" in complaint("--data.curriculum.arm=needs_more.arm")
     said = complaint("--data.env=breaks.Env")
     assert "importing breaks failed: RuntimeError: no display" in said
     assert "there is no module nowhere" in complaint("--data.env=nowhere.Env")
@@ -271,7 +314,9 @@ def test_several_seeds_are_several_processes(monkeypatch: pytest.MonkeyPatch) ->
     called: list[Any] = []
     runner = "lit_crl.runs.study.runner.run_seeds"
     monkeypatch.setattr(runner, lambda *args: called.append(args), raising=False)
-    cli.main(["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.env_steps=1e4"])
+    cli.main(
+        ["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.collect.env_steps=1e4"]
+    )
     ((arguments, *others),) = called
     assert others == [range(5, 8), Path("runs/mountain_car"), "a", 10_000]
     assert arguments[0] == "fit" and arguments[-1] == "--seeds=1"
@@ -289,12 +334,12 @@ def test_help_is_printed_in_any_encoding(encoding: str, monkeypatch: pytest.Monk
         console()
     sys.stdout.flush()
     assert not stop.value.code
-    assert b"--data.env_steps" in printed.getvalue()
+    assert b"--data.collect.env_steps" in printed.getvalue()
 
 
 def test_a_run_needs_no_utf8(tmp_path: Path) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
-    args = ["fit", "--name=a", "--tags=[größe]", "--data.gan_updates=2", *TINY[:-2]]
+    args = ["fit", "--name=a", "--tags=[größe]", "--data.gan.updates=2", *TINY[:-2]]
     done = subprocess.run([sys.executable, "-m", "lit_crl", *args], env=os.environ | plain,
                           capture_output=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -307,7 +352,7 @@ def test_the_installed_command_finds_what_lies_in_the_working_folder(
 ) -> None:
     Path("my_arm_here.py").write_text("def arm(n, curriculum, teacher):\n    return None\n")
     program = "import sys; sys.path.remove(''); from lit_crl.__main__ import run; run()"
-    args = ["fit", "--data.arm=my_arm_here.arm", "--print_config"]
+    args = ["fit", "--data.curriculum.arm=my_arm_here.arm", "--print_config"]
     package = str(Path(cli.__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": package})  # fmt: skip

@@ -15,42 +15,48 @@ GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
 MISTAKES = {
     "unknown key": (["--data.nope", "3"], "data.nope"),
-    "wrong type": (["--data.gamma", "abc"], "data.gamma"),
-    "no layer": (["--model.hidden", "[]"], "model.hidden is empty"),
-    "layer without width": (["--model.gan_hidden", "[8,0]"], "model.gan_hidden.1 is 0"),
-    "wrong type of a list": (["--model.hidden", "wide"], "model.hidden"),
+    "wrong type": (["--data.collect.gamma", "abc"], "data.collect.gamma"),
+    "no layer": (["--model.network.hidden", "[]"], "model.network.hidden is empty"),
+    "layer without width": (["--model.gan.hidden", "[8,0]"], "model.gan.hidden.1 is 0"),
+    "wrong type of a list": (["--model.network.hidden", "wide"], "model.network.hidden"),
     "unknown experiment": (["--experiment", "nope"], "mountain_car"),
     "missing config": (["--config", "nope.yaml"], "nope.yaml"),
-    "unknown arm": (["--data.arm", "nope"], "'archive'"),
-    "unknown loss": (["--model.gan_loss", "nope"], "'hinge'"),
+    "unknown arm": (["--data.curriculum.arm", "nope"], "'archive'"),
+    "unknown loss": (["--model.gan.loss", "nope"], "'hinge'"),
     "unknown id": ([*GYMNASIUM, "--data.env.id", "Nope-v3"], "Nope-v3"),
     "continuous actions": ([*GYMNASIUM, "--data.env.id", "Pendulum-v1"], "Discrete"),
-    "arm without levels": ([*GYMNASIUM, "--data.arm", "gan"], "level_space"),
-    "negative gamma": (["--data.gamma", "-1"], "data.gamma is -1.0"),
-    "NaN gamma": (["--data.gamma", ".nan"], "data.gamma is nan"),
-    "negative lambda": (["--model.lambda_gan", "-1"], "model.lambda_gan is -1.0"),
+    "arm without levels": ([*GYMNASIUM, "--data.curriculum.arm", "gan"], "level_space"),
+    "negative gamma": (["--data.collect.gamma", "-1"], "data.collect.gamma is -1.0"),
+    "NaN gamma": (["--data.collect.gamma", ".nan"], "data.collect.gamma is nan"),
+    "negative lambda": (["--model.gan.lambda_gan", "-1"], "model.gan.lambda_gan is -1.0"),
     "arm that is no path": (
-        ["--data.arm", "ued"],
+        ["--data.curriculum.arm", "ued"],
         "'oracle', an import path of a function or class",
     ),
-    "infinite lambda": (["--model.lambda_gan", ".inf"], "model.lambda_gan is inf"),
+    "infinite lambda": (["--model.gan.lambda_gan", ".inf"], "model.gan.lambda_gan is inf"),
     "epsilon above 1": (
         [
-            "--data.exploration",
+            "--data.collect.exploration",
             "lit_crl.dqn.EpsilonLadder",
-            "--data.exploration.base",
+            "--data.collect.exploration.base",
             "2",
         ],
-        "data.exploration.base is 2.0",
+        "data.collect.exploration.base is 2.0",
     ),
-    "shares not summing to 1": (["--data.mix", "{target: 0.5}"], "sum to 1"),
-    "negative share": (["--data.mix", "{target: 1.5, gan: -0.5}"], "≥ 0"),
-    "unknown share": (["--data.mix", "{nope: 1.0}"], "nope"),
-    "batch larger than the buffer": (["--data.batch_size", "1000000"], "data.batch_size"),
-    "buffer too small": (["--data.capacity", "99", "--data.batch_size", "9"], "data.capacity"),
-    "no environments": (["--data.num_envs", "0"], "data.num_envs"),
-    "budget below the warm-up": (["--data.env_steps", "100"], "data.env_steps"),
-    "hindsight without goals": (["--data.hindsight", "0.5"], "data.hindsight"),
+    "shares not summing to 1": (["--data.curriculum.mix", "{target: 0.5}"], "sum to 1"),
+    "negative share": (["--data.curriculum.mix", "{target: 1.5, gan: -0.5}"], "≥ 0"),
+    "unknown share": (["--data.curriculum.mix", "{nope: 1.0}"], "nope"),
+    "batch larger than the buffer": (
+        ["--data.replay.batch_size", "1000000"],
+        "data.replay.batch_size",
+    ),
+    "buffer too small": (
+        ["--data.replay.capacity", "99", "--data.replay.batch_size", "9"],
+        "data.replay.capacity",
+    ),
+    "no environments": (["--data.collect.num_envs", "0"], "data.collect.num_envs"),
+    "budget below the warm-up": (["--data.collect.env_steps", "100"], "data.collect.env_steps"),
+    "hindsight without goals": (["--data.replay.hindsight", "0.5"], "data.replay.hindsight"),
     "negative seed": (["--seed_everything", "-1"], "seed_everything"),
     "missing checkpoint": (["--ckpt_path", "nope.ckpt"], "nope.ckpt"),
 }
@@ -168,24 +174,28 @@ def test_a_run_folder_that_cannot_be_written(
 
 
 def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lit_crl", "fit", "--data.gamma", "2"]
+    command = [sys.executable, "-m", "lit_crl", "fit", "--data.collect.gamma", "2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.gamma is 2.0")
+    assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.collect.gamma is 2.0")
 
 
 SMALL = [
-    "--data.env_steps=800", "--data.warmup=300", "--data.batch_size=8",
-    "--data.updates_per_batch=1", "--data.test_episodes=1", "--data.validation_episodes=1",
-]  # fmt: skip
+    "--data.collect.env_steps=800",
+    "--data.collect.warmup=300",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+]
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a small run."""
     root = tmp_path_factory.mktemp("small")
-    sizes = ["--model.hidden=[8]", "--model.gan_hidden=[8]"]
+    sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]"]
     cli.main(["fit", "--name", "a", f"--trainer.default_root_dir={root}", *sizes, *SMALL])
     return root / "mountain_car" / "a" / "checkpoints" / "last.ckpt"
 
@@ -194,10 +204,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("other", "names"),
     [
         (["--config", "conf/experiment/cartpole.yaml"], "q_network"),
-        (["--config", "conf/experiment/mountain_car.yaml", "--model.hidden=[9]"], "q_network"),
-        (["--config", "conf/experiment/mountain_car.yaml", "--model.gan_hidden=[9]"], "level_gan"),
-        (["--config", "conf/experiment/mountain_car.yaml", "--data.num_envs=8"], "num_envs"),
-        (["--config", "conf/experiment/mountain_car.yaml", "--data.n_steps=2"], "n_steps"),
+        (
+            ["--config", "conf/experiment/mountain_car.yaml", "--model.network.hidden=[9]"],
+            "q_network",
+        ),
+        (["--config", "conf/experiment/mountain_car.yaml", "--model.gan.hidden=[9]"], "level_gan"),
+        (
+            ["--config", "conf/experiment/mountain_car.yaml", "--data.collect.num_envs=8"],
+            "num_envs",
+        ),
+        (["--config", "conf/experiment/mountain_car.yaml", "--data.replay.n_steps=2"], "n_steps"),
     ],
     ids=["environment", "network", "GAN", "environments", "steps"],
 )
@@ -210,7 +226,7 @@ def test_a_checkpoint_of_other_sizes_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sizes = ["--model.hidden=[8]", "--model.gan_hidden=[8]", *other[2:]]
+    sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]", *other[2:]]
     args = [*other[:2], *SMALL, *sizes, "--ckpt_path", str(small_run), "--name", "b"]
     message = complaint(args, capsys, monkeypatch).splitlines()[-1]
     assert message.startswith("lit_crl: the checkpoint does not fit") and names in message

@@ -1,6 +1,7 @@
 """Random bad input: every one ends in one sentence or in a run, never in a traceback or a hang."""
 
 import contextlib
+import copy
 import io
 import os
 import signal
@@ -18,24 +19,39 @@ from hypothesis import strategies as st
 
 from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.runs.cli import entry
+from lit_crl.training.renamed import RENAMED
 
 TINY: dict[str, dict[str, Any]] = {
     "data": {
-        "env_steps": 400, "num_envs": 8, "warmup": 100, "capacity": 1000, "batch_size": 16,
-        "updates_per_batch": 2, "validation_episodes": 2, "test_episodes": 2,
-        "generated_levels": 2, "gan_updates": 2, "gan_batch_size": 8, "min_outcomes": 5,
-        "label_epsilon": 1.0,
+        "collect": {"env_steps": 400, "num_envs": 8, "warmup": 100},
+        "replay": {"capacity": 1000, "batch_size": 16, "updates_per_batch": 2},
+        "curriculum": {"min_outcomes": 5, "label_epsilon": 1.0},
+        "gan": {"updates": 2, "batch_size": 8},
+        "evaluation": {"episodes": 2, "test_episodes": 2, "generated_levels": 2},
     },
-    "model": {"hidden": [8], "gan_hidden": [8]},
-}  # fmt: skip
+    "model": {"network": {"hidden": [8]}, "gan": {"hidden": [8]}},
+}
 
 KEYS = [
     f"{group}.{name}"
     for group, kind in (("data", ReplayDataModule), ("model", CreativeLearner))
     for name in signature(kind).parameters
-] + ["trainer.precision", "trainer.accelerator", "trainer.devices", "experiment", "name",
-     "logger", "threads", "seed_everything", "ckpt_path", "checkpoint.every_minutes",
-     "checkpoint.every_env_steps", "nonsense", "data.nonsense"]  # fmt: skip
+] + [
+    *RENAMED.values(),
+    "trainer.precision",
+    "trainer.accelerator",
+    "trainer.devices",
+    "experiment",
+    "name",
+    "logger",
+    "threads",
+    "seed_everything",
+    "ckpt_path",
+    "checkpoint.every_minutes",
+    "checkpoint.every_env_steps",
+    "nonsense",
+    "data.nonsense",
+]
 
 numbers = st.sampled_from(
     [-1, 0, 1, 2, 7, 64, 10**18, 10**30, -0.5, 0.0, 0.3, 1.0, 1.5, 1e30, float("nan"),
@@ -85,13 +101,15 @@ def check(args: list[str], folder: Path) -> None:
 
 def tiny_file(folder: Path, key: str, value: Any) -> Path:
     """A YAML configuration in which one key has another value."""
-    config: dict[str, Any] = {group: dict(keys) for group, keys in TINY.items()}
+    config: dict[str, Any] = copy.deepcopy(TINY)
     config["data"]["env"] = "lit_crl.envs.MountainCar"
     config["trainer"] = {"max_time": "00:00:00:02"}
     *groups, name = key.split(".")
     place = config
     for group in groups:
-        place = place.setdefault(group, {})
+        inner = place.get(group)
+        place[group] = inner if isinstance(inner, dict) else {}
+        place = place[group]
     place[name] = value
     path = folder / "given.yaml"
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
@@ -143,10 +161,17 @@ test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_
 
 #: What the walk may give: flags that change a run, and mistakes.
 EXTRAS = [
-    [], ["--data.arm=target"], ["--data.gamma=1"], ["--data.env_steps=4e2"],
-    ["--config=conf/trainer/cpu.yaml"], ["--data.env.max_episode_steps=20"], ["--tags=['1e5', NO]"],
-    ["--data.env_steps=100k"], ["--data.arm=nope"], ["--data.nonsense=1"],
-]  # fmt: skip
+    [],
+    ["--data.curriculum.arm=target"],
+    ["--data.collect.gamma=1"],
+    ["--data.collect.env_steps=4e2"],
+    ["--config=conf/trainer/cpu.yaml"],
+    ["--data.env.max_episode_steps=20"],
+    ["--tags=['1e5', NO]"],
+    ["--data.collect.env_steps=100k"],
+    ["--data.curriculum.arm=nope"],
+    ["--data.nonsense=1"],
+]
 SOURCES = [
     [], ["--experiment=plain_dqn"], ["--data.env=CartPole-v1"], ["--data.env.id=FrozenLake-v1"],
     ["--data.env=gymnasium.envs.toy_text:Nope-v0"], ["--experiment=nope"],

@@ -24,22 +24,22 @@ from lit_crl.runs.study.plan import read_study
 #: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
 TINY = [
     "--trainer.accelerator=cpu",
-    "--data.env_steps=3000",
-    "--data.num_envs=8",
-    "--data.warmup=500",
-    "--data.capacity=4000",
-    "--data.batch_size=16",
-    "--data.updates_per_batch=2",
-    "--data.gan_batch_size=16",
-    "--data.gan_every=4",
-    "--data.min_outcomes=2",
-    "--data.label_epsilon=1.0",
-    "--data.validate_every=1500",
-    "--data.validation_episodes=2",
-    "--data.test_episodes=3",
-    "--data.generated_levels=4",
-    "--model.hidden=[16,16]",
-    "--model.gan_hidden=[16,16]",
+    "--data.collect.env_steps=3000",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=500",
+    "--data.replay.capacity=4000",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.gan.batch_size=16",
+    "--data.gan.every=4",
+    "--data.curriculum.min_outcomes=2",
+    "--data.curriculum.label_epsilon=1.0",
+    "--data.evaluation.every=1500",
+    "--data.evaluation.episodes=2",
+    "--data.evaluation.test_episodes=3",
+    "--data.evaluation.generated_levels=4",
+    "--model.network.hidden=[16,16]",
+    "--model.gan.hidden=[16,16]",
 ]
 
 Run = Callable[..., CreativeCLI]
@@ -61,7 +61,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[CreativeCLI, Pat
     """A finished run of the name ``a``, and the folder in which it was started."""
     folder = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(folder):
-        return main(["fit", "--name", "a", "--data.gan_updates=2", *TINY]), folder
+        return main(["fit", "--name", "a", "--data.gan.updates=2", *TINY]), folder
 
 
 @pytest.fixture
@@ -87,15 +87,15 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
-    gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan_updates=2"]
+    gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan.updates=2"]
     # An episode of these takes up to 400 or 500 steps of each of the 8 environments.
     is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
     steps = 6000 if is_long else 3000
-    budget = [f"--data.env_steps={steps}"]
+    budget = [f"--data.collect.env_steps={steps}"]
     if "acrobot" in experiment:
-        budget += ["--data.evaluation_share=0.5"]
+        budget += ["--data.evaluation.share=0.5"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
-        budget += ["--data.validate_every=3000", "--data.env.init_args.size=5"]
+        budget += ["--data.evaluation.every=3000", "--data.env.init_args.size=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
 
     folder = Path("runs") / experiment / "x"
@@ -116,7 +116,9 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 @pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car", f"arm/{arm}")]
-    cli = run("fit", *files, "--name=x", *TINY, "--data.gan_updates=2", "--data.env_steps=5000")
+    cli = run(
+        "fit", *files, "--name=x", *TINY, "--data.gan.updates=2", "--data.collect.env_steps=5000"
+    )
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["gan_updates"] > 0
     assert summary["levels_played"] > 0
@@ -147,18 +149,18 @@ def test_conf_experiments_are_the_documented_ones() -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
-    first = run("fit", "--name", "a", "--data.gan_updates=2", "--model.lambda_gan=3", *TINY)
+    first = run("fit", "--name", "a", "--data.gan.updates=2", "--model.gan.lambda_gan=3", *TINY)
     again = run("fit", "--config", "runs/mountain_car/a/config.yaml", "--name", "b")
-    assert again.model.lambda_gan == 3
+    assert again.model.gan.lambda_gan == 3
     assert same(weights(first), weights(again))
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        run("fit", "--data.gan_updates=2", "--seed_everything=5", *TINY, "--print_config")
+        run("fit", "--data.gan.updates=2", "--seed_everything=5", *TINY, "--print_config")
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    first = run("fit", "--name", "a", "--data.gan_updates=2", "--seed_everything=5", *TINY)
+    first = run("fit", "--name", "a", "--data.gan.updates=2", "--seed_everything=5", *TINY)
     again = run("fit", "--config", "printed.yaml", "--name", "b")
     assert again.datamodule.seed == again.model.streams.seed == 5
     assert same(weights(first), weights(again))
@@ -170,14 +172,14 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
         "experiment: mine\n"
         "data:\n"
         "  env: lit_crl.envs.MountainCar\n"
-        "  batch_size: 16\n"
-        "  gan_batch_size: ${.batch_size}\n"
-        "  num_envs: ${model.noise_dim}\n"
+        "  replay: {batch_size: 16}\n"
+        "  gan: {batch_size: '${..replay.batch_size}'}\n"
+        "  collect: {num_envs: '${model.gan.noise_dim}'}\n"
     )
     tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
-    given = ["--data.batch_size=24", "--model.noise_dim=12"]
+    given = ["--data.replay.batch_size=24", "--model.gan.noise_dim=12"]
     cli = run("fit", "--config", "my.yaml", *given, *tiny)
-    assert cli.datamodule.gan_batch_size == 24
+    assert cli.datamodule.settings.gan.batch_size == 24
     assert cli.datamodule.num_envs == 12
 
 
@@ -185,21 +187,25 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
-        cli = run("fit", "--name", arm, f"--data.arm={arm}", "--data.gan_updates=2", *TINY)
+        cli = run(
+            "fit", "--name", arm, f"--data.curriculum.arm={arm}", "--data.gan.updates=2", *TINY
+        )
         configs[arm] = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
-        assert configs[arm]["data"].pop("arm") == arm
+        assert configs[arm]["data"]["curriculum"].pop("arm") == arm
         configs[arm].pop("name")
         played = {s for s, n in cli.datamodule.rollout.log.episodes.items() if n}
         order = ["target", "reference", "archive", "gan"]
         assert played <= set(order[: order.index(arm) + 1])
-        used = {source for source, share in cli.datamodule.shares.items() if share}
+        used = {
+            source for source, share in cli.datamodule.settings.curriculum.shares.items() if share
+        }
         assert used == set(order[: order.index(arm) + 1])
     assert all(config == configs["gan"] for config in configs.values())
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
-    args = ["--data.arm=target", *TINY]
+    args = ["--data.curriculum.arm=target", *TINY]
     assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0")
     assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0-2")
     assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car/seed3")
@@ -210,11 +216,11 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     run: Run, finished: CreativeCLI
 ) -> None:
     episodes = sum(finished.datamodule.rollout.log.episodes.values())
-    more = [a for a in TINY if "env_steps" not in a] + ["--data.env_steps=4920"]
-    lr = "--model.q_optimizer.init_args.lr=0.007"
+    more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=4920"]
+    lr = "--model.dqn.optimizer.init_args.lr=0.007"
     resumed = run(
-        "fit", "--name", "a", "--data.gan_updates=2", "--ckpt_path", "last", lr, *more,
-        "--model.final_lr=1.0",
+        "fit", "--name", "a", "--data.gan.updates=2", "--ckpt_path", "last", lr, *more,
+        "--model.dqn.final_lr=1.0",
     )  # fmt: skip
     assert resumed.datamodule.env_steps == 4920
     assert resumed.model.updates > finished.model.updates
@@ -231,7 +237,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", "--name", "new", "--ckpt_path", "last", "--data.arm=target", *TINY)
+    run("fit", "--name", "new", "--ckpt_path", "last", "--data.curriculum.arm=target", *TINY)
     assert "starting afresh" in capsys.readouterr().out
 
 
@@ -257,7 +263,7 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     with Image.open("runs/mountain_car/a/figures/predicted_levels.png") as gallery:
         assert gallery.width > 1000 and np.asarray(gallery).std() > 10
     assert "figures/predicted_levels.png" in capsys.readouterr().out
-    run("predict", "--ckpt_path", checkpoint, "--data.difficulty", "0.5")
+    run("predict", "--ckpt_path", checkpoint, "--data.evaluation.difficulty", "0.5")
     assert "4 generated levels of difficulty 0.50, p̂ from " in capsys.readouterr().out
     rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
     assert [row["difficulty"] for row in rows] == ["0.5"] * 4
@@ -267,7 +273,7 @@ def test_play_films_the_policy_of_a_checkpoint(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = "--data.env.max_episode_steps=60"
-    fitted = run("fit", "--name", "a", "--data.gan_updates=2", *TINY, short)
+    fitted = run("fit", "--name", "a", "--data.gan.updates=2", *TINY, short)
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     before = Path(checkpoint).read_bytes()
     capsys.readouterr()
@@ -293,7 +299,7 @@ def test_play_films_the_policy_of_a_checkpoint(
 
 @pytest.mark.usefixtures("undrawn")
 def test_play_says_what_cannot_be(run: Run) -> None:
-    run("fit", "--name", "a", "--data.arm=target", *TINY)
+    run("fit", "--name", "a", "--data.curriculum.arm=target", *TINY)
     checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     mistakes = {
         "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
@@ -333,7 +339,7 @@ def test_predict_goes_without_pictures_where_there_are_none(
     monkeypatch.syspath_prepend(".")
     modes = {"render_modes": ["human"]}
     monkeypatch.setattr("gymnasium.envs.classic_control.MountainCarEnv.metadata", modes)
-    gan = ["--data.arm=gan", "--data.gan_updates=2", "--data.env_steps=5000"]
+    gan = ["--data.curriculum.arm=gan", "--data.gan.updates=2", "--data.collect.env_steps=5000"]
     run("fit", "--config", "my.yaml", "--name", "a", *TINY, *gan)
     capsys.readouterr()
     run("predict", "--ckpt_path", "runs/mine/a/checkpoints/last.ckpt")

@@ -39,10 +39,14 @@ def test_an_older_configuration_is_read(
         "experiment": "mine",
         "data": {
             "env": "lit_crl.envs.MountainCar",
-            "arm": {"class_path": "lit_crl.level_replay.PrioritizedLevelReplay"},
-            "exploration": {
-                "class_path": "lit_crl.exploration.LinearEpsilon",
-                "init_args": {"steps": 4_000},
+            "curriculum": {
+                "arm": {"class_path": "lit_crl.level_replay.PrioritizedLevelReplay"},
+            },
+            "collect": {
+                "exploration": {
+                    "class_path": "lit_crl.exploration.LinearEpsilon",
+                    "init_args": {"steps": 4_000},
+                },
             },
         },
     }
@@ -50,10 +54,16 @@ def test_an_older_configuration_is_read(
     with pytest.raises(SystemExit):
         main(["fit", "--config=old.yaml", "--print_config"])
     data = yaml.safe_load(capsys.readouterr().out)["data"]
-    assert data["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
-    assert data["exploration"]["init_args"]["steps"] == 4_000
-    assert data["arm"]["class_path"] == "lit_crl.curriculum.PrioritizedLevelReplay"
+    assert data["collect"]["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
+    assert data["collect"]["exploration"]["init_args"]["steps"] == 4_000
+    assert data["curriculum"]["arm"]["class_path"] == "lit_crl.curriculum.PrioritizedLevelReplay"
     with pytest.raises(SystemExit):
-        main(["fit", "--data.exploration=lit_crl.exploration.LinearEpsilon", "--print_config"])
+        main(
+            [
+                "fit",
+                "--data.collect.exploration=lit_crl.exploration.LinearEpsilon",
+                "--print_config",
+            ]
+        )
     data = yaml.safe_load(capsys.readouterr().out)["data"]
-    assert data["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"
+    assert data["collect"]["exploration"]["class_path"] == "lit_crl.dqn.LinearEpsilon"

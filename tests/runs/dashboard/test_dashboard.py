@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import learner_settings
 from PIL import Image
 
 from lit_crl import CreativeLearner
@@ -41,23 +42,23 @@ pytestmark = pytest.mark.xdist_group("dashboard")  # most look at the same three
 #: Enough for GAN phases, two validations and the final test.
 TINY = [
     "--trainer.accelerator=cpu",
-    "--data.env_steps=3000",
-    "--data.num_envs=8",
-    "--data.warmup=500",
-    "--data.capacity=4000",
-    "--data.batch_size=16",
-    "--data.updates_per_batch=2",
-    "--data.gan_batch_size=16",
-    "--data.gan_updates=2",
-    "--data.gan_every=4",
-    "--data.min_outcomes=2",
-    "--data.label_epsilon=1.0",
-    "--data.validate_every=1500",
-    "--data.validation_episodes=2",
-    "--data.test_episodes=3",
-    "--data.generated_levels=4",
-    "--model.hidden=[16,16]",
-    "--model.gan_hidden=[16,16]",
+    "--data.collect.env_steps=3000",
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=500",
+    "--data.replay.capacity=4000",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.gan.batch_size=16",
+    "--data.gan.updates=2",
+    "--data.gan.every=4",
+    "--data.curriculum.min_outcomes=2",
+    "--data.curriculum.label_epsilon=1.0",
+    "--data.evaluation.every=1500",
+    "--data.evaluation.episodes=2",
+    "--data.evaluation.test_episodes=3",
+    "--data.evaluation.generated_levels=4",
+    "--model.network.hidden=[16,16]",
+    "--model.gan.hidden=[16,16]",
 ]
 RUN = Path("runs/mountain_car")
 SOURCES = {"target", "reference", "archive", "gan"}
@@ -269,7 +270,7 @@ def test_the_run_can_be_found(logged: Segment) -> None:
 
 
 def test_an_offline_run_goes_on_as_another_segment_of_the_same_name(copy: Path) -> None:
-    more = ["--name=wandb", "--ckpt_path=last", "--data.env_steps=4500", "--group=study"]
+    more = ["--name=wandb", "--ckpt_path=last", "--data.collect.env_steps=4500", "--group=study"]
     fit("--logger=wandb", *more)
     first, second = segments(copy / "wandb")
     assert first.run.run_id != second.run.run_id
@@ -314,7 +315,9 @@ def test_a_run_that_fails_ends_as_failed(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_study_names_its_runs(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text("{name: s, experiment: maze, seeds: 1, arms: {gan: {data.arm: gan}}}")
+    file.write_text(
+        "{name: s, experiment: maze, seeds: 1, arms: {gan: {data.curriculum.arm: gan}}}"
+    )
     (job,) = plan.jobs_of(plan.read_study(file), tmp_path)
     assert "--group=s" in job.arguments
     assert "--tags=[gan, maze]" in job.arguments
@@ -344,7 +347,7 @@ def test_tensorboard_shows_scalars_levels_and_the_configuration(folder: Path) ->
 def test_tensorboard_forgets_what_a_resumed_run_does_again(copy: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    more = ["--name=tensorboard", "--ckpt_path=last", "--data.env_steps=4500"]
+    more = ["--name=tensorboard", "--ckpt_path=last", "--data.collect.env_steps=4500"]
     fit("--logger=tensorboard", *more)
     events = EventAccumulator(str(copy / "tensorboard" / "tensorboard")).Reload()
     steps = [event.step for event in events.Scalars("dqn/loss")]
@@ -367,7 +370,7 @@ def test_tensorboard_that_is_missing_is_named(
 def glance(env: Any, make_env: Any, gan_updates: int = 1) -> tuple[CreativeLearner, Any]:
     """A learner that has not learned, and as much data as a sheet needs."""
     torch.manual_seed(0)
-    learner = CreativeLearner(hidden=(8,), gan_hidden=(8,)).build(env)
+    learner = CreativeLearner(**learner_settings(hidden=(8,), gan_hidden=(8,))).build(env)
     learner.gan_updates = gan_updates
     archive = None if env.level_space is None else Archive(env.level_space.shape[0])
     data = SimpleNamespace(env=env, make_env=make_env, archive=archive, seed=3, env_steps=100)
@@ -550,7 +553,7 @@ def test_the_sweep_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         name: of["values"][1] if "values" in of else (of["min"] * of["max"]) ** 0.5
         for name, of in sweep["parameters"].items()
     }
-    assert {"model.lambda_gan", "data.mix"} < set(values)
+    assert {"model.gan.lambda_gan", "data.curriculum.mix"} < set(values)
     words = sweep_command(sweep, values)
     assert words[:5] == ["/usr/bin/env", "python", "-m", "lit_crl", "fit"]
     monkeypatch.chdir(tmp_path)
@@ -560,10 +563,11 @@ def test_the_sweep_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     main([*words[4:], *TINY])
     run = tmp_path / "runs" / "point_mass" / "seed1"
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["lambda_gan"] == values["model.lambda_gan"]
-    assert config["data"]["mix"] == {"archive": 0.75, "gan": 0.25}
-    for player in ("q", "generator", "discriminator"):
-        key = f"model.{player}_optimizer.init_args.lr"
-        assert config["model"][f"{player}_optimizer"]["init_args"]["lr"] == values[key]
+    assert config["model"]["gan"]["lambda_gan"] == values["model.gan.lambda_gan"]
+    assert config["data"]["curriculum"]["mix"] == {"archive": 0.75, "gan": 0.25}
+    for name in ("dqn.optimizer", "gan.generator_optimizer", "gan.discriminator_optimizer"):
+        group, optimizer = name.split(".")
+        rate = config["model"][group][optimizer]["init_args"]["lr"]
+        assert rate == values[f"model.{name}.init_args.lr"]
     (segment,) = segments(run)
     assert sweep["metric"]["name"] in segment.summary

@@ -146,8 +146,10 @@ def test_a_study_on_a_cluster_equals_that_on_one_machine(address: str, tmp_path:
     study = tmp_path / "tiny.yaml"
     study.write_text(
         "{name: tiny, experiment: point_mass, seeds: 1, metric: target_success_rate, settings: "
-        "{data.env_steps: 1500, data.warmup: 512, model.hidden: [8], data.test_episodes: 4}, "
-        "arms: {reference: {data.arm: reference, data.mix: {reference: 1.0}}, gan: {}}}"
+        "{data.collect.env_steps: 1500, data.collect.warmup: 512, model.network.hidden: [8], "
+        "data.evaluation.test_episodes: 4}, "
+        "arms: {reference: {data.curriculum.arm: reference, "
+        "data.curriculum.mix: {reference: 1.0}}, gan: {}}}"
     )
     options = {"local": [], "ray": ["--backend", "ray", "--address", address]}
     for name, given in options.items():

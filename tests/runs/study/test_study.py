@@ -46,19 +46,30 @@ SMALL: dict[str, Any] = {
     "experiment": "point_mass",
     "seeds": 2,
     "settings": {
-        "data.env_steps": 2_300, "data.warmup": 512, "data.validate_every": 900,
-        "data.env.init_args.dim": 2, "data.env.init_args.max_episode_steps": 8,
-        "data.min_outcomes": 8, "data.gan_every": 2, "model.hidden": [16, 16],
-        "data.updates_per_batch": 1, "data.gan_updates": 1, "data.test_episodes": 4,
-        "data.generated_levels": 4, "data.validation_episodes": 4,
+        "data.collect.env_steps": 2_300,
+        "data.collect.warmup": 512,
+        "data.evaluation.every": 900,
+        "data.env.init_args.dim": 2,
+        "data.env.init_args.max_episode_steps": 8,
+        "data.curriculum.min_outcomes": 8,
+        "data.gan.every": 2,
+        "model.network.hidden": [16, 16],
+        "data.replay.updates_per_batch": 1,
+        "data.gan.updates": 1,
+        "data.evaluation.test_episodes": 4,
+        "data.evaluation.generated_levels": 4,
+        "data.evaluation.episodes": 4,
     },
     "metric": "heldout_success_rate",
     "curves": ["target_success_rate"],
     "arms": {
-        "reference": {"data.arm": "reference", "data.mix": {"reference": 1.0}},
-        "gan": {"data.arm": "gan"},
+        "reference": {
+            "data.curriculum.arm": "reference",
+            "data.curriculum.mix": {"reference": 1.0},
+        },
+        "gan": {"data.curriculum.arm": "gan"},
     },
-}  # fmt: skip
+}
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -86,10 +97,14 @@ def test_every_arm_has_every_seed(tmp_path: Path) -> None:
 
 
 def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
-    settings = {"data.mix": {"gan": 1.0}, "model.hidden": [8, 8], "data.env_steps": 10}
+    settings = {
+        "data.curriculum.mix": {"gan": 1.0},
+        "model.network.hidden": [8, 8],
+        "data.collect.env_steps": 10,
+    }
     command = plan.jobs_of(study(tmp_path, settings=settings), tmp_path)[0].command
     given = dict(argument[2:].split("=", 1) for argument in command if argument.startswith("--"))
-    for key in ("model.hidden", "data.env_steps"):
+    for key in ("model.network.hidden", "data.collect.env_steps"):
         assert yaml.safe_load(given[key]) == settings[key]
 
 
@@ -149,9 +164,9 @@ def shipped_arms() -> list[Any]:
             settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
         for arm, whole in shipped.arms.items():
-            own = {key: value for key, value in whole.items() if key != "data.env_steps"}
+            own = {key: value for key, value in whole.items() if key != "data.collect.env_steps"}
             if "LearnabilityScreen" in str(own):  # a share of the budget pays for its episodes
-                own["data.env_steps"] = 8_000
+                own["data.collect.env_steps"] = 8_000
             setting = yaml.safe_dump([shipped.experiment, settings, own])
             kind = re.sub(r"\d+(\.\d+)?", "N", yaml.safe_dump([shipped.experiment == "maze", own]))
             if setting not in known:
@@ -174,17 +189,17 @@ def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path)
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda shipped: shipped.name)
 def test_the_budget_of_a_shipped_study_is_that_of_its_file(shipped: Study) -> None:
-    budget = shipped.settings.get("data.env_steps")
+    budget = shipped.settings.get("data.collect.env_steps")
     for arm, settings in shipped.arms.items():
-        own = settings.get("data.env_steps", budget)
+        own = settings.get("data.collect.env_steps", budget)
         assert own is None or plan.env_step_budget(shipped, arm) == own
 
 
 def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
     before = study(tmp_path)
-    more = {**SMALL["arms"], "archive": {"data.arm": "archive"}}
+    more = {**SMALL["arms"], "archive": {"data.curriculum.arm": "archive"}}
     plan.check_same(study(tmp_path, seeds=9, arms=more), before, tmp_path)
-    other = {**SMALL["arms"], "gan": {"data.arm": "gan", "model.lambda_gan": 9}}
+    other = {**SMALL["arms"], "gan": {"data.curriculum.arm": "gan", "model.gan.lambda_gan": 9}}
     for changes, key in (({"settings": {}}, "settings"), ({"arms": other}, "arms.gan")):
         with pytest.raises(ConfigError, match=rf"runs with other {key}: give the study another"):
             plan.check_same(study(tmp_path, **changes), before, tmp_path)
@@ -341,8 +356,8 @@ def test_as_many_run_as_there_are_cores_for_this_process() -> None:
 )
 def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path: Path, signum: int) -> None:
     """The study's process gets the signal while a run trains; the run saves itself and ends."""
-    settings = SMALL["settings"] | {"data.env_steps": 10_000_000}
-    path = write(tmp_path, seeds=1, settings=settings, arms={"gan": {"data.arm": "gan"}})
+    settings = SMALL["settings"] | {"data.collect.env_steps": 10_000_000}
+    path = write(tmp_path, seeds=1, settings=settings, arms={"gan": {"data.curriculum.arm": "gan"}})
     command = [sys.executable, "-m", "lit_crl", "study", str(path), "--root", str(tmp_path)]
     study = subprocess.Popen(command, stderr=subprocess.PIPE)
     run = tmp_path / "small/point_mass/gan-seed0"
@@ -394,10 +409,16 @@ def test_each_of_several_seeds_is_a_run_of_its_own(
 ) -> None:
     backend = Written(target_return_mean=-101.5, target_success_rate=None, env_steps=12_345)
     runs = tmp_path / "point_mass"
-    folders = runner.run_seeds(fit_of("--data.arm=gan"), range(3, 6), runs, "mine", 10, backend)
+    folders = runner.run_seeds(
+        fit_of("--data.curriculum.arm=gan"), range(3, 6), runs, "mine", 10, backend
+    )
     assert folders == [runs / f"mine-seed{seed}" for seed in (3, 4, 5)]
     told = [
-        (*fit_of("--data.arm=gan"), f"--seed_everything={seed}", f"--name=mine-seed{seed}")
+        (
+            *fit_of("--data.curriculum.arm=gan"),
+            f"--seed_everything={seed}",
+            f"--name=mine-seed{seed}",
+        )
         for seed in (3, 4, 5)
     ]
     assert backend.told == told  # type: ignore[attr-defined]
@@ -697,23 +718,28 @@ def test_curves_of_seeds_that_validate_at_other_times_are_drawn_at_the_same(tmp_
 # Sweeps
 
 SHARES = {
-    "archive": {"data.arm": "archive"},
-    "half": {"data.mix": {"archive": 0.5, "gan": 0.5}},
-    "all": {"data.mix.gan": 1},
+    "archive": {"data.curriculum.arm": "archive"},
+    "half": {"data.curriculum.mix": {"archive": 0.5, "gan": 0.5}},
+    "all": {"data.curriculum.mix.gan": 1},
 }
 
 
 def test_a_sweep_finds_its_number_in_each_arm_that_has_it(tmp_path: Path) -> None:
-    assert study(tmp_path, arms=SHARES, sweep="data.mix.gan").swept == {"half": 0.5, "all": 1.0}
-    with pytest.raises(ConfigError, match=r"sweep is 'data.gamma', but fewer than two arms differ"):
-        study(tmp_path, arms=SHARES, sweep="data.gamma")
+    assert study(tmp_path, arms=SHARES, sweep="data.curriculum.mix.gan").swept == {
+        "half": 0.5,
+        "all": 1.0,
+    }
+    with pytest.raises(
+        ConfigError, match=r"sweep is 'data.collect.gamma', but fewer than two arms differ"
+    ):
+        study(tmp_path, arms=SHARES, sweep="data.collect.gamma")
 
 
 def test_the_sweep_figure_has_the_iqm_at_each_value_and_a_line_for_other_arms() -> None:
     rng = np.random.default_rng(0)
     at = {"c": 0.1, "a": 0.0, "b": 1000.0}
     scores = {arm: rng.random(6) for arm in ("a", "b", "c", "other")}
-    (axes,) = figures.sweep({"a panel": scores}, at, "model.lambda_gan").axes
+    (axes,) = figures.sweep({"a panel": scores}, at, "model.gan.lambda_gan").axes
     curve, level = axes.get_lines()
     assert curve.get_xdata().tolist() == [0.0, 0.1, 1000.0]
     assert curve.get_ydata().tolist() == [iqm(scores[arm]) for arm in ("a", "c", "b")]
@@ -839,7 +865,10 @@ def test_a_study_whose_first_runs_never_ended_knows_their_code_too(
 
 @pytest.mark.slow
 def test_a_stopped_study_goes_on_and_ends_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    settings = SMALL["settings"] | {"data.env_steps": 30_000, "data.validate_every": 5_000}
+    settings = SMALL["settings"] | {
+        "data.collect.env_steps": 30_000,
+        "data.evaluation.every": 5_000,
+    }
     path = write(tmp_path, seeds=1, settings=settings)
 
     def command(root: str) -> list[str]:

@@ -1,0 +1,43 @@
+"""Settings of the replay: what is kept, and how minibatches are drawn from it."""
+
+from dataclasses import dataclass
+
+from lit_crl.core.checks import ConfigError, Fields
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What the replay keeps, and the minibatches that the DQN learns from.
+
+    Args:
+        capacity: Rows of the buffer: one a step, and one more an episode.
+        n_steps: Steps folded into one transition.
+        batch_size: Transitions in one update of the DQN, in each process.
+        updates_per_batch: K, updates of the DQN in one batch (one ``training_step``).
+        frame_stack: Frames on the first axis of an observation (the ``stack_size`` of
+            ``FrameStackObservation``), newest last. The replay keeps each frame once.
+        hindsight: Share of transitions relabelled with a goal reached later (goal tasks).
+        priority_exponent: α of prioritized replay; 0: transitions are drawn uniformly.
+        importance_exponent: β of its importance weights at the start; at the end it is 1.
+    """
+
+    capacity: int = 100_000
+    n_steps: int = 3
+    batch_size: int = 256
+    updates_per_batch: int = 16
+    frame_stack: int = 1
+    hindsight: float = 0.0
+    priority_exponent: float = 0.0
+    importance_exponent: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check the numbers, alone and together."""
+        fields = Fields("data.replay", self)
+        fields.positive("capacity", "n_steps", "batch_size", "updates_per_batch", "frame_stack")
+        fields.non_negative("priority_exponent")
+        fields.unit_interval("hindsight", "importance_exponent")
+        if self.batch_size > self.capacity:
+            raise ConfigError(
+                f"data.replay.batch_size is {self.batch_size}, more than data.replay.capacity "
+                f"({self.capacity}): give a smaller batch or a larger buffer"
+            )

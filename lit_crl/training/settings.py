@@ -1,0 +1,91 @@
+"""Settings of how experience is collected, and of the GAN phase."""
+
+from dataclasses import dataclass
+
+from lit_crl.core.checks import ConfigError, Fields
+from lit_crl.curriculum.curriculum import Reals
+from lit_crl.curriculum.settings import CurriculumSettings
+from lit_crl.dqn.exploration import Exploration
+from lit_crl.dqn.replay.settings import ReplaySettings
+from lit_crl.evaluation.settings import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """How experience is collected.
+
+    Args:
+        env_steps: Budget, in steps of single environments, warm-up included, of all processes.
+        num_envs: Environments that step together, in each process.
+        warmup: Env steps with random actions before the first update.
+        steps_per_batch: Steps of every environment between two batches.
+        exploration: ε of each environment. Default: a ladder from 0.4 down to 0.4⁸; a single
+            environment gets the smallest ε.
+        gamma: Discount factor γ of one step.
+        device: Where environments and replay live; ``auto``: where the learner is.
+    """
+
+    env_steps: int = 100_000
+    num_envs: int = 32
+    warmup: int = 2_000
+    steps_per_batch: int = 4
+    exploration: Exploration | None = None
+    gamma: float = 0.99
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        fields = Fields("data.collect", self)
+        fields.positive("env_steps", "num_envs", "steps_per_batch")
+        fields.non_negative("warmup")
+        fields.unit_interval("gamma")
+
+
+@dataclass(frozen=True)
+class GanPhaseSettings:
+    """When the GAN learns, how much, and from what.
+
+    Args:
+        every: Batches from one GAN phase to the next (one cycle).
+        updates: Updates of discriminator and generator in one GAN phase; 0: no GAN. It trains
+            under the arms archive and gan, and under your own.
+        batch_size: Levels in one update of the GAN, in each process.
+        reals: What the discriminator takes for real: archive levels at the ``frontier``; all
+            archive levels, ``labelled`` as at the frontier or not; or ``visited`` states alike.
+        reference_reals: Share of reference levels among the reals.
+    """
+
+    every: int = 16
+    updates: int = 64
+    batch_size: int = 128
+    reals: Reals = "frontier"
+    reference_reals: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        fields = Fields("data.gan", self)
+        fields.one_of("reals", Reals)
+        fields.positive("every", "batch_size")
+        fields.non_negative("updates")
+        fields.unit_interval("reference_reals")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """All groups of ``ReplayDataModule``, which must make sense together."""
+
+    collect: CollectSettings
+    replay: ReplaySettings
+    curriculum: CurriculumSettings
+    gan: GanPhaseSettings
+    evaluation: EvaluationSettings
+
+    def __post_init__(self) -> None:
+        """See that the first batch can be drawn."""
+        collect, n_steps = self.collect, self.replay.n_steps
+        steps = collect.steps_per_batch
+        if collect.warmup + collect.num_envs * steps < (n_steps + 1) * collect.num_envs:
+            raise ConfigError(
+                f"data.collect.warmup is {collect.warmup}, too little for {n_steps}-step "
+                f"transitions: give at least {(n_steps + 1 - steps) * collect.num_envs}"
+            )
