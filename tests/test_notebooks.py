@@ -18,8 +18,6 @@ from nbclient.util import run_sync
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-pytestmark = pytest.mark.xdist_group("notebooks")  # one kernel
-
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 #: The parameters with which a notebook takes seconds; each must be one that the notebook sets.
 SMALL: dict[str, dict[str, Any]] = {

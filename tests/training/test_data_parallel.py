@@ -17,9 +17,6 @@ from two_processes import work
 
 from lit_crl.core.tensor_files import newest_whole
 
-# Each starts several processes that wait for each other: one at a time.
-pytestmark = pytest.mark.xdist_group("processes")
-
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 Difference = Callable[[Any, Any], str | None]
 

@@ -23,8 +23,7 @@ import torch
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
-# Each starts processes of its own, and waits for them: one at a time.
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 TINY = [
     "--data.collect.env_steps=6000",

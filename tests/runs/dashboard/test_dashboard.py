@@ -37,8 +37,6 @@ from lit_crl.runs.folders import conf_folder
 from lit_crl.runs.study import plan
 from lit_crl.training.schedule import Schedule
 
-pytestmark = pytest.mark.xdist_group("dashboard")  # most look at the same three runs
-
 #: Enough for GAN phases, two validations and the final test.
 TINY = [
     "--trainer.accelerator=cpu",
