@@ -134,10 +134,10 @@ def descend(folder: Path, world_size: int, rank: int) -> None:
         return torch.optim.SGD(parameters, lr=0.1)
 
     torch.manual_seed(0)
-    learner = GivenNoise(
+    learner = GivenNoise(**learner_settings(
         hidden=(16, 16), gan_hidden=(16, 16), final_lr=1.0, max_grad_norm=0.5,
         q_optimizer=sgd, generator_optimizer=sgd, discriminator_optimizer=sgd,
-    )  # fmt: skip
+    ))  # fmt: skip
     size = 64 // world_size
     learner.part = slice(rank * size, (rank + 1) * size)
     whole = parts(6, 64, 4)
