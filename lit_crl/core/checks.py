@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -13,43 +13,46 @@ Settings = TypeVar("Settings")
 
 
 class ConfigError(ValueError):
-    """A mistake in what the user asked for; its message is one sentence they can act on."""
+    """A mistake of the user's; the message is one sentence that says how to correct it."""
 
 
 class RunError(RuntimeError):
-    """Something that stopped a run on its way; its message is one sentence."""
+    """An error that stopped a running run; the message is one sentence."""
 
 
 def positive(**numbers: float) -> None:
-    """Every number is finite and > 0; keywords are the keys with ``__`` for the dot."""
-    for key, number in numbers.items():
-        if not (math.isfinite(number) and number > 0):
-            _refuse(key, number, "a number above 0")
+    """Every number is finite and > 0. A keyword is a setting's key, with ``__`` for each dot.
+
+    >>> positive(data__batch_size=0)
+    Traceback (most recent call last):
+    lit_crl.core.checks.ConfigError: data.replay.batch_size is 0: give a number above 0
+    """
+    _check(numbers, lambda number: 0 < number < math.inf, "a number above 0")
 
 
 def non_negative(**numbers: float) -> None:
     """Every number is finite and ≥ 0."""
-    for key, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            _refuse(key, number, "0 or a number above it")
+    _check(numbers, lambda number: 0 <= number < math.inf, "0 or a number above 0")
 
 
 def unit_interval(**numbers: float) -> None:
     """Every number lies in [0, 1]."""
-    for key, number in numbers.items():
-        if not 0 <= number <= 1:
-            _refuse(key, number, "a number from 0 to 1")
+    _check(numbers, lambda number: 0 <= number <= 1, "a number from 0 to 1")
 
 
 def positive_unit_interval(**numbers: float) -> None:
     """Every number lies in (0, 1]."""
+    _check(numbers, lambda number: 0 < number <= 1, "a number above 0 and at most 1")
+
+
+def _check(numbers: Mapping[str, float], holds: Callable[[float], bool], remedy: str) -> None:
     for key, number in numbers.items():
-        if not 0 < number <= 1:
-            _refuse(key, number, "a number above 0 and at most 1")
+        if not holds(number):
+            raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")
 
 
 def default_dtype() -> None:
-    """New tensors are float32, in which everything here is computed."""
+    """New tensors are float32: everything here is computed in float32."""
     if (found := torch.get_default_dtype()) != torch.float32:
         raise ConfigError(
             f"torch's default dtype is {found}, but everything here is computed in torch.float32: "
@@ -66,17 +69,17 @@ def widths(**layers: Sequence[int]) -> None:
 
 
 def difficulty(wanted: float, n_or_z: object) -> None:
-    """A success probability is wanted of so many levels."""
+    """A difficulty is a success probability, and goes with a number of levels, not with noise."""
     unit_interval(difficulty=wanted)
     if not isinstance(n_or_z, int):
         raise ConfigError(
-            f"difficulty is {wanted}, but which levels noise gives is already settled: give how "
-            "many levels in place of z"
+            f"difficulty is {wanted}, but the noise z already determines the levels: give the "
+            "number of levels instead of z"
         )
 
 
 def device(key: str, name: str) -> torch.device:
-    """The device of that name."""
+    """The device called ``name``."""
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -84,7 +87,7 @@ def device(key: str, name: str) -> torch.device:
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
-    """The file can be written, as far as its folder exists."""
+    """The path of a file whose folder exists."""
     if not Path(path).parent.is_dir():
         raise ConfigError(f"cannot write {path}: make the folder {Path(path).parent} first")
     return Path(path)
@@ -153,7 +156,3 @@ def group(key: str, kind: type[Settings], given: object) -> Settings:
             f"{key} has no setting {', '.join(unknown)}: use {', '.join(sorted(names))}"
         )
     return kind(**given)
-
-
-def _refuse(key: str, number: float, remedy: str) -> None:
-    raise ConfigError(f"{key.replace('__', '.')} is {number}: give {remedy}")

@@ -1,7 +1,7 @@
-"""What the processes of a data-parallel run tell each other; alone, each function is a no-op.
+"""Communication between the processes of a data-parallel run; without others, nothing happens.
 
-Every process must call these in the same order, so they are called where the schedule says so,
-never where local data decides.
+Every process must call these functions in the same order. So the schedule decides when they are
+called, and never local data.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,15 @@ import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-#: Metrics that count something, and so add up over the processes; others are averaged.
+#: Endings of metrics that count something: they are added up over the processes.
 COUNTS = ("_episodes", "_solved", "/generated", "_played")
+#: ``print`` in the first process; nothing in the others.
+print_once = rank_zero_only(print)
 
 
-#: Print, in the first process alone.
-say = rank_zero_only(print)
+def process_rank() -> int:
+    """The number of this process, also before the processes are connected."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def is_alone() -> bool:
@@ -33,7 +36,7 @@ def lost_another(error: BaseException) -> bool:
 
 
 def average(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, of one dtype, by their means over all processes: one flat all-reduce."""
+    """Replace tensors of one dtype by their means over all processes, in one all-reduce."""
     if is_alone() or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -54,7 +57,11 @@ def all_agree(flag: bool, device: torch.device) -> bool:
 
 
 def part_of(n: int) -> tuple[int, int]:
-    """Which of ``n`` things this process does: from the first number to before the second."""
+    """This process's part of ``n`` items: the first one, and the one after the last.
+
+    >>> part_of(10)  # without other processes
+    (0, 10)
+    """
     if is_alone():
         return 0, n
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -62,7 +69,7 @@ def part_of(n: int) -> tuple[int, int]:
 
 
 def from_first(tensor: Tensor) -> Tensor:
-    """The first process's ``tensor``, in all; each has one of the same shape."""
+    """The first process's ``tensor``, in all processes; all have the same shape."""
     if is_alone():
         return tensor
     tensor = tensor.contiguous()
@@ -71,7 +78,7 @@ def from_first(tensor: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows ``[n, ...]`` of all processes, each with an ``n`` of its own, in order of rank."""
+    """The rows ``[n, ...]`` of all processes in order of rank; ``n`` may differ between them."""
     if is_alone():
         return rows
     world = dist.get_world_size()
@@ -87,7 +94,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def reduce_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    """Counts added up and everything else averaged over the processes that have it."""
+    """Metrics of all processes: counts are added, others averaged over those that have them."""
     if is_alone():
         return metrics
     everyone: list[Any] = [None] * dist.get_world_size()

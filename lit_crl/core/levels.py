@@ -1,4 +1,4 @@
-"""Levels as the networks see them: every coordinate of a bounded box scaled to [−1, 1]."""
+"""Levels as the networks see them: every coordinate is scaled to [−1, 1]."""
 
 from typing import Self
 
@@ -10,8 +10,12 @@ from torch import Tensor, nn
 class UnitBox(nn.Module):
     """The affine map between a bounded box in the environment's units and the cube [−1, 1]ᵈ.
 
-    It is a module only so that its bounds move with the network that uses them; they are not
+    It is a module so that its bounds move to the device of the network that uses them. They are not
     saved, because the space defines them.
+
+    >>> box = UnitBox(torch.tensor([0.0]), torch.tensor([10.0]))
+    >>> box.to_unit(torch.tensor([[2.5]])), box.from_unit(torch.tensor([[1.0]]))
+    (tensor([[-0.5000]]), tensor([[10.]]))
     """
 
     low: Tensor
@@ -23,7 +27,7 @@ class UnitBox(nn.Module):
         super().__init__()
         self.register_buffer("low", low.float(), persistent=False)
         self.register_buffer("high", high.float(), persistent=False)
-        # A coordinate that is fixed has no width to divide by; it is −1 in the cube.
+        # A fixed coordinate has the width 0: divided by 1 instead, it is −1 in the cube.
         width = torch.where(high > low, high - low, torch.ones_like(low))
         self.register_buffer("width", width.float(), persistent=False)
 
@@ -43,7 +47,7 @@ class UnitBox(nn.Module):
 
     @property
     def dim(self) -> int:
-        """How many coordinates a level has."""
+        """The number of coordinates of a level."""
         return self.low.numel()
 
     def to_unit(self, level: Tensor) -> Tensor:
@@ -51,5 +55,5 @@ class UnitBox(nn.Module):
         return 2 * (level - self.low) / self.width - 1
 
     def from_unit(self, unit: Tensor) -> Tensor:
-        """[−1, 1] to environment units; what lies outside the cube is clamped to it."""
+        """[−1, 1] to environment units; values outside the cube are clamped to it."""
         return self.low + (unit.clamp(-1, 1) + 1) / 2 * (self.high - self.low)

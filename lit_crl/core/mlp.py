@@ -1,4 +1,4 @@
-"""Fully connected layers, of the Q-network and of the GAN."""
+"""Fully connected layers of the Q-network and of the GAN."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,6 +1,6 @@
-"""What an optimizer minimises: a loss of a minibatch, and what to report of it."""
+"""The type of what an optimizer minimises: the loss of a minibatch, and numbers to report."""
 
 from torch import Tensor
 
-#: The loss, and named numbers about it: all are 0-dimensional but for the DQN's TD errors.
+#: The loss, and named numbers about it. All are 0-dimensional, except the DQN's TD errors.
 LossAndReport = tuple[Tensor, dict[str, Tensor]]

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by part of the work; what is timed within another part counts for itself alone.
+    """Seconds by part of the work; a part within another part counts only for itself.
 
-    On an accelerator, which works behind the program's back, it tells where the program waits.
+    An accelerator works asynchronously: there the seconds say where the program waits for it.
     """
 
     def __init__(self) -> None:
-        """Start with nothing timed."""
+        """Time nothing yet."""
         self.seconds: dict[str, float] = {}
         self._running: list[str] = []
         self._mark = 0.0

@@ -1,13 +1,12 @@
 """Checkpoint files: written whole or not at all, and read without running anything in them.
 
 A run keeps two checkpoints, ``last.ckpt`` and ``previous.ckpt``. Each has *companions*, one for
-each process, with what that process collected: large, and worthless to whoever only wants the
-policy. Companions are written first, under names that the checkpoint then records and that are
-never used again. So whatever moment a run is killed at, a checkpoint and its companions match.
+each process, with the experience that the process collected. They are large, and only a resume
+needs them. Companions are written first, under names that the checkpoint then records and that are
+never used again. So a checkpoint and its companions match, whenever a run is killed.
 """
 
 import os
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,18 +28,12 @@ NAMES = ("last.ckpt", "previous.ckpt")
 
 
 def companion_name(saved: dict[str, Any], rank: int) -> str:
-    """The file beside a checkpoint with what process ``rank`` had collected."""
+    """The file beside a checkpoint with the experience of process ``rank``."""
     return f"collected-{saved['env_steps']:012d}-{saved['token']}-rank{rank}.pt"
 
 
-def companion_rank(name: str) -> int | None:
-    """The process whose companion has that file name, whole or half written; None: another file."""
-    found = re.fullmatch(r"collected-\d+-[0-9a-f]+-rank(\d+)\.pt(\.partial)?", name)
-    return int(found[1]) if found else None
-
-
 def companions(checkpoint: Path, saved: dict[str, Any]) -> Iterator[Path]:
-    """The files that a resume needs beside ``checkpoint``, whose content is ``saved``."""
+    """The companions of ``checkpoint``, whose content is ``saved``."""
     for rank in range(saved["lit_crl"]["world_size"]):
         yield checkpoint.parent / companion_name(saved["lit_crl"], rank)
 
@@ -49,8 +42,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load tensors and plain values, and nothing else, from a file.
 
     Raises:
-        ConfigError: If there is no such file, it is damaged, or it holds anything that could
-            run code.
+        ConfigError: If the file is missing or damaged, or holds anything that could run code.
     """
     if not path.is_file():
         raise ConfigError(f"--ckpt_path {path} does not exist: give a .ckpt file, or 'last'")
@@ -62,11 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_format(path: Path, loaded: dict[str, Any]) -> None:
-    """See that this version reads what lit_crl itself wrote.
-
-    Raises:
-        ConfigError: If not.
-    """
+    """Refuse a checkpoint of a version of lit_crl that this one cannot read."""
     if (found := loaded["lit_crl"].get("format")) not in READABLE:
         raise ConfigError(
             f"{path} has checkpoint format {found}, this version reads formats up to {FORMAT}: use "
@@ -81,9 +69,12 @@ def read_plain(path: Path) -> Any:
         ConfigError: If it is damaged, or holds anything that could run code.
     """
     try:
-        check_sums(path)
+        with zipfile.ZipFile(path) as archive:
+            # torch writes a checksum of each record, but does not compare it.
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both raise many kinds here, all meaning the same to the user
+    except Exception as error:  # zipfile and torch raise many kinds
         raise ConfigError(
             f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated, "
             "damaged or from another program; give one that lit_crl wrote"
@@ -91,10 +82,10 @@ def read_plain(path: Path) -> Any:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """``read_checkpoint``, of a file that holds a whole learner.
+    """Like ``read_checkpoint``, for a file that holds a whole learner.
 
     Raises:
-        ConfigError: As ``read_checkpoint``, or if a part of it is missing.
+        ConfigError: As ``read_checkpoint``, or if a part of the learner is missing.
     """
     saved = read_checkpoint(path)
     parts = ("state_dict", "optimizer_states", "loops", "callbacks", "learner")
@@ -107,15 +98,10 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def check_fit(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """See that saved weights are those of the same networks.
-
-    Raises:
-        ConfigError: If not; names the first that differs.
-    """
+    """Refuse saved weights of other networks, and name the first weight that differs."""
     for name in {**mine, **theirs}:
-        here, there = (
-            tuple(side[name].shape) if name in side else "nothing" for side in (mine, theirs)
-        )
+        sides = (mine, theirs)
+        here, there = (tuple(s[name].shape) if name in s else "nothing" for s in sides)
         if here != there:
             raise ConfigError(
                 f"the checkpoint does not fit: {name} is {there} there and {here} here; use the "
@@ -123,23 +109,11 @@ def check_fit(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
             )
 
 
-def check_sums(path: Path) -> None:
-    """Compare every record with its checksum, which torch itself writes but does not read.
-
-    Raises:
-        zipfile.BadZipFile: If one differs, or this is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(damaged)
-
-
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint in ``folder`` that can be resumed, and what is wrong with newer ones.
+    """The newest checkpoint in ``folder`` that can be resumed, and the faults of newer ones.
 
     Raises:
-        ConfigError: If there are checkpoints, but none is whole.
+        ConfigError: If there are checkpoints, but all of them are damaged.
     """
     problems = []
     present = [folder / name for name in NAMES if (folder / name).is_file()]
@@ -157,45 +131,31 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> None:
-    """Save ``content`` so that ``path`` is either the old file or the whole new one.
-
-    The old file becomes ``keep_as``, where that is given.
+    """Save ``content`` as ``path``; the old file becomes ``keep_as``, if that is given.
 
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    with writing(path), partial_of(path).open("wb") as file:
-        torch.save(without_the_rest(content), file)
-        _put_in_place(file, path, keep_as)
+    with _replacing(path, keep_as) as file:
+        torch.save(compact(content), file)
 
 
 def replace_text(text: str, path: Path) -> None:
-    """Write ``text`` so that ``path`` is either the old file or the whole new one.
+    """Write ``text`` as ``path``.
 
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    with writing(path), partial_of(path).open("wb") as file:
+    with _replacing(path) as file:
         file.write(text.encode())
-        _put_in_place(file, path)
-
-
-def partial_of(path: Path) -> Path:
-    """Where the content of ``path`` is written first."""
-    return path.with_name(path.name + ".partial")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say what to do where ``path`` cannot be written, and leave no half of it.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
+    """Turn an error in writing ``path`` into a ``RunError`` that says what to do."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch raises the second on a full disk
-        partial_of(path).unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(
             f"cannot write {path} ({reason}): free some space or make it writable, and continue "
@@ -203,19 +163,28 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _put_in_place(file: BinaryIO, path: Path, keep_as: Path | None = None) -> None:
-    """Give the written ``file`` its name, so that it has it after a power cut, too."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    if keep_as is not None and path.is_file():
-        os.replace(path, keep_as)
-    os.replace(partial_of(path), path)
-    sync_folder(path.parent)
+@contextmanager
+def _replacing(path: Path, keep_as: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` at the end of the block, unless that fails."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with writing(path):
+            with partial.open("wb") as file:
+                yield file
+                # The content must reach the disk before the name does: there may be a power cut.
+                file.flush()
+                os.fsync(file.fileno())
+            if keep_as is not None and path.is_file():
+                os.replace(path, keep_as)
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+    except RunError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new names in ``folder`` last through a power cut, where the system can do that."""
+def _sync_folder(folder: Path) -> None:
+    """Make new names in ``folder`` survive a power cut, on systems that can do that."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -225,15 +194,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def without_the_rest(content: Any) -> Any:
-    """``content`` with every tensor that is a part of a larger one as a tensor by itself.
+def compact(content: Any) -> Any:
+    """``content``, in which the storage of each part of a larger tensor holds only that part.
 
-    ``torch.save`` writes the whole of the larger one. Nothing is copied: memory stays shared.
+    ``torch.save`` would write the larger tensor. Nothing is copied: memory stays shared.
     """
     if isinstance(content, Mapping):
-        return {key: without_the_rest(value) for key, value in content.items()}
+        return {key: compact(value) for key, value in content.items()}
     if type(content) in (list, tuple):
-        return type(content)(without_the_rest(value) for value in content)
+        return type(content)(compact(value) for value in content)
     if not isinstance(content, Tensor) or not content.is_contiguous():
         return content
     held = content.untyped_storage()
@@ -245,7 +214,11 @@ def without_the_rest(content: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Settings as files hold them: Python's numbers, not NumPy's, and lists, not tuples."""
+    """Settings in the types that files can hold: Python's numbers and lists, no NumPy or tuples.
+
+    >>> plain({"hidden": (64, np.int64(32))})
+    {'hidden': [64, 32]}
+    """
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -256,9 +229,9 @@ def plain(value: Any) -> Any:
 
 
 def contiguous(states: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """An optimizer's state, by parameter, with tensors laid out as usual; ``states`` stays.
+    """A copy of an optimizer's state, by parameter, with contiguous tensors.
 
-    Compiled phases keep some of them transposed, and fused optimizers take the usual for granted.
+    Compiled phases transpose some tensors, and fused optimizers expect contiguous ones.
     """
     return {
         index: {k: v.contiguous() if isinstance(v, Tensor) else v for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""Which level comes next: arms, the archive, proposals, prioritized and screened levels."""
+"""Which level comes next: arms, archive, proposals, and prioritized or screened levels."""
 
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen

@@ -1,9 +1,9 @@
 """The archive: levels met so far, with their outcomes, and how much each deserves practice.
 
-Two rings in preallocated tensors. *Tried* levels are those an episode started at, with the
-outcome of that episode. *Visited* levels are states that were met on the way and could be
-started from; they have no outcome, because a state met late in an episode has fewer steps left
-than an episode that starts there would have.
+It has two rings of preallocated tensors. *Tried* levels are those at which an episode started, with
+the outcome of that episode. *Visited* levels are states that were met on the way, from which an
+episode could start. They have no outcome: a state met late in an episode has fewer steps left than
+an episode that starts there would have.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from lit_crl.core import distributed
 from lit_crl.gan.equations import learnability
 
 #: Levels among which a level's neighbours are looked for, and the neighbour whose distance measures
-#: novelty: in each hundred there is about one nearer. More of both are steadier and take longer.
-KNOWN, NEIGHBOUR = 256, 3
+#: novelty: about one known level in a hundred is nearer. Larger numbers are steadier and slower.
+NOVELTY_SAMPLE, NOVELTY_NEIGHBOUR = 256, 3
 #: How many of the newest outcomes, and of the newest visited states, are kept by default.
 TRIED, VISITED = 4_096, 32_768
-#: Fewest outcomes that the success head learns from: fewer would be memorised.
+#: Fewest outcomes that the success head learns from: it would memorise fewer.
 MIN_RECENT = 256
 
 
@@ -29,18 +29,25 @@ def novelty(levels: Tensor, known: Tensor) -> Tensor:
 
     The k-th neighbour's distance is a density estimate (Loftsgaarden & Quesenberry 1965):
     p(x) ∝ distance⁻ᵈ, so weighting by it counters what is visited most.
+
+    >>> known = torch.tensor([[0.0], [0.1], [0.2], [0.3]])
+    >>> novelty(torch.tensor([[0.1], [0.9]]), known)  # the second is far from all known levels
+    tensor([0.2222, 1.7778])
     """
     # topk is several times as fast as kthvalue.
-    nearest = torch.cdist(levels, known).topk(min(NEIGHBOUR, len(known)), largest=False).values
-    distance = nearest[:, -1]
-    # The floor keeps levels possible that were drawn, or visited, many times over.
+    k = min(NOVELTY_NEIGHBOUR, len(known))
+    distance = torch.cdist(levels, known).topk(k, largest=False).values[:, -1]
+    # Without this floor a level that was drawn or visited many times could never be drawn again.
     return (distance / distance.mean().clamp(min=1e-8)).clamp(min=0.1)
 
 
 def frontier_weight(p: Tensor, novelty: Tensor, exponent: float, floor: float = 0.01) -> Tensor:
     """The weight w = (4 p̂ (1 − p̂) + floor)² · novelty^exponent, at most 20 times its mean.
 
-    The floor keeps every level possible; the clip keeps one lucky outlier from being all reals.
+    The floor leaves every level a chance; the limit keeps one outlier from being all reals.
+
+    >>> frontier_weight(torch.tensor([0.0, 0.5, 0.9]), novelty=torch.ones(3), exponent=0.5)
+    tensor([1.0000e-04, 1.0201e+00, 1.3690e-01])
     """
     weight = (learnability(p) + floor).square() * novelty.pow(exponent)
     return weight.clamp(max=20 * weight.mean())
@@ -48,7 +55,7 @@ def frontier_weight(p: Tensor, novelty: Tensor, exponent: float, floor: float = 
 
 @dataclass
 class LevelRing:
-    """The newest ``len(levels)`` levels, and a number (an outcome, say) with each."""
+    """The newest ``len(levels)`` levels, and a number with each, for example its outcome."""
 
     levels: Tensor
     values: Tensor
@@ -65,6 +72,8 @@ class LevelRing:
 
     def add(self, levels: Tensor, values: Tensor) -> None:
         """Append ``levels [n, d]`` with their ``values [n]``; the oldest make room."""
+        # Of more levels than the ring holds, the first would be overwritten at once. On a GPU the
+        # order of writes to one row is undefined, so they must not be written at all.
         overrun = max(0, len(levels) - len(self.levels))
         self.written += overrun
         levels, values = levels[overrun:], values[overrun:]
@@ -98,6 +107,7 @@ class Archive:
         """Keep the newest ``tried`` outcomes and the newest ``visited`` states."""
         self.tried = LevelRing.empty(tried, level_dim, device)
         self.visited = LevelRing.empty(visited, level_dim, device)
+        #: Outcomes of this process alone, until all processes exchange theirs.
         self._new: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
@@ -107,7 +117,7 @@ class Archive:
     def add_outcomes(self, levels: Tensor, success: Tensor) -> None:
         """Record episodes that started at ``levels [n, d]`` and ended in ``success [n]``.
 
-        With other processes they count from the next ``exchange_outcomes`` on.
+        With several processes they are not drawn before the next ``exchange_outcomes``.
         """
         if distributed.is_alone():
             self.tried.add(levels, success.float())
@@ -115,7 +125,7 @@ class Archive:
             self._new.append((levels.clone(), success.float()))
 
     def exchange_outcomes(self) -> None:
-        """Add what all processes found, in the same order everywhere: they judge levels alike."""
+        """Add the outcomes of all processes, in one order, so that all judge levels alike."""
         levels = torch.cat([self.tried.levels[:0], *(levels for levels, _ in self._new)])
         success = torch.cat([self.tried.values[:0], *(success for _, success in self._new)])
         self.tried.add(distributed.gather_rows(levels), distributed.gather_rows(success))
@@ -128,13 +138,13 @@ class Archive:
     def draw_outcomes(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``n`` of the newer tried levels ``[n, d]`` and their outcomes ``[n]``.
 
-        Only the newest quarter of all outcomes (at least ``MIN_RECENT``) still speaks of the
-        present policy.
+        Only the newest quarter of all outcomes (at least ``MIN_RECENT``) is about the present
+        policy.
         """
         return self.tried.draw(n, rng, newest=max(MIN_RECENT, self.tried.written // 4))
 
     def candidates(self, n: int, rng: torch.Generator) -> Tensor:
-        """``n`` levels, half of them visited and half tried, or all from the kind there is."""
+        """``n`` levels: half visited and half tried ones, or all from one ring if one is empty."""
         rings = [ring for ring in (self.visited, self.tried) if len(ring)]
         shares = [n - n // 2, n // 2] if len(rings) == 2 else [n]
         return torch.cat([ring.draw(k, rng)[0] for ring, k in zip(rings, shares, strict=True)])
@@ -149,7 +159,7 @@ class Archive:
         return {"rings": rings, "new": [list(outcomes) for outcomes in self._new]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Continue from ``state_dict()``."""
         device = self.tried.levels.device  # files are read to the CPU
         self._new = [(levels.to(device), success.to(device)) for levels, success in state["new"]]
         for name in ("tried", "visited"):
@@ -162,9 +172,7 @@ class Archive:
             ValueError: If the ring had another size.
         """
         ring: LevelRing = getattr(self, name)
-        levels, values = (rings[f"{name}.{field}"] for field in ("levels", "values"))
-        # Files of format 1 have all rows of a ring, whether they hold a level or not.
-        size = rings.get(f"{name}.size", len(levels))
+        size, levels = rings[f"{name}.size"], rings[f"{name}.levels"]
         if size != len(ring.levels):
             raise ValueError(
                 f"the saved archive has room for {size} {name} levels, this run's for "
@@ -172,4 +180,4 @@ class Archive:
             )
         ring.written = rings[f"{name}.written"]
         ring.levels[: len(levels)].copy_(levels)
-        ring.values[: len(levels)].copy_(values)
+        ring.values[: len(levels)].copy_(rings[f"{name}.values"])

@@ -1,34 +1,35 @@
 """The arms of a comparison: which sources of levels each has, and in which shares.
 
 The arms ``target`` < ``reference`` < ``archive`` < ``gan`` each add a source to those before: an
-arm uses the mix's shares of the sources before its own, and gives the rest to its own. So one mix
-serves all: with 25 % each, ``archive`` is 25 % target, 25 % reference and 50 % archive. Every other
-arm has the mix's target and reference levels, and a source ``own`` for the rest: one of those in
-``OWN``, or a function or class of the user's.
+arm takes the mix's shares of the earlier sources, and the source that it adds gets the rest. So one
+mix serves all arms: with 25 % each, ``archive`` is 25 % target, 25 % reference and 50 % archive.
+Every other arm has the mix's target and reference levels, and a custom source (``own`` in shares)
+for the rest: one of ``CUSTOM_SOURCES``, or the user's function or object.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
-from lit_crl.curriculum.sources import SOURCES, OwnSource, Source
+from lit_crl.curriculum.sources import SOURCES, CustomSource, Source
+from lit_crl.envs import LevelEnv
 
-#: Those of the mix; ``own`` takes what is left.
+#: The sources of the mix; ``own`` gets the rest.
 MIXED = SOURCES[:4]
-#: Equal shares: enough of the user's own task, enough breadth, enough frontier.
+#: Equal shares: enough of the user's task, enough breadth, enough frontier.
 EQUAL_MIX: Mapping[str, float] = dict.fromkeys(MIXED, 0.25)
 
 Arm = Literal[
     "target", "reference", "archive", "gan", "valid_reference", "plr", "accel", "sfl", "oracle"
 ]
-#: The arms that have a source ``own``: a function, or a class that remembers something.
-OWN: Mapping[str, OwnSource] = {
+#: The named arms that have a custom source: a function, or a class that has state.
+CUSTOM_SOURCES: Mapping[str, CustomSource] = {
     "valid_reference": valid_reference,
     "plr": PrioritizedLevelReplay,
     "accel": EditedLevelReplay,
@@ -39,15 +40,15 @@ OWN: Mapping[str, OwnSource] = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What an arm cannot do without.
+    """What an arm needs in order to work.
 
     Args:
         levels: An environment that can be reset to levels.
-        success: Episodes of which it is known whether they succeeded.
-        played: Levels that episodes have started at, to draw from or to learn from.
-        outcomes: Outcomes of training episodes, which p̂ learns from.
-        gan: A GAN that trains: the arm plays what it makes, or uses its p̂.
-        time_limit: Episodes that end by themselves.
+        success: Episodes whose success is known.
+        played: Levels at which episodes have started, to draw from or to learn from.
+        outcomes: Outcomes of training episodes, from which p̂ learns.
+        gan: A GAN that trains: the arm plays its levels, or uses its p̂.
+        time_limit: Episodes that end after a limited number of steps.
         one_process: A run of a single process.
     """
 
@@ -60,7 +61,7 @@ class Needs:
     one_process: bool = False
 
 
-#: What each arm needs. All that is done or checked for some arms alone is decided here.
+#: What each arm needs. Whatever is done or checked only for some arms is decided here.
 NEEDS: Mapping[str, Needs] = {
     "target": Needs(levels=False),
     "reference": Needs(),
@@ -72,51 +73,51 @@ NEEDS: Mapping[str, Needs] = {
     "sfl": Needs(success=True, time_limit=True, one_process=True),
     "oracle": Needs(success=True, time_limit=True, one_process=True),
 }
-#: What a user's arm needs, as far as can be told before it asks: the GAN trains in case it asks.
+#: What a user's arm needs. Nobody knows whether it will ask the GAN, so the GAN trains in any case.
 USERS_NEEDS = Needs(gan=True)
 
 
-def own_source(arm: Arm | OwnSource) -> OwnSource | None:
-    """The own source of an arm, if it has one.
+def custom_source(arm: Arm | CustomSource) -> CustomSource | None:
+    """The custom source of an arm, if it has one.
 
     Raises:
-        ConfigError: If it is no arm.
+        ConfigError: If there is no arm of that name.
     """
     if not isinstance(arm, str):
         return arm
     if arm in MIXED:
         return None
-    if arm not in OWN:
-        names = ", ".join([*MIXED, *OWN])
+    if arm not in CUSTOM_SOURCES:
+        names = ", ".join([*MIXED, *CUSTOM_SOURCES])
         raise ConfigError(
             f"data.curriculum.arm is {arm!r}: use one of {names}, or a function that draws levels"
         )
     if arm == "oracle":
         return LearnabilityScreen(charged=False)
-    source = OWN[arm]
+    source = CUSTOM_SOURCES[arm]
     return source() if isinstance(source, type) else source
 
 
-def needs_of(arm: Arm | OwnSource) -> Needs:
-    """What an arm needs; one that is given by its import path needs what its name does."""
+def needs_of(arm: Arm | CustomSource) -> Needs:
+    """What an arm needs, also if one of the named arms is given by its import path."""
     if isinstance(arm, str):
         return NEEDS[arm]
-    for name, source in OWN.items():
+    for name, source in CUSTOM_SOURCES.items():
         if arm is source or type(arm) is source:
             return NEEDS[name]
     return USERS_NEEDS
 
 
-def arm_name(arm: Arm | OwnSource) -> str:
-    """How an arm is called."""
+def arm_name(arm: Arm | CustomSource) -> str:
+    """The name of an arm; of a user's arm, the name of its function or class."""
     return arm if isinstance(arm, str) else getattr(arm, "__name__", type(arm).__name__)
 
 
-def check_environment(arm: str, needs: Needs, env: Any) -> None:
-    """The environment has what an arm needs.
+def check_environment(arm: str, needs: Needs, env: LevelEnv) -> None:
+    """Check that the environment can be reset and ends as the arm needs it.
 
     Raises:
-        ConfigError: If it has not.
+        ConfigError: If it takes no levels, or has no time limit.
     """
     if needs.levels and env.level_space is None:
         raise ConfigError(
@@ -126,25 +127,25 @@ def check_environment(arm: str, needs: Needs, env: Any) -> None:
     if needs.time_limit and env.max_episode_steps is None:
         raise ConfigError(
             f"data.curriculum.arm is {arm!r}, but the environment has no time limit, so that "
-            "trying levels may take for ever: give max_episode_steps"
+            "trying levels may never end: give max_episode_steps"
         )
 
 
 def check_processes(arm: str, needs: Needs, world_size: int) -> None:
-    """An arm can be trained in so many processes.
+    """Check that the arm can be trained in ``world_size`` processes.
 
     Raises:
-        ConfigError: If it cannot.
+        ConfigError: If it needs a single one.
     """
     if needs.one_process and world_size > 1:
         raise ConfigError(
-            f"data.curriculum.arm is {arm!r}, whose screening would take each of the {world_size} "
-            "processes another time: use --trainer.devices 1"
+            f"data.curriculum.arm is {arm!r}, whose screening takes a different time in each of "
+            f"the {world_size} processes: use --trainer.devices 1"
         )
 
 
 def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: str) -> None:
-    """The GAN trains where an arm needs it, with a loss that uses what it is given.
+    """Check that the GAN trains where an arm needs it, and that its loss uses the labels.
 
     Raises:
         ConfigError: If it does not, or if ``data.gan.reals`` gives labels that the loss ignores.
@@ -164,9 +165,9 @@ def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: st
 
 
 def check_played(
-    arm: str, needs: Needs, shares: Mapping[Source, float], env: Any, rng: torch.Generator
+    arm: str, needs: Needs, shares: Mapping[Source, float], env: LevelEnv, rng: torch.Generator
 ) -> None:
-    """Episodes start at levels from which an arm can draw others.
+    """Check that some episodes start at levels which the arm can play again.
 
     Raises:
         ConfigError: If all start at the task's own resets, which are rows of NaN, not levels.
@@ -177,13 +178,13 @@ def check_played(
         raise ConfigError(
             f"data.curriculum.arm {arm!r} starts from levels that were played, but "
             "data.curriculum.mix has no share of reference levels, and target levels are the "
-            "task's own resets, which are no levels: give data.curriculum.mix a reference share, "
+            "task's own resets, which are not levels: give data.curriculum.mix a reference share, "
             "or data.env target_levels"
         )
 
 
-def check_visited(reals: str, proposals: str, env: Any) -> None:
-    """The environment tells which states it visits, if a setting needs them.
+def check_visited(reals: str, proposals: str, env: LevelEnv) -> None:
+    """Check that the environment tells which states it visits, if a setting needs them.
 
     Raises:
         ConfigError: If it does not.
@@ -203,12 +204,15 @@ def check_visited(reals: str, proposals: str, env: Any) -> None:
             )
 
 
-def arm_shares(arm: Arm | OwnSource, mix: Mapping[str, float]) -> dict[Source, float]:
+def arm_shares(arm: Arm | CustomSource, mix: Mapping[str, float]) -> dict[Source, float]:
     """The share of resets that each source gets under an arm.
+
+    >>> arm_shares("archive", EQUAL_MIX)
+    {'target': 0.25, 'reference': 0.25, 'archive': 0.5}
 
     Raises:
         ConfigError: If the mix names an unknown source, has a negative share, does not sum to 1, or
-            leaves nothing to the source that makes the arm.
+            leaves nothing to the source that the arm adds.
     """
     unknown = set(mix) - set(MIXED)
     if unknown:

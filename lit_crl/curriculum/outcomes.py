@@ -1,7 +1,7 @@
-"""Whether outcomes can come at all, and what is said where they do not.
+"""When outcomes come, and the messages for runs in which they come late or never.
 
 An *outcome* is the success or failure of an episode that explored little. p̂, and with it the GAN,
-learn from outcomes alone: without them an arm that needs the GAN would quietly be another arm.
+learn only from outcomes: without them an arm that needs the GAN would silently be another arm.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import torch
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.exploration import Exploration
 
-#: How many moments of a run are looked at to find when outcomes begin.
-MOMENTS = 1_000
+#: At how many points of a run ε is computed to find out when outcomes begin.
+CHECKED_POINTS = 1_000
 
 
 @dataclass(frozen=True)
-class Collecting:
-    """How experience is collected, as far as it decides when outcomes come.
+class OutcomeTiming:
+    """The settings that decide when outcomes come.
 
     Args:
         exploration: ε of the environments.
@@ -41,45 +41,46 @@ class Collecting:
 
     def begin(self) -> int | None:
         """Env steps after which some environment explores little enough; None: it never does."""
-        moments = [int(m) for m in torch.linspace(self.warmup, self.budget, MOMENTS).tolist()]
-        return next((step for step in moments if self._least(step) <= self.label_epsilon), None)
+        points = torch.linspace(self.warmup, self.budget, CHECKED_POINTS).tolist()
+        steps = map(int, points)
+        return next((step for step in steps if self._lowest(step) <= self.label_epsilon), None)
 
-    def _least(self, env_steps: int) -> torch.Tensor:
+    def _lowest(self, env_steps: int) -> torch.Tensor:
         return self.exploration(self.num_envs, env_steps).min()
 
     def expected(self, begin: int) -> int:
         """Env steps until which the first outcome should have come.
 
-        The episodes that run when outcomes ``begin`` have explored too much; those that follow
-        count. A tenth of the budget is waited for in any case.
+        The episodes that are running when outcomes ``begin`` have explored too much; the next ones
+        count. The result is never less than a tenth of the budget.
         """
         longest = (self.time_limit or 0) * self.num_envs * self.world_size
         return max(self.budget // 10, begin + 2 * longest)
 
     def check(self, arm: str) -> int:
-        """When outcomes begin.
+        """The env steps after which outcomes begin.
 
         Raises:
-            ConfigError: If none can ever count.
+            ConfigError: If every episode of the run explores too much.
         """
         if (begin := self.begin()) is None:
             raise ConfigError(
                 f"data.curriculum.arm {arm!r} learns from episodes with ε of at most "
                 f"data.curriculum.label_epsilon ({self.label_epsilon:g}), but the smallest ε is "
-                f"still {self._least(self.budget).item():.2g} when data.collect.env_steps "
+                f"still {self._lowest(self.budget).item():.2g} when data.collect.env_steps "
                 f"{self.budget:,} are spent: let data.collect.exploration fall earlier or lower "
                 "(data.collect.exploration.steps, data.collect.exploration.end), or raise "
                 "data.curriculum.label_epsilon"
             )
         return begin
 
-    def forewarning(self, arm: str, begin: int) -> str | None:
-        """What is to be said at the start if the GAN learns late, or perhaps not at all."""
+    def warning(self, arm: str, begin: int) -> str | None:
+        """A warning for the start of a run whose GAN learns late, or perhaps not at all."""
         if self.first_phase > self.budget:
             return (
                 f"The GAN that arm {arm!r} needs will not learn: its first phase comes after "
                 f"{self.first_phase:,} env steps, and data.collect.env_steps is {self.budget:,}; "
-                "give more of them, or a smaller data.gan.every."
+                "give more env steps, or a smaller data.gan.every."
             )
         if begin > max(self.budget // 10, self.warmup):
             return (
@@ -99,7 +100,7 @@ class Collecting:
 
 
 def unknown_success(arm: str, episodes: int) -> ConfigError:
-    """What to raise where an arm needs to know of success, and nobody tells."""
+    """The error for an arm that needs success where it is unknown for all ``episodes``."""
     return ConfigError(
         f"data.curriculum.arm is {arm!r}, but after {episodes} episodes it is unknown whether any "
         "succeeded: "
@@ -111,13 +112,13 @@ def unknown_success(arm: str, episodes: int) -> ConfigError:
 def why_too_few(
     arm: str, env_steps: int, outcomes: int, needed: int, ended: int, judged: int
 ) -> str:
-    """One sentence on why an arm waits in vain for outcomes, and what helps.
+    """One sentence that says why an arm's GAN cannot learn yet, and what helps.
 
     Args:
         arm: Its name.
-        env_steps: Spent so far.
-        outcomes: How many have counted so far.
-        needed: How many the GAN needs before it learns.
+        env_steps: Env steps so far.
+        outcomes: Outcomes so far.
+        needed: Outcomes that the GAN needs before it learns.
         ended: Episodes that have ended.
         judged: Those of them that explored little.
     """

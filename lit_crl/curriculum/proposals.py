@@ -1,4 +1,4 @@
-"""Levels that a generator proposes: which of them to play, and what became of them."""
+"""The generator's proposals: which of its levels are played, and statistics about all of them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,25 +8,29 @@ from torch import Tensor
 
 from lit_crl.gan.equations import learnability
 
-#: Which of the generator's candidates are played, see ``choose_proposals``.
+#: Which of the generator's candidates are played, see ``proposal_weight``.
 Proposals = Literal["frontier", "realistic", "projected", "valid"]
-#: Share of the real levels that are less real to the discriminator than what is ``realistic``.
-REJECTED = 0.2
-#: Visited states among which a proposal finds its nearest: many are closer, few are faster.
-NEIGHBOURS = 4_096
-#: How distances are computed: by matrix products those of close levels would be inexact.
+#: A ``realistic`` level looks more real to the discriminator than this share of the real levels.
+REJECTED_SHARE = 0.2
+#: Visited states among which a proposal finds its nearest one. With more of them the nearest one is
+#: closer, with fewer the search is faster.
+PROJECTION_SAMPLE = 4_096
+#: How distances are computed: matrix products would be inexact where levels are close.
 EXACT = "donot_use_mm_for_euclid_dist"
 #: Levels among which distinct ones are counted.
-COMPARED = 256
-#: Standard deviation, in the unit cube, below which levels are taken to be all alike.
-FLAT = 1e-3
+UNIQUE_SAMPLE = 256
+#: Below this standard deviation, in the unit cube, a coordinate counts as the same in all levels.
+MIN_SPREAD = 1e-3
 
 
 def spacing(reference: Tensor) -> float:
     """Half the median distance of reference levels ``[n, d]`` to their nearest neighbour.
 
-    In many dimensions neighbours are far apart, and the more levels there are, the nearer they are:
-    so this is measured on as many reference levels as there are levels to compare with them.
+    The distance to a neighbour grows with the number of dimensions, and falls with the number of
+    levels. Compare as many levels with it as there are reference levels.
+
+    >>> spacing(torch.tensor([[0.0], [0.2], [0.4], [0.6]]))
+    0.10000000149011612
     """
     if len(reference) < 2:
         return 0.0
@@ -35,53 +39,66 @@ def spacing(reference: Tensor) -> float:
 
 
 def unique_rate(levels: Tensor, spacing: float) -> float:
-    """Share of distinct levels ``[n, d]``: further than ``spacing`` from all before them."""
+    """Share of distinct levels ``[n, d]``: further than ``spacing`` from all before them.
+
+    >>> unique_rate(torch.tensor([[0.0], [0.5], [0.51], [0.52]]), spacing=0.1)
+    0.5
+    """
     is_near = torch.cdist(levels, levels, compute_mode=EXACT) <= spacing
     is_copy = is_near.tril(diagonal=-1).any(dim=1)
     return 1 - float(is_copy.float().mean()) if len(levels) else 0.0
 
 
 def on_frontier(p: Tensor) -> Tensor:
-    """Which levels the policy solves sometimes: 0.1 < p < 0.9, Florensa et al. 2018, §4.1."""
+    """Which levels the policy solves sometimes: 0.1 < p < 0.9, Florensa et al. 2018, §4.1.
+
+    >>> on_frontier(torch.tensor([0.0, 0.3, 0.95]))
+    tensor([False,  True, False])
+    """
     return (p > 0.1) & (p < 0.9)
 
 
 def proposal_weight(kind: Proposals, p: Tensor) -> Tensor:
     """How likely valid candidates of p̂ ``[m]`` are to be played, up to a factor, ``[m]``.
 
-    ``frontier``: (4 p̂ (1 − p̂) + 0.01)², so that there are proposals even while no candidate has a
-    p̂ between 0.1 and 0.9; ``realistic`` and ``projected``: the same; ``valid``: all alike, as a
-    generator without labels has it.
+    For ``frontier``, ``realistic`` and ``projected`` this is (4 p̂ (1 − p̂) + 0.01)², so that some
+    are played even while no candidate has a p̂ between 0.1 and 0.9. For ``valid`` all weights are
+    equal, as in a generator without labels.
     """
     return torch.ones_like(p) if kind == "valid" else (learnability(p) + 0.01).square()
 
 
 def realistic(candidate: Tensor, real: Tensor) -> Tensor:
-    """Which candidates ``[m]`` look as real as most reals ``[n]`` do, given their logits.
+    """Which candidates ``[m]`` look as real as most reals ``[n]`` do, given the logits of both.
 
-    Above the reals' 0.2 quantile: rejection by the discriminator, as Azadi et al. 2019 (DRS) have
-    it, with a threshold that does not mind the constant up to which a relativistic one is defined.
+    Those above the reals' 0.2 quantile. This is rejection by the discriminator, as in Azadi et al.
+    2019 (DRS), but the threshold moves with the constant up to which a relativistic discriminator
+    is defined.
+
+    >>> realistic(torch.tensor([-2.0, 0.5]), real=torch.tensor([-1.0, 0.0, 1.0, 2.0, 3.0]))
+    tensor([False,  True])
     """
-    return candidate >= real.quantile(REJECTED)
+    return candidate >= real.quantile(REJECTED_SHARE)
 
 
 def projected(candidate: Tensor, known: Tensor) -> Tensor:
     """The index ``[m]`` of the known level ``[n, d]`` that is nearest to each candidate ``[m, d]``.
 
-    Levels that were met lie on the manifold of legal ones. A generator always errs a little off it,
-    the more so the thinner it is, and so it serves as an index: it says *which* of them to play.
-    Each coordinate counts in units of the known levels' standard deviation, or not at all where
-    they do not differ.
+    Known levels lie on the manifold of valid ones. A generator is always a little off it, and
+    misses a thin manifold nearly always. So it only says *which* known level to play. Each
+    coordinate counts in units of the known levels' standard deviation, or not at all if they do not
+    differ in it.
+
+    >>> projected(torch.tensor([[0.9, 5.0]]), known=torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    tensor([1])
     """
     spread = known.std(dim=0, correction=0)
-    unit = torch.where(spread > FLAT, spread, torch.inf)
+    unit = torch.where(spread > MIN_SPREAD, spread, torch.inf)
     return torch.cdist(candidate / unit, known / unit).argmin(dim=1)
 
 
 def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
-    """Which of a generator's candidates to play: at most ``n`` valid ones, by weight.
-
-    They are drawn without replacement.
+    """Draw at most ``n`` valid candidates by weight, without replacement.
 
     Args:
         valid: Which candidates can be played, ``[m]``.
@@ -100,7 +117,7 @@ def choose_proposals(valid: Tensor, weight: Tensor, n: int, rng: torch.Generator
 
 @dataclass
 class ProposalCounts:
-    """What became of the levels that the generator made, over the whole run."""
+    """Counts of the generator's levels over the whole run."""
 
     candidates: int = 0
     valid: int = 0
@@ -109,7 +126,7 @@ class ProposalCounts:
     played: int = 0
 
     def rates(self) -> dict[str, float]:
-        """As metrics: how many were made, which share was any good, how many were played."""
+        """Metrics: how many were made and played, and the shares of good ones among them."""
         made = max(self.candidates, 1)
         return {
             "curriculum/generated": self.candidates,

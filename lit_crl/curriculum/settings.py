@@ -7,7 +7,7 @@ from lit_crl.core.checks import Fields
 from lit_crl.curriculum.archive import TRIED, VISITED
 from lit_crl.curriculum.arms import EQUAL_MIX, Arm, arm_shares
 from lit_crl.curriculum.proposals import Proposals
-from lit_crl.curriculum.sources import OwnSource, Source
+from lit_crl.curriculum.sources import CustomSource, Source
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CurriculumSettings:
         label_epsilon: Only environments that explore at most this much give outcomes.
     """
 
-    arm: Arm | OwnSource = "gan"
+    arm: Arm | CustomSource = "gan"
     mix: Mapping[str, float] | None = None
     proposals: Proposals = "frontier"
     min_outcomes: int = 50

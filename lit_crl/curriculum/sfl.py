@@ -1,50 +1,53 @@
-"""Random levels that are screened: for being legal, or, tried out, for being solved sometimes."""
+"""Random levels that are screened: for being valid, or for being solved sometimes."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, positive, positive_unit_interval
-from lit_crl.curriculum.sources import SourceContext
+from lit_crl.curriculum.sources import SourceContext, Teacher
+from lit_crl.dqn.equations import epsilon_greedy
+from lit_crl.envs.episodes import run_episodes
+from lit_crl.envs.factory import level_env
 from lit_crl.gan.equations import learnability
 
 #: How much the policy explores while levels are screened.
 EPSILON = 0.05
-#: Fewest levels that a screening can choose among.
-FEWEST = 4
-#: Reference levels that are drawn at once, and in all, to find legal ones among them.
-BLOCK, MOST = 2**16, 2**26
+#: Fewest levels that a screening can choose from.
+MIN_CANDIDATES = 4
+#: How many reference levels are drawn at once at most, and in all, in search of valid ones.
+MAX_AT_ONCE, MAX_DRAWN = 2**16, 2**26
 
 
-def valid_reference(n: int, curriculum: SourceContext, teacher: Any) -> Tensor:
-    """The arm ``valid_reference``: reference levels without those that are not valid, ``[n, d]``.
+def valid_reference(n: int, curriculum: SourceContext, teacher: Teacher) -> Tensor:
+    """The arm ``valid_reference``: only the valid ones of the reference levels, ``[n, d]``.
 
-    Domain randomization by rejection: drawing costs time, but no env steps.
+    This is domain randomization by rejection: drawing costs time, but no env steps.
 
     Raises:
         ConfigError: If hardly any reference level is valid.
     """
-    env, rng, block, drawn = curriculum.env, curriculum.rng, n, 0
+    env, rng, at_once, drawn = curriculum.env, curriculum.rng, n, 0
     found = env.reference_levels(0, rng)
     while len(found) < n:
-        if drawn >= MOST:
+        if drawn >= MAX_DRAWN:
             raise ConfigError(
                 f"data.curriculum.arm is 'valid_reference', but of {drawn:,} reference levels only "
                 f"{len(found)} are valid: use archive or gan"
             )
-        levels = env.reference_levels(block, rng)
-        found, drawn = torch.cat([found, levels[env.valid(levels)]]), drawn + block
-        block = min(2 * block, BLOCK)
+        levels = env.reference_levels(at_once, rng)
+        found, drawn = torch.cat([found, levels[env.valid(levels)]]), drawn + at_once
+        at_once = min(2 * at_once, MAX_AT_ONCE)
     return found[:n]
 
 
 class LearnabilityScreen:
     """The arm ``sfl``: the most learnable of many reference levels, Rutherford et al. 2024, §4.
 
-    A few times in a run reference levels are played ``episodes`` times each, in environments of
-    their own, and those with the largest p (1 − p) are drawn from until the next time. How many are
-    tried follows from what the screenings may cost, which is a share of the run's env steps.
+    A few times in a run, reference levels are played ``episodes`` times each, in separate
+    environments. Until the next screening, levels are drawn from those with the largest p (1 − p).
+    The screenings may take a share of the run's env steps, which limits how many levels are tried.
     """
 
     def __init__(
@@ -56,25 +59,24 @@ class LearnabilityScreen:
         episodes: int = 4,
         charged: bool = True,
     ) -> None:
-        """Screen for the first time when the policy has learned for a while.
+        """The first screening waits until the policy has learned for a while.
 
         Args:
-            screenings: How often in a run: once in the middle of each of so many equal parts.
+            screenings: Number of screenings in a run, which divide it evenly; the first one comes
+                after half a part.
             share: Largest share of the run's env steps that all screenings take together.
-            candidates: Reference levels that are tried at a time, at most.
-            keep: How many of them are drawn from: at most, and at most a quarter.
-            episodes: Episodes on each.
+            candidates: Most reference levels that one screening tries.
+            keep: Most levels that one screening keeps; it never keeps more than a quarter.
+            episodes: Episodes on each level.
             charged: Count the screening's env steps as the run's. False is an oracle, for
-                analysis only: it knows the difficulty of levels for nothing.
+                analysis only: it learns the difficulty of levels at no cost.
 
         Raises:
             ConfigError: If a number makes no sense.
         """
         prefix = "data__arm__"
-        positive(
-            **{f"{prefix}screenings": screenings, f"{prefix}candidates": candidates,
-               f"{prefix}keep": keep, f"{prefix}episodes": episodes}
-        )  # fmt: skip
+        counts = dict(screenings=screenings, candidates=candidates, keep=keep, episodes=episodes)
+        positive(**{prefix + name: number for name, number in counts.items()})
         positive_unit_interval(**{f"{prefix}share": share})
         self.screenings, self.share = screenings, share
         self.candidates, self.keep, self.episodes = candidates, keep, episodes
@@ -82,28 +84,28 @@ class LearnabilityScreen:
         self.levels: Tensor | None = None
         self.done = 0
 
-    def __call__(self, n: int, curriculum: SourceContext, teacher: Any) -> Tensor:
-        """``n`` of the levels that were solved sometimes, ``[n, d]``; none before a screening."""
+    def __call__(self, n: int, curriculum: SourceContext, teacher: Teacher) -> Tensor:
+        """``n`` of the kept levels, ``[n, d]``; none before the first screening."""
         part = curriculum.budget / self.screenings
-        # A policy that has learned nothing yet solves nothing: every level would look alike.
+        # A policy that has learned nothing yet solves nothing: all levels would look alike.
         is_due = curriculum.spent() >= (self.done + 0.5) * part and teacher.updates > 0
         if is_due and self.done < self.screenings:
             self.levels = self._screen(curriculum, teacher)
             self.done += 1
         if self.levels is None:
-            return curriculum.blank(0)
+            return curriculum.no_levels()
         pick = torch.randint(
             len(self.levels), (n,), generator=curriculum.rng, device=self.levels.device
         )
         return self.levels[pick]
 
     def check(self, curriculum: SourceContext) -> None:
-        """The budget pays for screenings that have something to choose from.
+        """Check that the budget pays for enough levels to choose from.
 
         Raises:
             ConfigError: If it does not.
         """
-        if (count := self.affordable(curriculum)) < FEWEST:
+        if (count := self.affordable(curriculum)) < MIN_CANDIDATES:
             raise ConfigError(
                 f"data.curriculum.arm is 'sfl', but {self.share:.0%} of data.collect.env_steps "
                 f"{curriculum.budget:,} in {self.screenings} screenings of {self.episodes} "
@@ -115,40 +117,37 @@ class LearnabilityScreen:
 
     def affordable(self, curriculum: SourceContext) -> int:
         """How many more levels can be tried now, even if no episode ends before its limit."""
-        if not self.charged:
+        limit = curriculum.env.max_episode_steps
+        if not self.charged or limit is None:  # without a limit the arm is refused anyway
             return self.candidates
         allowed = self.share * curriculum.budget * (self.done + 1) / self.screenings
-        longest = self.episodes * cast(int, curriculum.env.max_episode_steps)
-        return min(self.candidates, int((allowed - curriculum.charged_steps) / longest))
+        left = allowed - curriculum.charged_steps
+        return min(self.candidates, int(left / (self.episodes * limit)))
 
-    def _screen(self, curriculum: SourceContext, teacher: Any) -> Tensor:
-        """The best of as many levels as there are candidates, or as the share pays for.
+    def _screen(self, curriculum: SourceContext, teacher: Teacher) -> Tensor:
+        """The most learnable of the candidates, or of as many as the share pays for.
 
-        What short episodes leave over goes into more levels, until one more might cost too much.
+        Where episodes end early, the steps left over pay for more levels, until the next one might
+        cost too much.
         """
-        levels = curriculum.blank(0)
+        levels = curriculum.no_levels()
         p = levels[:, 0]
         while (count := min(self.affordable(curriculum), self.candidates - len(levels))) > 0:
             more = curriculum.env.reference_levels(count, curriculum.rng)
-            levels, p = (
-                torch.cat([levels, more]),
-                torch.cat([p, self._try(more, curriculum, teacher)]),
-            )
+            levels = torch.cat([levels, more])
+            p = torch.cat([p, self._try(more, curriculum, teacher)])
         return levels[learnability(p).topk(min(self.keep, max(1, len(levels) // 4))).indices]
 
-    def _try(self, levels: Tensor, curriculum: SourceContext, teacher: Any) -> Tensor:
+    def _try(self, levels: Tensor, curriculum: SourceContext, teacher: Teacher) -> Tensor:
         """How often the policy solves each of ``levels [m, d]``, ``[m]``."""
-        from lit_crl.dqn.equations import epsilon_greedy
-        from lit_crl.envs.episodes import run_episodes
-
-        env = curriculum.make_env(len(levels) * self.episodes, levels.device)
+        assert curriculum.make_env is not None
+        rng, device = curriculum.rng, levels.device
+        env = level_env(curriculum.make_env(len(levels) * self.episodes, device))
         try:
             episodes = run_episodes(
                 env,
-                lambda obs: epsilon_greedy(teacher.action_values(obs), EPSILON, curriculum.rng),
-                seed=int(
-                    torch.randint(2**31, (1,), generator=curriculum.rng, device=levels.device)
-                ),
+                lambda obs: epsilon_greedy(teacher.action_values(obs), EPSILON, rng),
+                seed=int(torch.randint(2**31, (1,), generator=rng, device=device)),
                 levels=levels.repeat_interleave(self.episodes, dim=0),
             )
         finally:
@@ -158,9 +157,9 @@ class LearnabilityScreen:
         return episodes.success.float().view(-1, self.episodes).mean(dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The levels that are drawn from, and how many screenings there were."""
+        """Everything needed to continue."""
         return {"levels": self.levels, "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Continue from ``state_dict()``."""
         self.levels, self.done = state["levels"], state["done"]

@@ -1,20 +1,25 @@
-"""Where levels come from: the sources, what they may ask, and what they hear of episodes."""
+"""Where levels come from: the sources, what they may ask, and what they learn about episodes."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from lit_crl.core.levels import UnitBox
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.factory import EnvFactory
 
+#: ``own`` is a ``CustomSource``.
 Source = Literal["target", "reference", "archive", "gan", "own"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-#: A user's arm ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units: how many,
-#: the curriculum with all that it knows, and who has p̂, generated levels and action values. While
-#: it has no levels to give it returns ``[0, d]``: target and reference levels are played instead.
-OwnSource = Callable[..., Any]
+#: The source of a user's arm, or of a named arm other than the first four:
+#: ``(n, curriculum, teacher) -> levels [n, d]`` in the environment's units. ``curriculum`` is a
+#: ``SourceContext``. While the source has no levels to give it returns ``[0, d]``: target and
+#: reference levels are played instead. An object may also have ``record(FinishedEpisodes)``, which
+#: is called with all episodes, whatever source their levels come from; and ``state_dict()`` with
+#: ``load_state_dict(state)``, so that a resumed run continues from its state.
+CustomSource = Callable[..., Any]
 
 
 class Teacher(Protocol):
@@ -25,7 +30,7 @@ class Teacher(Protocol):
     gan_updates: int
 
     def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
-        """New levels, ``[n, d]``, of p̂ near ``difficulty`` if that is given."""
+        """New levels, ``[n, d]``; with ``difficulty``, levels whose p̂ is near it."""
 
     def success_probability(self, levels: Tensor) -> Tensor:
         """p̂ of levels, ``[n, d] -> [n]``."""
@@ -42,31 +47,30 @@ class SourceContext(Protocol):
 
     #: The environment, which knows its target and reference levels.
     env: LevelEnv
+    #: Makes further environments like the one that is trained in.
+    make_env: EnvFactory | None
     #: The level space as the cube [−1, 1]ᵈ.
     box: UnitBox
     #: The curriculum's random stream.
     rng: torch.Generator
-    #: Env steps of the run, and how many of them have been spent.
+    #: Env steps of the run, and a function that returns how many of them have been spent.
     budget: int
     spent: Callable[[], int]
-    #: Env steps that sources took beside the training episodes'.
+    #: Env steps that sources took in addition to the training episodes'.
     charged_steps: int
 
-    def blank(self, n: int) -> Tensor:
-        """``n`` rows of zeros, where levels are to be ``[n, d]``."""
-
-    def make_env(self, num_envs: int, device: torch.device) -> Any:
-        """Further environments like the one that is trained in."""
+    def no_levels(self) -> Tensor:
+        """An empty table ``[0, d]``: what a source returns while it has no levels to give."""
 
 
-class Finished(NamedTuple):
+class FinishedEpisodes(NamedTuple):
     """Episodes that have just ended, one entry each ``[m]``."""
 
     levels: Tensor
     success: Tensor
     #: Whether ``success`` is known; where it is not, ``success`` says nothing.
     success_known: Tensor
-    #: Whether the task ended, and not the time.
+    #: Whether the task ended; False where the time limit cut the episode off.
     terminated: Tensor
     #: Sum of the rewards, not discounted.
     returns: Tensor
@@ -76,22 +80,3 @@ class Finished(NamedTuple):
     value: Tensor
     #: Mean over the episode's steps of |δ|, the one-step TD error.
     td_error: Tensor
-
-
-@runtime_checkable
-class Recorder(Protocol):
-    """A source that learns from all episodes, whatever the source of their levels."""
-
-    def record(self, finished: Finished) -> None:
-        """Take notice of episodes."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A source that a resumed run must find as it was."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resume needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave; its tensors lie where the curriculum's levels do."""

@@ -1,4 +1,4 @@
-"""Who acts and remembers: equations, networks, planning, exploration, objective, replay."""
+"""The agent: equations, networks, planning, exploration, objective and replay."""
 
 from lit_crl.dqn.exploration import EpsilonLadder, Exploration, LinearEpsilon
 

@@ -26,10 +26,13 @@ class Transitions(NamedTuple):
 
 
 def epsilon_ladder(num_envs: int, base: float = 0.4, exponent: float = 7.0) -> Tensor:
-    """Exploration rate of each environment, from greedy-ish to exploratory, ``[num_envs]``.
+    """Exploration rate of each environment, from exploratory to nearly greedy, ``[num_envs]``.
 
     ε_i = base^(1 + exponent · i / (N − 1)), Horgan et al. 2018 (Ape-X), §4. A single environment
-    is the ladder's greedy end: at its other end no episode would say what the policy can do.
+    gets the ladder's greedy end: with the other end no episode would show what the policy can do.
+
+    >>> epsilon_ladder(3)
+    tensor([0.4000, 0.0162, 0.0007])
     """
     position = torch.linspace(0, 1, num_envs) if num_envs > 1 else torch.ones(1)
     return torch.pow(torch.tensor(base), 1 + exponent * position)
@@ -40,16 +43,20 @@ def toss(
 ) -> tuple[Tensor, Tensor]:
     """Which of ``n`` environments explore, and a uniformly random action for each, ``[n]``.
 
-    Each tosses its own coin; ``epsilon`` is a number or one rate for each.
+    ``epsilon`` is one rate for all environments, or ``[n]``.
     """
     explore = torch.rand(n, generator=rng, device=rng.device) < epsilon
     return explore, torch.randint(num_actions, (n,), generator=rng, device=rng.device)
 
 
 def greedy_unless(explore: Tensor, random: Tensor, q: Tensor) -> Tensor:
-    """The ``random`` action where that is to ``explore``, else argmax_a Q; ``[..., A] -> [...]``.
+    """The ``random`` action where ``explore`` is true, else argmax_a Q; ``[..., A] -> [...]``.
 
     With ``toss`` it is the ε-greedy policy, Sutton & Barto 2018, §2.2.
+
+    >>> q = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
+    >>> greedy_unless(torch.tensor([False, True]), torch.tensor([0, 0]), q)
+    tensor([1, 0])
     """
     return torch.where(explore, random, q.argmax(dim=-1))
 
@@ -60,12 +67,21 @@ def epsilon_greedy(q: Tensor, epsilon: Tensor | float, rng: torch.Generator) -> 
 
 
 def q_of(q: Tensor, action: Tensor) -> Tensor:
-    """The value of the action that was taken, Q(s, a): ``[..., A], [...] -> [...]``."""
+    """The value of the action that was taken, Q(s, a): ``[..., A], [...] -> [...]``.
+
+    >>> q_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0]))
+    tensor([2., 3.])
+    """
     return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
-    """The target y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2."""
+    """The target y = r + discount · max_a Q⁻(s', a), Mnih et al. 2015, eq. 2.
+
+    >>> next_q = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+    >>> td_target(torch.ones(2), torch.tensor([0.9, 0.0]), next_q)  # the second has terminated
+    tensor([4.6000, 1.0000])
+    """
     return reward + discount * next_q.max(dim=-1).values
 
 
@@ -76,6 +92,10 @@ def double_td_target(
 
     ``next_q`` comes from the target network, ``next_q_online`` (which only selects) from the
     online one.
+
+    >>> next_q, online = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 1.0]])
+    >>> double_td_target(torch.tensor([1.0]), torch.tensor([0.5]), next_q, online)
+    tensor([2.5000])
     """
     return reward + discount * q_of(next_q, next_q_online.argmax(dim=-1))
 
@@ -86,6 +106,9 @@ def td_loss(
     """Mean Huber loss (threshold 1) or mean squared error between Q(s, a) and its target.
 
     ``weight [B]`` multiplies each transition's loss (Schaul et al. 2016, §3.4).
+
+    >>> td_loss(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 3.0]))  # mean of 0.5 and 2.5
+    tensor(1.5000)
     """
     loss = F.huber_loss if kind == "huber" else F.mse_loss
     if weight is None:
@@ -117,7 +140,11 @@ def dqn_loss(
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
-    """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), Wang et al. 2016, eq. 9."""
+    """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), Wang et al. 2016, eq. 9.
+
+    >>> dueling(torch.tensor([[10.0]]), torch.tensor([[1.0, 3.0]]))
+    tensor([[ 9., 11.]])
+    """
     return value + advantage - advantage.mean(dim=-1, keepdim=True)
 
 
@@ -135,6 +162,10 @@ def n_step(reward: Tensor, discount: Tensor, boundary: Tensor) -> tuple[Tensor, 
     Returns:
         The n-step reward, the discount of the bootstrap value, and how many steps (1 … n) the
         folded transition spans, each ``[...]``.
+
+    >>> reward, discount = torch.tensor([1.0, 1.0, 9.0]), torch.tensor([0.5, 0.5, 0.5])
+    >>> n_step(reward, discount, torch.tensor([False, False, True]))  # the episode ended after two
+    (tensor(1.5000), tensor(0.2500), tensor(2))
     """
     alive = (~boundary).long().cumprod(dim=-1)
     step_discount = torch.where(alive.bool(), discount, torch.ones_like(discount))
@@ -146,6 +177,13 @@ def n_step(reward: Tensor, discount: Tensor, boundary: Tensor) -> tuple[Tensor, 
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, online: nn.Module, rate: float) -> None:
-    """θ⁻ ← (1 − rate)·θ⁻ + rate·θ in place, Lillicrap et al. 2016; rate 1 is a hard copy."""
+    """θ⁻ ← (1 − rate)·θ⁻ + rate·θ in place, Lillicrap et al. 2016; rate 1 is a hard copy.
+
+    >>> target, online = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    >>> _, _ = nn.init.constant_(target.weight, 0), nn.init.constant_(online.weight, 1)
+    >>> polyak_update(target, online, rate=0.1)
+    >>> target.weight.data
+    tensor([[0.1000]])
+    """
     # One multi-tensor kernel: a loop over parameters costs more than the update's arithmetic.
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)

@@ -1,7 +1,6 @@
-"""The networks: torsos for vectors and images, the Q-head, and the GAN for vector levels."""
+"""The Q-network: torsos for vectors and images, and its head."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,31 +17,39 @@ from lit_crl.envs.images import ImageSpace, channels_first
 _LARGEST_MEANINGFUL_BOUND = 1e3
 #: The same for pixels, which may have 16 bits.
 _LARGEST_MEANINGFUL_PIXEL = 1e6
-#: Convolutions need as many rows and columns.
+#: Convolutions need at least this many rows and columns.
 _SMALLEST_SIDE = 5
 
 
-class ScaleObservation(nn.Module):
-    """Scale each bounded coordinate of a vector observation to [−1, 1]; pass the rest through."""
+class _Scale(nn.Module):
+    """Shifts and scales the bounded numbers of an observation; passes the others through.
 
-    centre: Tensor
-    half_range: Tensor
+    The buffers are not saved, because the observation space defines them.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def _set(self, low: Tensor, high: Tensor, largest: float, shift: Tensor, scale: Tensor) -> None:
+        """Use ``shift`` and ``scale`` where the bounds are different and below ``largest``."""
+        bounded = (torch.maximum(low.abs(), high.abs()) < largest) & (high > low)
+        self.register_buffer("shift", shift.where(bounded, 0.0), persistent=False)
+        self.register_buffer("scale", scale.where(bounded, 1.0), persistent=False)
+
+
+class ScaleObservation(_Scale):
+    """Scale each bounded coordinate of a vector observation to [−1, 1]; pass the rest through."""
 
     def __init__(self, space: Box) -> None:
         """Read the bounds of ``space``."""
         super().__init__()
         low = torch.as_tensor(space.low, dtype=torch.float32).flatten()
         high = torch.as_tensor(space.high, dtype=torch.float32).flatten()
-        bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_BOUND
-        bounded &= high > low
-        centre = torch.where(bounded, (low + high) / 2, torch.zeros_like(low))
-        half_range = torch.where(bounded, (high - low) / 2, torch.ones_like(low))
-        self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("half_range", half_range, persistent=False)
+        self._set(low, high, _LARGEST_MEANINGFUL_BOUND, (low + high) / 2, (high - low) / 2)
 
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, *shape] -> [B, d]``."""
-        return (obs.flatten(1) - self.centre) / self.half_range
+        return (obs.flatten(1) - self.shift) / self.scale
 
 
 class FlattenObservation(nn.Module):
@@ -53,14 +60,8 @@ class FlattenObservation(nn.Module):
         return obs.flatten(1).float()
 
 
-class ScaleImage(nn.Module):
-    """Turn images into ``[B, C, H, W]`` floats, each pixel from its own bounds to [0, 1].
-
-    Pixels without bounds pass through.
-    """
-
-    darkest: Tensor
-    contrast: Tensor
+class ScaleImage(_Scale):
+    """Turn images into ``[B, C, H, W]`` floats; scale each bounded pixel to [0, 1]."""
 
     def __init__(self, space: ImageSpace) -> None:
         """Read the bounds of ``space``."""
@@ -68,16 +69,11 @@ class ScaleImage(nn.Module):
         self.layout = space.layout
         bounds = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
         low, high = (channels_first(bound[None], space.layout)[0].contiguous() for bound in bounds)
-        bounded = torch.maximum(low.abs(), high.abs()) < _LARGEST_MEANINGFUL_PIXEL
-        bounded &= high > low
-        darkest = torch.where(bounded, low, torch.zeros_like(low))
-        contrast = torch.where(bounded, high - low, torch.ones_like(low))
-        self.register_buffer("darkest", darkest, persistent=False)
-        self.register_buffer("contrast", contrast, persistent=False)
+        self._set(low, high, _LARGEST_MEANINGFUL_PIXEL, low, high - low)
 
     def forward(self, obs: Tensor) -> Tensor:
         """``[B, *shape] -> [B, C, H, W]``."""
-        return (channels_first(obs, self.layout).float() - self.darkest) / self.contrast
+        return (channels_first(obs, self.layout).float() - self.shift) / self.scale
 
 
 def vector_torso(
@@ -95,8 +91,8 @@ def image_torso(
 ) -> tuple[nn.Module, int]:
     """A convolutional torso for images (Mnih et al. 2015), and its number of features.
 
-    From 36×36 pixels on it has the three layers of the paper; smaller images (MinAtar-like) get
-    two 3×3 layers without stride.
+    Images of at least 36×36 pixels get the three layers of the paper; smaller ones (as in MinAtar)
+    get two 3×3 layers without stride.
 
     Raises:
         ConfigError: If the images are smaller than 5×5 pixels.
@@ -136,7 +132,7 @@ class QNetwork(nn.Module):
 
         Args:
             space: Observation space of one environment; an ``ImageSpace`` makes the network
-                convolutional, all else is a vector.
+                convolutional, any other space is a vector.
             num_actions: Size of the discrete action space.
             hidden: Width of each fully connected hidden layer.
             dueling: Split the head into state value and advantages.
@@ -162,7 +158,7 @@ class QNetwork(nn.Module):
         return self._head(features)
 
     def _head(self, features: Tensor) -> Tensor:
-        advantage = cast(Tensor, self.advantage(features))
+        advantage: Tensor = self.advantage(features)
         return advantage if self.value is None else dueling(self.value(features), advantage)
 
 
@@ -172,9 +168,9 @@ ActionValues = QNetwork | PlanningQNetwork
 def make_q_network(
     space: Box, num_actions: int, planning_steps: int, hidden: Sequence[int], *plain: bool
 ) -> ActionValues:
-    """A Q-network that plans ways of up to ``planning_steps`` steps, or with 0 a plain one.
+    """A Q-network that plans paths of up to ``planning_steps`` steps; with 0 it does not plan.
 
-    ``plain`` are ``QNetwork``'s further arguments.
+    ``plain`` are the further arguments of ``QNetwork``.
     """
     if planning_steps:
         return PlanningQNetwork(space, num_actions, hidden[-1], planning_steps)

@@ -3,20 +3,19 @@
 import torch
 from torch import Tensor
 
-#: So many of its episodes (or levels) a part plays at least, shorter than their time limit if need
-#: be.
-FEWEST = 2
+#: A part plays at least this many of its episodes (or levels), cut off early if necessary.
+MIN_GROUPS = 2
 
 
 class Allowance:
-    """Env steps for an evaluation whose parts come one after another.
+    """Env steps for an evaluation whose parts are played one after another.
 
-    Each part may take half of what is left, and the last one all of it. So the first part, the
-    target episodes, has half of the whole, and what a part leaves serves those after it.
+    Each part may take half of the rest, and the last part all of it. So the first part, the target
+    episodes, has half of the whole, and later parts can use what an earlier one leaves.
     """
 
     def __init__(self, env_steps: int, parts: int) -> None:
-        """``env_steps`` for so many ``parts``."""
+        """Share ``env_steps`` between ``parts``."""
         self.left, self.parts = env_steps, parts
         #: Env steps taken, and episodes cut off, by all parts so far.
         self.spent = self.cut_off = 0
@@ -27,11 +26,11 @@ class Allowance:
         return self.left // 2 if self.parts > 0 else self.left
 
     def forgo_rest(self) -> None:
-        """Leave nothing to the parts that follow: what they could measure is not known."""
+        """Leave nothing to the later parts: success is unknown, and they could not measure it."""
         self.left = 0
 
     def spend(self, env_steps: int, cut_off: int) -> None:
-        """Note what a part took."""
+        """Subtract the env steps that a part took, and count its episodes that were cut off."""
         self.left, self.spent = self.left - env_steps, self.spent + env_steps
         self.cut_off += cut_off
 
@@ -39,24 +38,32 @@ class Allowance:
 def longest_episode(limit: int | None, groups: int, size: int, env_steps: int) -> int:
     """Env steps after which an episode is cut off, in a part that may take ``env_steps``.
 
-    This is the time limit, where there is one and ``FEWEST`` groups of whole episodes fit. Else
-    these share what there is.
+    This is the time limit, if there is one and ``MIN_GROUPS`` groups of whole episodes fit.
+    Otherwise those groups share the env steps.
+
+    >>> longest_episode(limit=200, groups=20, size=1, env_steps=10_000)
+    200
+    >>> longest_episode(limit=200, groups=20, size=1, env_steps=100)
+    50
 
     Args:
         limit: The environment's time limit; None: it has none.
-        groups: Groups of episodes that are wanted, for instance levels.
+        groups: Desired groups of episodes, for instance levels.
         size: Episodes of a group.
         env_steps: Env steps of the part.
     """
-    affordable = max(1, env_steps // (size * max(1, min(groups, FEWEST))))
+    affordable = max(1, env_steps // (size * max(1, min(groups, MIN_GROUPS))))
     return affordable if limit is None else min(limit, affordable)
 
 
 def evenly(n: int) -> Tensor:
-    """The numbers 0 … n − 1 in an order of which every beginning is spread evenly, ``[n]``.
+    """The numbers 0 … n − 1, ordered so that the first k of them are spread evenly, ``[n]``.
 
-    The multiples of the golden ratio are: whatever number of them is taken, modulo 1 they have
-    gaps of at most three lengths (Sós 1958).
+    Multiples of the golden ratio have this property for every k: modulo 1 the gaps between them
+    have at most three lengths (Sós 1958).
+
+    >>> evenly(8)
+    tensor([0, 5, 2, 7, 4, 1, 6, 3])
     """
     golden = (5**0.5 - 1) / 2
     return (torch.arange(n, dtype=torch.float64) * golden).remainder(1).argsort()

@@ -1,4 +1,4 @@
-"""The final test: what a validation has, and what would make every validation slow."""
+"""The final test: a validation, and metrics that would make every validation slow."""
 
 from typing import ClassVar, Literal
 
@@ -11,21 +11,21 @@ from lit_crl.evaluation.protocol import (
     EPISODES_PER_LEVEL,
     FRONTIER_EPSILON,
     Evaluation,
-    Judge,
+    Learner,
     Part,
 )
 from lit_crl.evaluation.statistics import cvar
 
-#: The share of held-out levels that is the tail.
+#: Share of the held-out levels that counts as the tail.
 TAIL = 0.1
-#: Generated levels, and reference levels, whose positions are compared. None of them is played.
+#: How many generated and how many reference levels are compared. None of them is played.
 MANIFOLD_LEVELS = 512
 
 
 class FinalEvaluation(Evaluation):
-    """Adds the tail of the held-out levels, and how generated lie among reference levels.
+    """Adds success at the worst held-out levels, and how generated lie among reference levels.
 
-    Its target episodes and its held-out levels are others than a validation's.
+    Its target episodes and its held-out levels differ from those of a validation.
     """
 
     KIND: ClassVar[Literal["validation", "test"]] = "test"
@@ -36,30 +36,30 @@ class FinalEvaluation(Evaluation):
             parts.insert(parts.index(self._heldout_metrics) + 1, self._tail_metrics)
         return parts
 
-    def _tail_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
-        """Success at the worst tenth of held-out levels.
+    def _tail_metrics(self, learner: Learner, allowance: Allowance) -> dict[str, float]:
+        """Success at the worst tenth of held-out levels; nothing if there are fewer than ten.
 
-        Each is played several times with a little exploration: half of its episodes say which
-        levels are the worst, the other half how bad they are. Of fewer than ten levels there is no
-        tenth.
+        Each is played several times with a little exploration: half of its episodes decide which
+        levels are the worst, and the other half measure how bad they are.
         """
         levels = self.heldout.levels.repeat_interleave(EPISODES_PER_LEVEL, dim=0)
-        plan = self._plan("held-out tail", judge, levels, FRONTIER_EPSILON)
-        episodes = self._play(self.envs.own, plan, allowance, size=EPISODES_PER_LEVEL)
+        plan = self._plan("held-out tail", learner, levels, FRONTIER_EPSILON)
+        episodes = self._play(self.envs.training, plan, allowance, size=EPISODES_PER_LEVEL)
         success = episodes.success.double().view(-1, 2, EPISODES_PER_LEVEL // 2).mean(dim=2).cpu()
         if len(success) * TAIL < 1 or not episodes.known.all():
             return {}
         ranking, scores = success.numpy().T
         return {"heldout_cvar10": cvar(ranking, scores, TAIL)}
 
-    def _level_metrics(self, judge: Judge, allowance: Allowance) -> dict[str, float]:
-        """Precision, recall, density, coverage and diversity, too, of valid and invalid levels."""
+    def _level_metrics(self, learner: Learner, allowance: Allowance) -> dict[str, float]:
+        """Adds precision, recall, density, coverage and diversity of valid and invalid levels."""
         env = self.envs.example
         rng = random_stream(self._stream_seed("level manifold"), "levels", device=env.device)
         box = UnitBox.of(env.level_space).to(env.device)
-        fake = distributed.from_first(judge.generate_levels(judge.draw_noise(MANIFOLD_LEVELS, rng)))
+        noise = learner.draw_noise(MANIFOLD_LEVELS, rng)
+        fake = distributed.from_first(learner.generate_levels(noise))
         real = env.reference_levels(MANIFOLD_LEVELS, rng)
         metric = LevelManifold(sync_on_compute=False)
         metric.update(box.to_unit(fake), box.to_unit(real))
         spread = {f"levels_{name}": float(value) for name, value in metric.compute().items()}
-        return super()._level_metrics(judge, allowance) | spread
+        return super()._level_metrics(learner, allowance) | spread

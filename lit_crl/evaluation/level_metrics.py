@@ -1,8 +1,8 @@
 """The quality of generated levels as torchmetrics metrics, each usable alone.
 
 They gather over batches and, as every torchmetrics metric, over processes. Validity and success
-rates need none of their own: ``torchmetrics.MeanMetric`` takes them; p̂'s ranking is
-``torchmetrics.classification.BinaryAUROC``. Levels from anywhere can be judged:
+rates need no class here: ``torchmetrics.MeanMetric`` computes them; p̂'s ranking is
+``torchmetrics.classification.BinaryAUROC``. They judge levels from any source:
 
 >>> from torchmetrics import MeanMetric
 >>> from lit_crl.envs import Maze
@@ -29,13 +29,34 @@ from lit_crl.evaluation import manifold
 
 
 def measure(kind: Callable[..., Metric], *given: Tensor) -> float:
-    """A kind of metric of one batch in this process alone, whatever others do."""
+    """The value of a metric for one batch, in this process alone: nothing is synchronised."""
     metric = kind(sync_on_compute=False).to(given[0].device)
     metric.update(*given)
     return float(metric.compute())
 
 
-class FrontierHitRate(Metric):
+class _Mean(Metric):
+    """The mean of one number for each level or episode, over all updates."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Start without numbers; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def _add(self, numbers: Tensor) -> None:
+        self.total += numbers.sum()
+        self.count += numbers.numel()
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.total / self.count
+
+
+class FrontierHitRate(_Mean):
     """Share of levels that the policy solves sometimes, 0.1 < p < 0.9 (Florensa et al. 2018).
 
     >>> metric = FrontierHitRate()
@@ -44,26 +65,12 @@ class FrontierHitRate(Metric):
     tensor(0.5000)
     """
 
-    hits: Tensor
-    levels: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
-        super().__init__(**kwargs)
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("levels", torch.tensor(0), dist_reduce_fx="sum")
-
     def update(self, success: Tensor) -> None:
         """Add the outcomes of levels, each played several times: ``[n, episodes]``, 0 or 1."""
-        self.hits += on_frontier(success.float().mean(dim=1)).sum()
-        self.levels += len(success)
-
-    def compute(self) -> Tensor:
-        """The share so far."""
-        return self.hits / self.levels
+        self._add(on_frontier(success.float().mean(dim=1)))
 
 
-class BrierScore(Metric):
+class BrierScore(_Mean):
     """Mean squared error of a predicted success probability: (p̂ − success)², Brier 1950.
 
     >>> metric = BrierScore()
@@ -72,30 +79,16 @@ class BrierScore(Metric):
     tensor(0.0250)
     """
 
-    squares: Tensor
-    episodes: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
-        super().__init__(**kwargs)
-        self.add_state("squares", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("episodes", torch.tensor(0), dist_reduce_fx="sum")
-
     def update(self, p: Tensor, success: Tensor) -> None:
         """Add predictions and outcomes of equal shape."""
-        self.squares += (p - success.float()).square().sum()
-        self.episodes += p.numel()
-
-    def compute(self) -> Tensor:
-        """The mean so far."""
-        return self.squares / self.episodes
+        self._add((p - success.float()).square())
 
 
-class Learnability(Metric):
+class Learnability(_Mean):
     """Mean of 4 p (1 − p), for p the success probability of each level: 1 if all are at ½.
 
-    k episodes a level estimate it without bias by 4 p̄ (1 − p̄) k / (k − 1), with p̄ the share that
-    was solved: the variance of a coin, with Bessel's correction. So two episodes suffice.
+    With k episodes for each level, 4 p̄ (1 − p̄) k / (k − 1) is an unbiased estimate, where p̄ is the
+    share of solved episodes: the variance of a coin, with Bessel's correction. So two suffice.
 
     >>> metric = Learnability()
     >>> metric.update(torch.tensor([[1.0, 0], [1, 1], [0, 0], [0, 1]]))
@@ -103,50 +96,13 @@ class Learnability(Metric):
     tensor(1.)
     """
 
-    total: Tensor
-    levels: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
-        super().__init__(**kwargs)
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("levels", torch.tensor(0), dist_reduce_fx="sum")
-
     def update(self, success: Tensor) -> None:
         """Add the outcomes of levels, each played at least twice: ``[n, episodes]``, 0 or 1."""
-        self.total += 4 * success.float().var(dim=1).sum()
-        self.levels += len(success)
-
-    def compute(self) -> Tensor:
-        """The mean so far."""
-        return self.total / self.levels
-
-
-class UniqueRate(Metric):
-    """Share of distinct levels: no nearer to another than half of what reference levels are."""
-
-    fakes: list[Tensor]
-    reals: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Start with none; ``kwargs`` are those of ``torchmetrics.Metric``."""
-        super().__init__(**kwargs)
-        self.add_state("fakes", [], dist_reduce_fx="cat")
-        self.add_state("reals", [], dist_reduce_fx="cat")
-
-    def update(self, fake: Tensor, real: Tensor) -> None:
-        """Add generated and as many reference levels in the cube [−1, 1]ᵈ, each ``[n, d]``."""
-        self.fakes.append(fake)
-        self.reals.append(real)
-
-    def compute(self) -> Tensor:
-        """The share so far."""
-        fakes, reals = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
-        return torch.tensor(unique_rate(fakes, spacing(reals)), device=fakes.device)
+        self._add(4 * success.float().var(dim=1))
 
 
 class PathLengthQuantiles(Metric):
-    """How far it is from start to goal: tenth, half and nine tenths of the levels are shorter.
+    """Fewest steps from start to goal: 10 %, 50 % and 90 % of the levels need no more.
 
     >>> metric = PathLengthQuantiles()
     >>> metric.update(torch.arange(11.0))
@@ -158,7 +114,7 @@ class PathLengthQuantiles(Metric):
     steps: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
-        """Count from nothing; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        """Start without levels; ``kwargs`` are those of ``torchmetrics.Metric``."""
         super().__init__(**kwargs)
         self.add_state("steps", [], dist_reduce_fx="cat")
 
@@ -172,27 +128,50 @@ class PathLengthQuantiles(Metric):
         return {name: steps.quantile(q) for name, q in self.QUANTILES.items()}
 
 
-class LevelManifold(Metric):
-    """Precision, recall, density, coverage and diversity of generated against reference levels."""
+class _AgainstReference(Metric):
+    """Compares generated with reference levels; collects both."""
 
     fakes: list[Tensor]
     reals: list[Tensor]
 
-    def __init__(self, k: int = 5, **kwargs: Any) -> None:
-        """``k`` is the neighbour that gives balls their radius."""
+    def __init__(self, **kwargs: Any) -> None:
+        """Start without levels; ``kwargs`` are those of ``torchmetrics.Metric``."""
         super().__init__(**kwargs)
-        self.k = k
         self.add_state("fakes", [], dist_reduce_fx="cat")
         self.add_state("reals", [], dist_reduce_fx="cat")
 
     def update(self, fake: Tensor, real: Tensor) -> None:
-        """Add generated ``[n, d]`` and reference levels ``[m, d]`` in one cube."""
+        """Add generated ``[n, d]`` and reference levels ``[m, d]`` in the cube [−1, 1]ᵈ."""
         self.fakes.append(fake)
         self.reals.append(real)
 
+
+class UniqueRate(_AgainstReference):
+    """Share of distinct levels, see ``unique_rate``; give as many reference as generated levels.
+
+    >>> metric = UniqueRate()
+    >>> metric.update(torch.tensor([[1.0], [1.0], [0.0]]), torch.tensor([[-1.0], [0.0], [1.0]]))
+    >>> metric.compute()
+    tensor(0.6667)
+    """
+
+    def compute(self) -> Tensor:
+        """The share so far."""
+        fakes, reals = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
+        return torch.tensor(unique_rate(fakes, spacing(reals)), device=fakes.device)
+
+
+class LevelManifold(_AgainstReference):
+    """Precision, recall, density, coverage and diversity of generated against reference levels."""
+
+    def __init__(self, k: int = 5, **kwargs: Any) -> None:
+        """The k-th nearest neighbour of a level sets the radius of its ball."""
+        super().__init__(**kwargs)
+        self.k = k
+
     def compute(self) -> dict[str, Tensor]:
-        """All five by name, see ``level_manifold``."""
+        """All five by name, see ``lit_crl.evaluation.manifold``."""
         fake, real = dim_zero_cat(self.fakes), dim_zero_cat(self.reals)
         names = ("precision", "recall", "density", "coverage")
-        found = {name: getattr(manifold, name)(fake, real, self.k) for name in names}
-        return found | {"diversity": manifold.diversity(fake, real)}
+        results = {name: getattr(manifold, name)(fake, real, self.k) for name in names}
+        return results | {"diversity": manifold.diversity(fake, real)}

@@ -1,10 +1,10 @@
 """Statistics over seeds: robust means, their uncertainty, and the difference of two arms.
 
-Scores are ``[S, T]``: seeds by tasks (or metrics, or levels). Few seeds make means and medians
-unreliable. In their place Agarwal et al. 2021, *Deep RL at the Edge of the Statistical Precipice*
-(arXiv:2108.13264), recommend the interquartile mean and the stratified bootstrap. Of five or ten
-seeds the plain bootstrap makes intervals that are too narrow. How to widen them is from Hesterberg
-2015, *What Teachers Should Know About the Bootstrap* (arXiv:1411.5279).
+Scores are ``[S, T]``: seeds by tasks (or metrics, or levels). With few seeds, means and medians are
+unreliable. Agarwal et al. 2021, *Deep RL at the Edge of the Statistical Precipice*
+(arXiv:2108.13264), recommend the interquartile mean and the stratified bootstrap instead. With five
+or ten seeds the plain bootstrap's intervals are too narrow. They are widened after Hesterberg 2015,
+*What Teachers Should Know About the Bootstrap* (arXiv:1411.5279).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Statistic = Callable[[Scores], Scores]
 
 #: The probability that an interval misses the truth.
 ALPHA = 0.05
-#: Bootstrap samples: those that the ends of an interval rest on are then dozens at least.
+#: Bootstrap samples: with this many, dozens of them lie beyond each end of an interval.
 REPETITIONS = 20_000
 
 
@@ -32,12 +32,16 @@ class Estimate(NamedTuple):
     high: float
 
     def negated(self) -> "Estimate":
-        """The same of the opposite number: of ``b − a``, if this is of ``a − b``."""
+        """The estimate of the opposite number: of ``b − a``, if this is of ``a − b``."""
         return Estimate(-self.value, -self.high, -self.low)
 
 
 def iqm(scores: Scores) -> Scores:
-    """Interquartile mean of scores ``[..., S, T]``: the mean of the middle half of all, §4.3."""
+    """Interquartile mean of scores ``[..., S, T]``: the mean of the middle half of all, §4.3.
+
+    >>> float(iqm(np.array([[0.0], [0.5], [0.75], [100.0]])))
+    0.625
+    """
     ranked = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
     total = ranked.shape[-1]
     cut = total // 4
@@ -46,7 +50,11 @@ def iqm(scores: Scores) -> Scores:
 
 
 def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
-    """Share of runs that score above each threshold ``[K]``, §4.2: a tail distribution."""
+    """Share of runs that score above each threshold ``[K]``, §4.2: a tail distribution.
+
+    >>> performance_profile(np.array([[0.0], [0.5], [1.0]]), np.array([-1.0, 0.5])).round(3)
+    array([1.   , 0.333])
+    """
     above: Scores = (scores.reshape(-1, 1) > thresholds).mean(axis=0)
     return above
 
@@ -54,14 +62,19 @@ def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
 def cvar(ranking: Scores, scores: Scores, alpha: float = 0.1) -> float:
     """CVaR_α: the mean score of the worst share α of levels (Rockafellar & Uryasev 2002).
 
-    As Rutherford et al. 2024 (SFL) have it, one evaluation pass says which levels are worst and
-    another how bad they are: from one alone, failures by chance would make the tail look worse than
-    it is. The passes of a greedy policy in a deterministic environment do not differ.
+    As in Rutherford et al. 2024 (SFL), one evaluation pass decides which levels are worst, and
+    another measures how bad they are. With a single pass, failures by chance would make the tail
+    look worse than it is. This needs chance: two passes of a greedy policy in a deterministic
+    environment are equal.
+
+    >>> ranking, scores = np.array([0.0, 0.5, 1.0, 1.0]), np.array([0.25, 0.5, 1.0, 1.0])
+    >>> cvar(ranking, scores, alpha=0.5)
+    0.375
 
     Args:
         ranking: Each level's score on the first pass, ``[L]``.
         scores: Each level's score on an independent second pass, ``[L]``.
-        alpha: The share; of levels that rank alike at its end each counts the same part.
+        alpha: The share. If levels with equal rank lie at its end, each of them counts in part.
     """
     _, group, sizes = np.unique(ranking, return_inverse=True, return_counts=True)
     mass = alpha * len(ranking)
@@ -71,16 +84,19 @@ def cvar(ranking: Scores, scores: Scores, alpha: float = 0.1) -> float:
 
 
 def resamples(scores: Scores, repetitions: int, rng: np.random.Generator) -> Scores:
-    """Stratified bootstrap samples ``[R, S, T]``: seeds drawn anew, each task by itself, §4.1."""
+    """Stratified bootstrap samples ``[R, S, T]``: seeds drawn anew for each task, §4.1."""
     seeds = rng.integers(len(scores), size=(repetitions, *scores.shape))
     return np.take_along_axis(scores[None], seeds, axis=1)
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Student's t: the value that it stays below with this probability.
+    """The quantile of Student's t with ν = ``freedom`` degrees of freedom.
 
-    With t = √ν tan θ its density is proportional to cos(θ)^(ν − 1) on (−π/2, π/2); the integral of
-    that is tabulated here, and read backwards.
+    With t = √ν tan θ the density is proportional to cos(θ)^(ν − 1) on (−π/2, π/2). Its integral is
+    tabulated here and inverted, because the package does not depend on SciPy.
+
+    >>> round(t_quantile(0.975, freedom=4), 3)
+    2.776
     """
     angles = np.linspace(-np.pi / 2, np.pi / 2, 100_001)
     density = np.cos(angles).clip(0) ** (freedom - 1)
@@ -93,10 +109,10 @@ def interval(
 ) -> Estimate:
     """A statistic with its 95 % expanded percentile interval by stratified bootstrap.
 
-    The ends are the percentiles Φ(∓ √(n/(n − 1)) t) of the bootstrap, t being the quantile of
-    Student's t with n − 1 degrees of freedom, in place of Φ(∓ z) (Hesterberg 2015). The interval
-    stays within the range of the scores. Of five seeds it covers the truth in 93 % of cases, where
-    the plain one does in 89 to 90 %. A single seed has no spread: both ends are its score.
+    The ends are the percentiles Φ(∓ √(n/(n − 1)) t) of the bootstrap instead of Φ(∓ z), where t is
+    the quantile of Student's t with n − 1 degrees of freedom (Hesterberg 2015). The interval stays
+    within the range of the scores. With five seeds it covers the truth in 93 % of cases, the plain
+    one in 89 to 90 %. A single seed has no spread: both ends are its score.
     """
     value, n = float(statistic(scores)), len(scores)
     if n == 1:
@@ -119,29 +135,29 @@ def difference(
     """Statistic of ours minus that of theirs, with its bootstrap interval.
 
     The seeds of both are drawn anew independently. Each interval has the level 1 − α/pairs, so that
-    ``pairs`` of them hold all at once with 95 % (Bonferroni). Its ends are percentiles q of the
-    bootstrap, moved away from the value d to d + c (q − d), with the factor that few seeds need::
+    ``pairs`` intervals hold simultaneously with 95 % (Bonferroni). Its ends are percentiles q of
+    the bootstrap, moved away from the value d to d + c (q − d), with a factor for few seeds::
 
         c = √(v̂ / v) · t / z,    v = v₁ + v₂,    v̂ = v₁ n₁/(n₁ − 1) + v₂ n₂/(n₂ − 1)
 
     Here v₁ and v₂ are the bootstrap's variances, z is the normal quantile, and t is the quantile of
-    Student's t with the degrees of freedom of Welch and Satterthwaite. By this factor Welch's
-    interval is longer than a normal one with the bootstrap's standard error.
+    Student's t with the degrees of freedom of Welch and Satterthwaite. Welch's interval is longer
+    by this factor than a normal one with the bootstrap's standard error.
 
     Args:
         statistic: What is compared, e.g. ``iqm``.
-        ours: Scores ``[S₁, T]``, of two seeds at least.
-        theirs: Scores ``[S₂, T]``, of two seeds at least.
-        pairs: How many differences are judged together, as in one table.
+        ours: Scores ``[S₁, T]`` of at least two seeds.
+        theirs: Scores ``[S₂, T]`` of at least two seeds.
+        pairs: How many differences are judged together, for instance in one table.
         repetitions: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     both = [statistic(resamples(scores, repetitions, rng)) for scores in (ours, theirs)]
     value = float(statistic(ours) - statistic(theirs))
     sizes = np.array([len(ours), len(theirs)])
     plain = np.array([found.var() for found in both])
-    if not plain.any():  # every sample is the same
+    if not plain.any():  # all samples are equal
         return Estimate(value, value, value)
     corrected = plain * sizes / (sizes - 1)
     freedom = corrected.sum() ** 2 / (corrected**2 / (sizes - 1)).sum()
@@ -155,11 +171,14 @@ def difference(
 
 
 def verdict(difference: Estimate, margin: float | None = None) -> str:
-    """What the interval of a difference says of ours against theirs.
+    """Whether ours is ahead of theirs, judged by the interval of their difference.
+
+    >>> verdict(Estimate(0.2, 0.1, 0.3)), verdict(Estimate(0.2, -0.1, 0.5))
+    ('ahead', 'undecided')
 
     Args:
         difference: Ours minus theirs.
-        margin: The largest difference that does not matter, if one was named before the runs.
+        margin: The largest difference that does not matter, if it was chosen before the runs.
 
     Returns:
         ``equivalent`` if the interval lies within ± margin, else ``ahead`` or ``behind`` if it lies

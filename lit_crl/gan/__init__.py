@@ -1,1 +1,1 @@
-"""Who makes levels: equations, networks for vectors and for maps, the GAN, its objectives."""
+"""The level GAN: equations, networks for vectors and for maps, and its objectives."""

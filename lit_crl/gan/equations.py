@@ -2,7 +2,7 @@
 
 ``real`` and ``fake`` are the discriminator's logits for real and generated levels, ``[B]``.
 ``p`` is a success probability p̂(level), ``[...]``. All losses are means over the batch and are
-meant to be minimised. They are written with ``softplus`` on logits, which cannot overflow.
+minimised. They are written with ``softplus`` on logits, which cannot overflow.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 GANLoss = Literal["relativistic", "non_saturating", "least_squares", "hinge"]
-#: δ: how far from 0 and 1 success probabilities are told apart; about one in a hundred outcomes.
+#: δ: p̂ is not told apart from 0 or 1 when it is closer than this; about one in a hundred outcomes.
 RESOLUTION = 0.01
 
 
@@ -29,7 +29,11 @@ class Critic(Protocol):
 
 
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """−E[log D(x)] − E[log(1 − D(G(z)))], Goodfellow et al. 2014, eq. 1."""
+    """−E[log D(x)] − E[log(1 − D(G(z)))], Goodfellow et al. 2014, eq. 1.
+
+    >>> non_saturating_discriminator(torch.zeros(4), torch.zeros(4))  # undecided: 2 log 2
+    tensor(1.3863)
+    """
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
@@ -39,7 +43,13 @@ def non_saturating_generator(fake: Tensor) -> Tensor:
 
 
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[softplus(−(D(x) − D(G(z))))], Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024, eq. 2."""
+    """E[softplus(−(D(x) − D(G(z))))], Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024, eq. 2.
+
+    Only the difference of the logits counts:
+
+    >>> relativistic_discriminator(torch.tensor([3.0]), torch.tensor([3.0]))
+    tensor(0.6931)
+    """
     return F.softplus(fake - real).mean()
 
 
@@ -49,7 +59,11 @@ def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[max(0, 1 − D(x))] + E[max(0, 1 + D(G(z)))], Lim & Ye 2017; Miyato et al. 2018, eq. 16."""
+    """E[max(0, 1 − D(x))] + E[max(0, 1 + D(G(z)))], Lim & Ye 2017; Miyato et al. 2018, eq. 16.
+
+    >>> hinge_discriminator(torch.tensor([0.5, 2.0]), torch.tensor([-1.0, -3.0]))
+    tensor(0.2500)
+    """
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
@@ -63,6 +77,10 @@ def labelled_least_squares_discriminator(real: Tensor, label: Tensor, fake: Tens
 
     ``label`` y ``[B]`` is 1 for a level of the right difficulty and 0 for one that is too easy or
     too hard. With all labels 1 this is LSGAN (Mao et al. 2017) with targets (−1, 1).
+
+    >>> real, label, fake = torch.tensor([[1.0, 1.0], [1.0, 0.0], [-1.0, -1.0]])
+    >>> labelled_least_squares_discriminator(real, label, fake)  # wrong about the second
+    tensor(2.)
     """
     return (real - 2 * label + 1).square().mean() + (fake + 1).square().mean()
 
@@ -76,7 +94,7 @@ def least_squares_generator(fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, label: Tensor) -> Tensor:
-    """The discriminator's adversarial loss of that kind; only least squares looks at ``label``."""
+    """The discriminator's adversarial loss; only ``least_squares`` uses ``label``."""
     if kind == "relativistic":
         return relativistic_discriminator(real, fake)
     if kind == "non_saturating":
@@ -87,7 +105,7 @@ def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, label: Tensor)
 
 
 def generator_loss(kind: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """L_GAN, the generator's adversarial loss of that kind; only relativistic looks at ``real``."""
+    """L_GAN, the generator's adversarial loss; only ``relativistic`` uses ``real``."""
     if kind == "relativistic":
         return relativistic_generator(real, fake)
     if kind == "non_saturating":
@@ -102,8 +120,11 @@ def gradient_penalty(
 ) -> tuple[Tensor, Tensor]:
     """½‖∇_x D(x)‖² of each level ``[B]``: R1 on reals, R2 on fakes, Mescheder et al. 2018, eq. 9.
 
-    The discriminator must judge ``level [B, d]`` row by row. Also returns its logits ``[B]``, which
-    it has at hand. Both can be minimised.
+    The discriminator must judge each row of ``level [B, d]`` by itself. Also returns its logits
+    ``[B]``, which are computed on the way. Both results can be differentiated.
+
+    >>> gradient_penalty(lambda level: 3 * level[:, 0], torch.ones(2, 5))
+    (tensor([4.5000, 4.5000]), tensor([3., 3.]))
     """
 
     def total(level: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +144,7 @@ def discriminator_losses(
     r1: float,
     r2: float,
 ) -> dict[str, Tensor]:
-    """The adversarial loss and, if weighted, the penalty r1 · R1 + r2 · R2 of the critic.
+    """The adversarial loss and, if r1 or r2 is above 0, the penalty r1 · R1 + r2 · R2.
 
     ``real`` and ``fake`` are levels in the unit cube ``[B, d]``, ``label [B]`` as above.
     """
@@ -150,9 +171,12 @@ def generator_losses(
 
 
 def learnability(p: Tensor) -> Tensor:
-    """4 p (1 − p): 1 where the policy solves a level every other time, 0 at never and always.
+    """4 p (1 − p): 1 where the policy solves a level every other time, 0 where never or always.
 
     Rutherford et al. 2024 (SFL), eq. 1, scaled to a maximum of 1.
+
+    >>> learnability(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    tensor([0.0000, 0.7500, 1.0000, 0.0000])
     """
     return 4 * p * (1 - p)
 
@@ -161,10 +185,14 @@ def challenge(logit: Tensor) -> Tensor:
     """E[KL(½ ‖ q)] = E[−½ log q − ½ log(1 − q)] − log 2, in nats, from the logits of p̂ ``[B]``.
 
     q = δ + (1 − 2 δ) p̂ is p̂ as far as outcomes can tell it from 0 and 1 (δ = 0.01). The challenge
-    is 0 where the policy solves every generated level every other time. It still pulls where all
-    levels are hopeless or solved: at p̂ = 0.01 by 0.24 for each unit of logit, at 0.001 by 0.04. (Of
-    −4 p̂ (1 − p̂) these are 0.04 and 0.004.) Without δ the pull would stay at ½, however sure p̂ is,
-    and the generator would collapse into the one level that is a trifle harder than all others.
+    is 0 where the policy solves every generated level every other time. It still has a gradient
+    where all levels are hopeless or solved: at p̂ = 0.01 it is 0.24 for each unit of logit, at 0.001
+    it is 0.04. (For −4 p̂ (1 − p̂) these are 0.04 and 0.004.) Without δ the gradient would stay at ½,
+    however sure p̂ is, and the generator would collapse to the one level that is slightly harder
+    than all others.
+
+    >>> [round(float(challenge(torch.tensor([logit]))), 3) for logit in (-5.0, 0.0, 5.0)]
+    [1.366, 0.0, 1.366]
     """
     q = RESOLUTION + (1 - 2 * RESOLUTION) * torch.sigmoid(logit)
     return -0.5 * (q.log() + (1 - q).log()).mean() - math.log(2)
@@ -176,5 +204,5 @@ def success_loss(logit: Tensor, success: Tensor) -> Tensor:
 
 
 def generator_objective(challenge: Tensor, adversarial: Tensor, lambda_gan: float) -> Tensor:
-    """What the generator minimises: challenge + λ · L_GAN."""
+    """The generator's objective: challenge + λ · L_GAN."""
     return challenge + lambda_gan * adversarial

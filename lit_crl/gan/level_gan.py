@@ -1,7 +1,6 @@
 """The GAN of levels: its networks, and how levels are made and judged with them."""
 
 import copy
-from typing import cast
 
 import torch
 from gymnasium.spaces import Box
@@ -11,25 +10,49 @@ from lit_crl.core.levels import UnitBox
 from lit_crl.gan import equations as gan
 from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.map_networks import GridDiscriminator, GridGenerator, edited
-from lit_crl.gan.networks import VectorDiscriminator, VectorGenerator
+from lit_crl.gan.networks import Discriminator, VectorDiscriminator, VectorGenerator
 
-#: Candidates for each level of a given difficulty, see ``nearest``.
-CANDIDATES = 16
+#: How many candidates are made for each level of a given difficulty.
+CANDIDATES_PER_LEVEL = 16
 
 
 def nearest(p: Tensor, difficulty: float, n: int) -> Tensor:
-    """Indices of the ``n`` candidates whose p̂ ``[m]`` is nearest to the one wanted, ``[n]``."""
+    """Indices ``[n]`` of the candidates whose p̂ ``[m]`` is nearest to ``difficulty``.
+
+    >>> nearest(torch.tensor([0.1, 0.5, 0.9, 0.4]), difficulty=0.45, n=2).sort().values
+    tensor([1, 3])
+    """
     return (p - difficulty).abs().topk(n, largest=False).indices
+
+
+def perturbed(
+    unit: Tensor,
+    share: float,
+    box: UnitBox,
+    level_shape: tuple[int, int, int] | None,
+    rng: torch.Generator,
+) -> Tensor:
+    """Levels ``[n, d]`` of the unit cube, changed a little, in the environment's units.
+
+    Of maps, ``share`` of the tiles turn from wall to floor or back. Vectors get Gaussian noise with
+    a standard deviation of ``share`` times the level space's width.
+    """
+    if level_shape is not None:
+        maps = (unit.view(-1, *level_shape) + 1) / 2
+        return edited(maps, share, rng).flatten(1)
+    noise = torch.randn(unit.shape, generator=rng, device=rng.device)
+    return box.from_unit(unit + 2 * share * noise)  # the unit cube is 2 wide
 
 
 class LevelGan(nn.Module):
     """Generator, its moving average, and discriminator with success head.
 
-    Levels come and go in the environment's units; the networks see them in the cube [−1, 1]ᵈ.
+    Methods take and return levels in the environment's units; the networks see them in the cube
+    [−1, 1]ᵈ.
     """
 
     generator: VectorGenerator | GridGenerator
-    discriminator: VectorDiscriminator | GridDiscriminator
+    discriminator: Discriminator
 
     def __init__(
         self,
@@ -38,12 +61,12 @@ class LevelGan(nn.Module):
         noise_dim: int,
         hidden: tuple[int, ...],
     ) -> None:
-        """Make the networks that fit levels.
+        """Make the networks that fit the levels.
 
         Args:
             level_space: The levels' bounds.
-            level_shape: Of levels that are maps of tiles; None for vectors.
-            noise_dim: Length of z; 0: 32 for maps, and max(8, 2·d) for vectors.
+            level_shape: Shape (C, H, W) of levels that are maps of tiles; None for vectors.
+            noise_dim: Length of z; 0 means 32 for maps, and max(8, 2·d) for vectors.
             hidden: Width of each hidden layer; maps have convolutions in place of all but the last.
         """
         super().__init__()
@@ -69,45 +92,38 @@ class LevelGan(nn.Module):
 
     @torch.no_grad()
     def explore(self, n: int, level_noise: float, rng: torch.Generator) -> Tensor:
-        """``n`` generated levels, blurred by ``level_noise`` times the level space, ``[n, d]``.
-
-        Of maps, that share of the tiles is changed.
-        """
+        """``n`` generated levels, perturbed by the share ``level_noise``, ``[n, d]``."""
         unit = self.generator_ema(self.draw_noise(n, rng))
-        if self.level_shape is not None:
-            maps = (unit.view(-1, *self.level_shape) + 1) / 2
-            return edited(maps, level_noise, rng).flatten(1)
-        noise = torch.randn(unit.shape, generator=rng, device=rng.device)
-        # The unit cube is 2 wide.
-        return self.box.from_unit(unit + 2 * level_noise * noise)
+        return perturbed(unit, level_noise, self.box, self.level_shape, rng)
 
     def of_difficulty(
         self, n: int, difficulty: float, level_noise: float, rng: torch.Generator
     ) -> Tensor:
-        """``n`` levels ``[n, d]`` as ``explore`` makes them, of p̂ near ``difficulty``.
+        """``n`` levels ``[n, d]`` as ``explore`` makes them, with p̂ near ``difficulty``.
 
-        They are the nearest of 16 n, nearest first. On the point mass a generator that was trained
-        with the p̂ wanted as its input (as in Racanière & Lampinen et al. 2020, Setter-Solver)
-        missed it by more (.20 to .29 against .04 to .06 on average), was as far off in what the
-        policy then solved, and made levels half as diverse.
+        They are the nearest of 16 n candidates, nearest first. The alternative is a generator with
+        the desired p̂ as an input (Racanière & Lampinen et al. 2020, Setter-Solver). On the point
+        mass its p̂ was further off (by .20 to .29 on average, against .04 to .06), the policy's true
+        success rate was no closer, and the levels were half as diverse.
         """
-        candidates = self.explore(CANDIDATES * n, level_noise, rng)
+        candidates = self.explore(CANDIDATES_PER_LEVEL * n, level_noise, rng)
         return candidates[nearest(self.success_probability(candidates), difficulty, n)]
 
     @torch.no_grad()
     def success_probability(self, levels: Tensor) -> Tensor:
-        """p̂ ``[n]``: how likely the present policy solves ``levels [n, d]``."""
+        """p̂ ``[n]``: how likely the present policy is to solve ``levels [n, d]``."""
         return torch.sigmoid(self.discriminator.success_logit(self.box.to_unit(levels)))
 
     @torch.no_grad()
     def realness(self, levels: Tensor) -> Tensor:
         """The discriminator's logits ``[n]`` of ``levels [n, d]``."""
-        return cast(Tensor, self.discriminator(self.box.to_unit(levels)))
+        logit: Tensor = self.discriminator(self.box.to_unit(levels))
+        return logit
 
     def discriminator_losses(
         self, batch: GanBatch, z: Tensor, kind: gan.GANLoss, r1: float, r2: float
     ) -> dict[str, Tensor]:
-        """What the discriminator minimises the sum of: adversarial, penalty and success loss."""
+        """The discriminator's losses: adversarial, penalty and success; it minimises their sum."""
         real, level = self.box.to_unit(batch.real), self.box.to_unit(batch.level)
         with torch.no_grad():
             fake = self.generator(z)
@@ -118,6 +134,6 @@ class LevelGan(nn.Module):
     def generator_losses(
         self, batch: GanBatch, z: Tensor, kind: gan.GANLoss
     ) -> tuple[Tensor, Tensor]:
-        """The generator's challenge and L_GAN; freeze the discriminator, or it gets a gradient."""
+        """Challenge and L_GAN; freeze the discriminator first, or it gets a gradient, too."""
         real = self.box.to_unit(batch.real)
         return gan.generator_losses(self.discriminator, kind, real, self.generator(z))

@@ -1,7 +1,6 @@
 """The GAN's networks for levels that are vectors; those for maps are in ``map_networks``."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,28 +23,38 @@ class VectorGenerator(nn.Module):
         return torch.tanh(self.head(self.body(z)))
 
 
-class VectorDiscriminator(nn.Module):
-    """Two judgements of a level: is it like the reals, and would the policy solve it?
+class Discriminator(nn.Module):
+    """Judges levels of the unit cube twice: do they look real, and would the policy solve them?
 
-    The two heads have bodies of their own: the gradient penalty wants the first smooth, while
-    the second must follow the frontier's edge.
+    The two heads share no layers: the gradient penalty keeps the critic smooth, while the success
+    head must follow the sharp edge of the frontier.
     """
 
-    def __init__(self, level_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
-        """``level_dim`` coordinates in the unit cube in."""
+    def __init__(self, critic: nn.Module, success_head: nn.Module) -> None:
+        """Both map levels ``[B, d]`` to logits ``[B, 1]``."""
         super().__init__()
-        sizes = [level_dim, *hidden]
-        self.critic = nn.Sequential(
-            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
-        )
-        self.success_head = nn.Sequential(
-            mlp(sizes, nn.LeakyReLU, layer_norm=False), nn.Linear(hidden[-1], 1)
-        )
+        self.critic = critic
+        self.success_head = success_head
 
     def forward(self, level: Tensor) -> Tensor:
-        """Realness logits ``[B]`` of levels ``[B, level_dim]`` in the unit cube."""
-        return cast(Tensor, self.critic(level)).squeeze(-1)
+        """Realness logits ``[B]`` of levels ``[B, d]`` in the unit cube."""
+        return torch.squeeze(self.critic(level), -1)
 
     def success_logit(self, level: Tensor) -> Tensor:
         """Logits ``[B]`` of p̂, the probability that the present policy solves the level."""
-        return cast(Tensor, self.success_head(level)).squeeze(-1)
+        return torch.squeeze(self.success_head(level), -1)
+
+
+class VectorDiscriminator(Discriminator):
+    """A discriminator of vectors: two MLPs without normalisation."""
+
+    def __init__(self, level_dim: int, hidden: Sequence[int] = (128, 128)) -> None:
+        """``level_dim`` coordinates in the unit cube in."""
+        critic, success_head = (
+            nn.Sequential(
+                mlp([level_dim, *hidden], nn.LeakyReLU, layer_norm=False),
+                nn.Linear(hidden[-1], 1),
+            )
+            for _ in range(2)
+        )
+        super().__init__(critic, success_head)

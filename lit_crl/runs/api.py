@@ -1,4 +1,4 @@
-"""Training from Python: a whole run as one call, and a Trainer that fits the learner."""
+"""Training from Python: a whole run as one call, and a Trainer with the settings of a run."""
 
 import signal
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.core.tensor_files import plain
 from lit_crl.runs import folders
 from lit_crl.runs.callbacks import EnvStepProgress
@@ -24,26 +24,26 @@ from lit_crl.training.renamed import GROUPS
 
 
 def train(experiment: str | None = None, **settings: Any) -> Policy:
-    """Do what ``python -m lit_crl fit`` does, and return the policy that it trained.
+    """Run ``python -m lit_crl fit``, and return the policy that it trained.
 
-    The run leaves a folder of its own, as on the command line. An interrupt (Ctrl-C, or the stop
-    button of a notebook) finishes the running batch, saves, says how to go on, and returns the
-    policy as it is then.
+    The run has its own folder, as on the command line. An interrupt (Ctrl-C, or the stop button of
+    a notebook) finishes the running batch, saves, prints how to continue, and returns the policy as
+    it is then.
 
     Args:
-        experiment: One of ``conf/experiment/``; None: the default, or what ``config`` says.
+        experiment: One of ``conf/experiment/``; None: the default, or that of ``config``.
         **settings: As in the YAML files: ``data={"collect": {"env_steps": 60_000}}``,
             ``model={"network": {"hidden": [64, 64]}}``, ``seed_everything=3``,
-            ``config="my.yaml"``. Where a file names a class or a function, the object itself is
-            accepted as well: ``data={"env": MyEnv}``,
+            ``config="my.yaml"``. Where a file names a class or a function, you may give the object
+            itself: ``data={"env": MyEnv}``,
             ``model={"dqn": {"optimizer": functools.partial(SGD, lr=0.1)}}``,
-            ``trainer={"callbacks": [MyCallback()]}``, for which ``callbacks=[...]`` is short.
+            ``trainer={"callbacks": [MyCallback()]}``, or ``callbacks=[...]`` for short.
 
     Returns:
         The policy of the newest checkpoint, on the CPU.
 
     Raises:
-        ConfigError: If a setting makes no sense.
+        ConfigError: If a setting is wrong.
     """
     if settings.get("seeds", 1) != 1:
         raise ConfigError("train() gives one policy: call it once for each seed_everything")
@@ -59,7 +59,7 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
     except RunStopped as stopped:
         if stopped.signum != signal.SIGINT or stopped.run is None:
             raise
-        say(str(stopped))
+        print_once(str(stopped))
         folder = stopped.run
     except ArgumentError as error:
         raise ConfigError(one_sentence(str(error))) from error
@@ -67,10 +67,10 @@ def train(experiment: str | None = None, **settings: Any) -> Policy:
 
 
 def trainer(**settings: Any) -> Trainer:
-    """A Lightning Trainer with what ``conf/default.yaml`` sets, and no logger.
+    """A Lightning Trainer with the settings of ``conf/default.yaml``, and without a logger.
 
     Args:
-        **settings: Arguments of ``Trainer``, which win; ``callbacks`` in a list.
+        **settings: Arguments of ``Trainer``, which override these; ``callbacks`` as a list.
     """
     quiet_libraries()
     file = folders.conf_folder() / "default.yaml"
@@ -82,9 +82,10 @@ def trainer(**settings: Any) -> Trainer:
 
 
 def _dotted(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """Settings by dotted keys, ``{"data": {"replay": {"n_steps": 1}}}`` to ``data.replay.n_steps``.
+    """Settings by dotted keys; what is inside a single setting stays together.
 
-    What is inside a single setting, ``data.env`` or ``data.curriculum.mix``, stays together.
+    >>> _dotted({"seed_everything": 3, "data": {"curriculum": {"mix": {"gan": 1.0}}}})
+    {'seed_everything': 3, 'data.curriculum.mix': {'gan': 1.0}}
     """
     found: dict[str, Any] = {}
     for name, value in plain(settings).items():

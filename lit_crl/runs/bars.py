@@ -1,4 +1,4 @@
-"""Lines and bars that a person watches, in terminals and in notebooks."""
+"""Printed lines and progress bars, in terminals and in notebooks."""
 
 from importlib import import_module
 from typing import Any
@@ -6,37 +6,37 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
-#: Characters of a line in a notebook, whose width nobody tells.
+#: Characters of a line in a notebook, which does not report its width.
 WIDE = 110
 
 
 def line_console() -> Console:
-    """Where lines and tables go: to standard output, in notebooks as plain text.
+    """A console that prints to standard output, in notebooks as plain text.
 
-    Rich would make a block of HTML of each line there, or, as kernels ask for colours, take it for
-    a terminal.
+    There, rich would turn each line into a block of HTML, or take the notebook for a terminal,
+    because kernels ask for colours.
     """
-    if in_notebook():
-        return Console(
-            highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False, width=WIDE
-        )
-    return Console(highlight=False, soft_wrap=True)
+    if not in_notebook():
+        return Console(highlight=False, soft_wrap=True)
+    return Console(
+        highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False, width=WIDE
+    )
 
 
 def in_notebook() -> bool:
-    """Whether a notebook shows what this process displays."""
+    """Whether this process displays in a notebook."""
     return Console().is_jupyter
 
 
 class Bar(Progress):
-    """A bar that is drawn anew on ``refresh`` alone, and goes away at its end.
+    """A progress bar that only ``refresh`` redraws, and that disappears at the end.
 
-    Where nobody can see it there is none. In a notebook it is a display that is updated: rich's own
-    would need ipywidgets, and leave a broken one where the notebook is saved.
+    Without a terminal or notebook it is not drawn. In a notebook it updates one display: rich's own
+    display needs ipywidgets, and a saved notebook would show it broken.
     """
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
-        """Prepare a bar of these columns."""
+        """Prepare a bar with ``columns``."""
         super().__init__(
             *columns,
             console=console,
@@ -47,21 +47,21 @@ class Bar(Progress):
         self._display: Any = None
 
     def start(self) -> None:
-        """Begin to show it."""
+        """Show the bar."""
         super().start()
         if in_notebook():
             display = import_module("IPython.display").display
             self._display = display(self, display_id=True)
 
     def stop(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         super().stop()
         if self._display is not None:
             self._display.update({"text/plain": ""}, raw=True)
             self._display = None
 
     def refresh(self) -> None:
-        """Show how it is now."""
+        """Redraw the bar."""
         super().refresh()
         if self._display is not None:
             self._display.update(self)

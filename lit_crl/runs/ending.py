@@ -1,24 +1,24 @@
 """Why a run ended before its budget of env steps was spent."""
 
-from typing import Any
-
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+from lit_crl.runs.parts import data_of
 
 
 def early_end(trainer: Trainer) -> str | None:
     """A sentence about a run that ended early; None if the budget was spent."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     if data.schedule.is_spent(data.env_steps):
         return None
     return (
         f"Training ended after {data.env_steps:,} of {data.schedule.budget:,} env steps: "
-        f"{reason(trainer)}."
+        f"{_reason(trainer)}."
     )
 
 
-def reason(trainer: Trainer) -> str:
-    """The limit that was reached, or who told the Trainer to stop."""
+def _reason(trainer: Trainer) -> str:
+    """The limit that was reached, or the callback that stopped the Trainer."""
     max_epochs, max_steps = trainer.max_epochs, trainer.max_steps
     if max_steps != -1 and trainer.global_step >= max_steps:
         return f"trainer.max_steps {max_steps} was reached (optimizer steps)"

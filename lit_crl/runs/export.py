@@ -1,4 +1,4 @@
-"""A policy as one file that runs without lit_crl: ONNX, or PyTorch's own ``.pt2``."""
+"""A policy as one file that runs without lit_crl: ONNX, or PyTorch's ``.pt2``."""
 
 import copy
 import logging
@@ -17,10 +17,10 @@ from lit_crl.training.blueprint import Blueprint
 
 
 class Greedy(nn.Module):
-    """What is exported: greedy actions and action values of a batch of observations."""
+    """The exported network: greedy actions and action values of a batch of observations."""
 
     def __init__(self, q_network: nn.Module, first_action: int) -> None:
-        """Act by ``q_network``; its first action is called ``first_action``."""
+        """Act by ``q_network``, whose first action has the number ``first_action``."""
         super().__init__()
         self.q_network, self.first_action = q_network, first_action
 
@@ -37,7 +37,7 @@ def export(q_network: nn.Module, blueprint: Blueprint, path: Path) -> None:
         ConfigError: If the file's name has another ending, or a package or folder is missing.
     """
     greedy = Greedy(copy.deepcopy(q_network).cpu(), blueprint.first_action)
-    # Two observations: what is traced with one would be for one alone.
+    # Two observations: torch.export would take a batch of one for a constant size.
     obs = torch.tensor(blueprint.obs_space.low[None]).nan_to_num().repeat_interleave(2, dim=0)
     if path.suffix not in (".onnx", ".pt2"):
         raise ConfigError(f"cannot export to {path.name}: give a name that ends in .onnx or .pt2")
@@ -51,31 +51,27 @@ def export(q_network: nn.Module, blueprint: Blueprint, path: Path) -> None:
         )
         if path.suffix == ".pt2":
             torch.export.save(program, path)
-        else:
-            _to_onnx(program, path)
-
-
-def _to_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    torch.onnx.export(
-        program,
-        f=path,
-        input_names=["obs"],
-        output_names=["action", "action_value"],
-        external_data=False,
-        verbose=False,
-    )
+            return
+        torch.onnx.export(
+            program,
+            f=path,
+            input_names=["obs"],
+            output_names=["action", "action_value"],
+            external_data=False,
+            verbose=False,
+        )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what users can do nothing about: each by name, and only here."""
-    # torch says of every operator of torchvision that it is not installed.
+    """Silence two messages that users cannot act on."""
+    # torch reports for each operator of torchvision that it is not installed.
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # torch 2.13 deprecates what it asks of its own trees of arguments.
+            # torch 2.13 itself calls functions that it deprecates.
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Where a run lives, ``<root>/<experiment>/<name>``, and where configurations are found."""
+"""The folder of a run, ``<root>/<experiment>/<name>``, and the files of configurations."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ from lit_crl.training.renamed import refuse_flat
 
 
 def conf_folder() -> Path:
-    """``conf/``: inside an installed package, beside it in a checkout."""
+    """``conf/``: inside an installed package, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
@@ -34,10 +34,10 @@ def experiments() -> list[str]:
 
 
 def find_config(given: str) -> Path:
-    """The file that ``--config`` means: as given, or the package's own ``conf/...``.
+    """The file that ``--config`` means: the given path, or that path in the package's ``conf/``.
 
     Raises:
-        ConfigError: If neither exists.
+        ConfigError: If neither file exists.
     """
     path = Path(given)
     if path.is_file():
@@ -56,7 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A configuration file's settings.
 
     Raises:
-        ConfigError: If it holds none.
+        ConfigError: If the file cannot be read or has no settings.
     """
     try:
         read = yaml_strings.load(path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--config {path} cannot be read: {reason}") from error
     if not isinstance(read, dict):
-        raise ConfigError(f"--config {path} holds no settings: give a YAML file with keys")
+        raise ConfigError(f"--config {path} has no settings: give a YAML file with keys")
     sections = {name: read.get(name) for name in ("data", "model")}
     keys = (
         f"{n}.{key}"
@@ -77,11 +77,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def experiment_config(name: str) -> Path:
-    """The package's configuration of an experiment.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
+    """The package's configuration of an experiment; another name is refused."""
     if name not in experiments():
         raise ConfigError(
             f"--experiment {name} is unknown: use one of {', '.join(experiments())}, give a "
@@ -91,11 +87,7 @@ def experiment_config(name: str) -> Path:
 
 
 def check_folder_name(key: str, name: str | None) -> None:
-    """A run stays inside its root.
-
-    Raises:
-        ConfigError: If ``name`` is not the name of one folder.
-    """
+    """Refuse a ``name`` that is not one folder's: a run stays inside its root."""
     if not name or name in (".", "..") or Path(name).name != name or not name.isprintable():
         raise ConfigError(f"{key} is {name!r}: give the name of one folder, without slashes")
 
@@ -106,26 +98,26 @@ def is_run(folder: Path) -> bool:
 
 
 def newest_run(parent: Path, name: str | None, seed: int) -> Path:
-    """The run that is meant where it is not a new one: the named one, else the seed's newest."""
+    """The existing run that a command means: the one called ``name``, or the seed's newest."""
     if name is not None:
         return parent / name
     return parent / _numbered(seed, max((n for n, _ in _runs_of(parent, seed)), default=1))
 
 
 def claim_run(parent: Path, name: str | None, seed: int, resume: bool) -> "Claim":
-    """A folder that this process alone writes to; none that holds another run is ever written to.
+    """A folder that only this process writes to, and that holds no other run.
 
     Without a name, runs are called ``seed0``, ``seed0-2``, ``seed0-3`` … . A resumed run takes
-    the newest of these, or exactly the one that is named, where it exists.
+    the newest of these folders, or the named one, if it exists.
 
     Raises:
-        ConfigError: If the named run exists and is not to be resumed, if another process is
-            writing to the run that is, or if nothing can be written there.
+        ConfigError: If a run of that name exists and should not be resumed, if another process
+            writes to the run that should be resumed, or if the folder is not writable.
     """
     if resume and is_run(found := newest_run(parent, name, seed)):
         check_writable(found)
         lock = _lock(found)
-        if lock is TAKEN:
+        if lock == TAKEN:
             raise ConfigError(
                 f"another process is training the run {found}: wait for it, or choose another "
                 "--name"
@@ -143,45 +135,40 @@ def claim_run(parent: Path, name: str | None, seed: int, resume: bool) -> "Claim
 
 
 class Claim:
-    """A run folder that belongs to this process until it ends, or gives it up."""
+    """A run folder that belongs to this process until ``close`` or ``abandon``."""
 
     def __init__(self, path: Path, lock: int | None, made: Sequence[Path]) -> None:
-        """``made`` are the folders that were made for it, the deepest first."""
-        self.path, self._lock, self.made = path, lock, made
-
-    @property
-    def is_new(self) -> bool:
-        """Whether there was no such folder before."""
-        return self.path in self.made
+        """``made`` are the folders that were created for the run, the deepest first."""
+        self.path, self._lock, self._made = path, lock, made
 
     def close(self) -> None:
-        """Let other processes go on with the run."""
+        """Let other processes continue the run."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def abandon(self) -> None:
-        """Remove what was made: nothing was learnt, and the name is free again."""
-        if self.is_new:
+        """Remove the created folders, so that the name is free again."""
+        if self.path in self._made:
             shutil.rmtree(self.path)
-        for folder in self.made[1:]:
-            with contextlib.suppress(OSError):  # another run has come into it
+        for folder in self._made[1:]:
+            with contextlib.suppress(OSError):  # the folder of another run is in it now
                 folder.rmdir()
         self.close()
 
 
-#: What ``_lock`` gives where another process has the lock.
+#: Returned by ``_lock`` if another process has the lock.
 TAKEN = -1
 
 
 def _claim(folder: Path) -> Claim | None:
-    """Make a folder, or take an empty one that nobody has; None if another run has it."""
+    """Create a folder, or take an empty unlocked one; None if another run has it."""
     parents = [path for path in folder.parents if not path.is_dir()]
     while True:
         made = [folder, *parents]
         try:
             folder.mkdir()
-        except FileNotFoundError:  # also if another process has just given the parent up
+        except FileNotFoundError:  # also if another process has just removed the parent
             folder.parent.mkdir(parents=True, exist_ok=True)
             continue
         except FileExistsError:
@@ -189,9 +176,10 @@ def _claim(folder: Path) -> Claim | None:
         try:
             lock = _lock(folder)
         except FileNotFoundError:
-            continue  # it was given up in between
-        if lock is TAKEN:
+            continue  # its process has abandoned it in between
+        if lock == TAKEN:
             return None
+        # The folder may be another one by now: removed by its process, and created again.
         if lock is not None and not _is_at(lock, folder):
             os.close(lock)
             continue
@@ -203,18 +191,15 @@ def _claim(folder: Path) -> Claim | None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until the process ends: its descriptor, ``TAKEN``, or None where none can."""
+    """Lock a folder: its open descriptor; ``TAKEN``; or None if the system cannot lock it."""
     if fcntl is None:
         return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:  # some network file systems cannot lock folders
         os.close(descriptor)
-        return TAKEN
-    except OSError:  # some network file systems lock no folders
-        os.close(descriptor)
-        return None
+        return TAKEN if isinstance(error, BlockingIOError) else None
     return descriptor
 
 
@@ -226,7 +211,7 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 
 def _runs_of(parent: Path, seed: int) -> Iterator[tuple[int, Path]]:
-    """The number and the folder of every run that was not named."""
+    """The number and the folder of every run of a seed that has no name."""
     for folder in parent.glob(f"seed{seed}*"):
         first, _, number = folder.name.partition("-")
         if first == f"seed{seed}" and (number.isdigit() or not number) and is_run(folder):
@@ -247,11 +232,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """See that ``folder`` can be written to, before an hour is spent; it is not created.
-
-    Raises:
-        ConfigError: If it cannot.
-    """
+    """Refuse a folder that is not writable before an hour is spent; it is not created."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

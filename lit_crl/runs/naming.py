@@ -1,9 +1,9 @@
-"""How an object that was made in Python is written into ``config.yaml``, and what cannot be.
+"""How ``config.yaml`` names an object that was made in Python.
 
 A class or a function is named by its import path; a ``functools.partial`` of a class, or a
-dataclass, by the path of the class and its arguments. All else (a lambda, what a script or a
-function defines, an object that does not say what made it) is described, and a configuration that
-holds such a description is refused by the command line.
+dataclass, by the path of the class and its arguments. Other objects have no name that a file can
+hold: lambdas, classes of a script or inside a function, objects of unknown arguments. Those are
+described, and the command line refuses a configuration with a description.
 """
 
 import functools
@@ -21,7 +21,11 @@ MARK = "made in Python"
 
 
 def is_plain(value: Any) -> bool:
-    """Whether YAML can say ``value``: a number, a string, None, or a list or dict of them."""
+    """Whether YAML can hold ``value``: a number, a string, None, or a list or dict of them.
+
+    >>> is_plain({"hidden": [64, 64]}), is_plain(len)
+    (True, False)
+    """
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
     if isinstance(value, list | tuple):
@@ -30,12 +34,16 @@ def is_plain(value: Any) -> bool:
 
 
 def import_path(value: Any) -> str | None:
-    """Where a class or function is imported from; None: it cannot be, from another program."""
+    """The path that imports a class or function; None if another program cannot import it.
+
+    >>> import_path(functools.partial)
+    'functools.partial'
+    """
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__":
         return None
     parts = module.split(".")
-    # The shortest path is the public one: torch.optim.Adam, not torch.optim.adam.Adam.
+    # The shortest path is the public one: torch.optim.Adam instead of torch.optim.adam.Adam.
     for end in range(1, len(parts) + 1):
         place = ".".join(parts[:end])
         try:
@@ -47,7 +55,11 @@ def import_path(value: Any) -> str | None:
 
 
 def written(value: Any) -> Any:
-    """What ``config.yaml`` says in place of ``value``."""
+    """The value that ``config.yaml`` holds for ``value``.
+
+    >>> written({"make": functools.partial(dict, n=3)})
+    {'make': {'class_path': 'builtins.dict', 'init_args': {'n': 3}}}
+    """
     if is_plain(value):
         return [*map(written, value)] if isinstance(value, tuple) else value
     if isinstance(value, Mapping):
@@ -65,32 +77,24 @@ def written(value: Any) -> Any:
 
 
 def refuse_description(key: str, text: str) -> None:
-    """Refuse a setting that is only described.
-
-    Args:
-        key: The setting.
-        text: Its value, or a message about it.
-
-    Raises:
-        ConfigError: If ``text`` holds a description.
-    """
+    """Refuse the setting ``key`` if ``text``, its value or a message about it, is a description."""
     if MARK in text:
         raise ConfigError(
             f"the configuration says of {key} only that it was {MARK}, because no file can name "
-            "that object: go on from Python, with lit_crl.train(..., ckpt_path='last'), the name "
-            "of the run and the same object"
+            "that object: continue from Python, with lit_crl.train(..., ckpt_path='last'), the "
+            "name of the run and the same object"
         )
 
 
 def label(env: Any) -> str:
-    """Name of the experiment whose environment is an object."""
+    """The name of an experiment whose environment is the object ``env``."""
     made_by = env.func if isinstance(env, functools.partial) else env
     name = str(getattr(made_by, "__name__", type(made_by).__name__))
     return name if name.isidentifier() else "from_python"
 
 
 def _making(value: Any) -> tuple[Any, dict[str, Any]]:
-    """The class that makes an object like ``value``, and its arguments; (None, {}) if unknown."""
+    """The class that makes ``value``, and its arguments; (None, {}) if they are unknown."""
     if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
         return value.func, dict(value.keywords)
     if is_dataclass(value) and not isinstance(value, type):

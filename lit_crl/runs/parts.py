@@ -1,4 +1,4 @@
-"""The learner and the data of a Trainer, with their types, for callbacks that read them."""
+"""The learner and the data of a Trainer, with their types."""
 
 from lightning.pytorch import Trainer
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.tensor_files import read_run
 from lit_crl.runs.folders import run_of
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Format = Literal["gif", "mp4", "both"]
 
-#: Levels that are generated for each that is played, because some may be illegal.
+#: Levels that are generated for each level that is played, because some may be illegal.
 CANDIDATES = 16
 
 
-class Player(Trainer):
-    """A Trainer that can also play."""
+class FilmTrainer(Trainer):
+    """A Trainer that can also film the policy."""
 
     def play(
         self,
@@ -42,7 +42,7 @@ class Player(Trainer):
 
         Args:
             model: A learner like the checkpoint's.
-            datamodule: Says which environment.
+            datamodule: Data with the environment.
             ckpt_path: Checkpoint to play, or 'last'.
             episodes: Episodes of each kind of levels.
             levels: Kinds of levels, a film each: ``target``, ``generated``, ``reference``, or the
@@ -51,15 +51,21 @@ class Player(Trainer):
             fps: Frames a second, 1 to 50.
 
         Raises:
-            ConfigError: If something of this cannot be.
+            ConfigError: If a number is out of range, or levels of a kind do not exist.
         """
         from lit_crl.runs.pictures.films import check_films, film, writers
 
         checks.positive(episodes=episodes)
         check_films(format, fps)
         checkpoint = Path(str(ckpt_path))
-        restore(model, datamodule, checkpoint)
-        kinds = usual_kinds(model) if levels is None else levels
+        saved = read_run(checkpoint)
+        datamodule.setup("predict")
+        model.build(datamodule.env)
+        model.on_load_checkpoint(saved)
+        model.load_state_dict(saved["state_dict"])
+        model.to(datamodule.env.device)
+        usual = ["target", "generated"] if model.gan_updates else ["target"]
+        kinds = usual if levels is None else levels
         chosen = {kind: levels_of(kind, episodes, model, datamodule) for kind in kinds}
         for kind, starts in chosen.items():
             recordings = record(kind, starts, episodes, model, datamodule)
@@ -68,13 +74,13 @@ class Player(Trainer):
                 write(film(recordings, fps), path, fps)
                 solved = [recording.success for recording in recordings]
                 known = "" if None in solved else f", {sum(map(bool, solved))} solved"
-                say(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
+                print_once(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
 
 
 def record(
     kind: str, levels: Tensor | None, n: int, learner: CreativeLearner, data: ReplayDataModule
 ) -> "list[Recording]":
-    """Play an episode in each level, or ``n`` if there are none, and keep what is to be seen."""
+    """Play and record an episode in each of ``levels``, or ``n`` episodes if there are none."""
     from lit_crl.runs.pictures.recording import picture_env, record_episodes
 
     count = n if levels is None else len(levels)
@@ -91,32 +97,27 @@ def record(
     )
 
 
-def restore(learner: CreativeLearner, data: ReplayDataModule, checkpoint: Path) -> None:
-    """Make environments and networks, and give these a checkpoint's weights."""
-    saved = read_run(checkpoint)
-    data.setup("predict")
-    learner.build(data.env)
-    learner.on_load_checkpoint(saved)
-    learner.load_state_dict(saved["state_dict"])
-    learner.to(data.env.device)
-
-
-def usual_kinds(learner: CreativeLearner) -> list[str]:
-    """Kinds of levels that are played when nothing is said."""
-    return ["target", "generated"] if learner.gan_updates else ["target"]
-
-
 def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor | None:
     """At most ``n`` levels [m, d] of a kind; None: the task's own resets.
 
+    Generated levels are legal ones, of ``data.evaluation.difficulty`` if that is given.
+
     Raises:
-        ConfigError: If there are none of that kind.
+        ConfigError: If there are no levels of that kind.
     """
     env, rng = data.env, random_stream(data.seed, f"play {kind}", device=data.env.device)
     if kind == "target":
         return None if env.level_space is None else env.target_levels(n, rng)
     if kind == "generated":
-        return generated(n, learner, data)
+        if not learner.gan_updates:
+            raise ConfigError(
+                "levels has 'generated', but this run has trained no generator: use target"
+            )
+        candidates = learner.generate_levels(CANDIDATES * n, data.settings.evaluation.difficulty)
+        legal = candidates[env.valid(candidates)][:n]
+        if not len(legal):
+            raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")
+        return legal
     if kind == "reference" and env.level_space is not None:
         return env.reference_levels(n, rng)
     heldout = env.heldout()
@@ -125,20 +126,3 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
         return found[torch.linspace(0, len(found) - 1, min(n, len(found))).long()]
     names = ["target", "generated", "reference", *heldout] if env.level_space else ["target"]
     raise ConfigError(f"levels has {kind!r}, which this task lacks: use {', '.join(names)}")
-
-
-def generated(n: int, learner: CreativeLearner, data: ReplayDataModule) -> Tensor:
-    """At most ``n`` legal generated levels ``[m, d]``, of ``data.evaluation.difficulty``.
-
-    Raises:
-        ConfigError: If there is no generator that has learned, or it makes none.
-    """
-    if not learner.gan_updates:
-        raise ConfigError(
-            "levels has 'generated', but this run has trained no generator: use target"
-        )
-    candidates = learner.generate_levels(CANDIDATES * n, data.settings.evaluation.difficulty)
-    legal = candidates[data.env.valid(candidates)][:n]
-    if not len(legal):
-        raise ConfigError(f"none of {len(candidates)} generated levels is legal: use target")
-    return legal

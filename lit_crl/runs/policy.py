@@ -1,4 +1,4 @@
-"""A trained policy by itself: acts, judges and makes levels, outside of any Trainer."""
+"""A trained policy without a Trainer: it acts, judges levels and generates them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,7 @@ from torch import Tensor, nn
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.core.tensor_files import (
-    FORMAT,
-    NAMES,
-    check_fit,
-    check_format,
-    read_plain,
-)
+from lit_crl.core.tensor_files import FORMAT, NAMES, check_fit, check_format, read_plain
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.training.blueprint import Blueprint
 
@@ -30,24 +24,23 @@ if TYPE_CHECKING:
     from lit_crl.training.learner import CreativeLearner
 
 Array = npt.NDArray[Any]
-#: What comes in, and then goes out: NumPy arrays (or what NumPy makes one of) or tensors.
+#: Answers are of the same kind as what was given: NumPy arrays (or lists of numbers), or tensors.
 Kind = TypeVar("Kind", Array, Tensor)
 
 
 class Policy:
-    """The greedy policy of the target network, which evaluations judge, and the generator.
+    """The greedy policy of the target network, as evaluations use it, and the generator.
 
-    Observations are those of the environment that it was trained on, one (``[*shape]``) or a batch
-    (``[N, *shape]``), NumPy or tensors, and answers are of the same kind. So wrap your environment
-    as training did: a stack of frames comes from ``gymnasium.wrappers.FrameStackObservation``, with
-    the ``stack_size`` of ``data.replay.frame_stack``; discrete, ``Dict`` and ``Tuple``
-    observations from ``FlattenObservation``. Networks calculate in float32.
-    Further training does not change a policy.
+    Observations are those of the environment in training: one (``[*shape]``) or a batch
+    (``[N, *shape]``), NumPy or tensors; answers are of the same kind. So wrap your environment as
+    training did: in ``gymnasium.wrappers.FrameStackObservation`` for a stack of frames, with the
+    ``stack_size`` of ``data.replay.frame_stack``; in ``FlattenObservation`` for discrete, ``Dict``
+    and ``Tuple`` observations. Networks calculate in float32. Further training does not change it.
 
     Attributes:
-        blueprint: What the networks are made of, with the spaces of observations and levels.
+        blueprint: The sizes of the networks, and the spaces of observations and levels.
         q_network: Observations ``[N, *shape]`` to action values ``[N, A]``.
-        level_gan: Generator and success head; None where there are none that were trained.
+        level_gan: Generator and success head; None if they were not trained.
         rng: Random stream of ``generate_levels``; reseed it for other levels.
     """
 
@@ -62,16 +55,16 @@ class Policy:
         """Rebuild the networks; see ``load`` and ``Policy.of``.
 
         Args:
-            blueprint: What they are made of.
-            weights: The learner's ``state_dict``; copied.
-            gan_updates: Updates of the GAN; after none of them it has nothing to say.
-            device: Where the networks live.
+            blueprint: The sizes of the networks.
+            weights: The learner's ``state_dict``; it is copied.
+            gan_updates: The number of updates of the GAN; with 0 the policy has no generator.
+            device: The device of the networks.
 
         Raises:
-            ConfigError: If the weights are those of other networks.
+            ConfigError: If the weights belong to other networks.
         """
         self.blueprint, self.device = blueprint, checks.device("device", str(device))
-        with torch.random.fork_rng(devices=()):  # their first weights are drawn only to be replaced
+        with torch.random.fork_rng(devices=()):  # the initial weights are replaced at once
             self.q_network = blueprint.q_network()
             level_gan = blueprint.level_gan() if gan_updates else None
         self._gan_updates, self.level_gan = gan_updates, level_gan
@@ -83,17 +76,17 @@ class Policy:
 
     @classmethod
     def of(cls, learner: CreativeLearner) -> Self:
-        """The policy of a learner as it is now, on the CPU.
+        """The present policy of a learner, on the CPU.
 
         Raises:
-            ConfigError: If it has no networks yet.
+            ConfigError: If the learner has no networks yet.
         """
         if not hasattr(learner, "blueprint"):
             raise ConfigError("the learner has no networks yet: train it, or build it, first")
         return cls(learner.blueprint, learner.state_dict(), gan_updates=learner.gan_updates)
 
     def __call__(self, obs: Kind) -> Kind:
-        """Greedy actions: one for one observation, ``[N]`` for a batch; the task's own numbers.
+        """Greedy actions as the task numbers them: one for an observation, ``[N]`` for a batch.
 
         Raises:
             ConfigError: If observations have another shape than in training.
@@ -103,7 +96,7 @@ class Policy:
         return _like(obs, actions[0] if is_single else actions)
 
     def action_values(self, obs: Kind) -> Kind:
-        """Q of every action, ``[A]`` for one observation, ``[N, A]`` for a batch.
+        """The value of every action, ``[A]`` for one observation, ``[N, A]`` for a batch.
 
         Raises:
             ConfigError: If observations have another shape than in training.
@@ -118,11 +111,11 @@ class Policy:
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[Kind, Any]:
-        """Actions and ``state``: the call that Stable-Baselines3's ``evaluate_policy`` makes.
+        """Actions and ``state``, as Stable-Baselines3's ``evaluate_policy`` calls it.
 
         Raises:
-            ConfigError: If actions are wanted that are not deterministic, or observations have
-                another shape than in training.
+            ConfigError: If ``deterministic`` is False, or observations have another shape than in
+                training.
         """
         if not deterministic:
             raise ConfigError("the policy is greedy: ask for deterministic=True")
@@ -131,14 +124,15 @@ class Policy:
     def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
         """``n`` generated levels in the environment's units, ``[n, d]``, as training plays them.
 
-        They lie in the level space, but the environment may find some not ``valid``.
+        They lie in the level space, but some may not be ``valid`` in the environment.
 
         Args:
-            n: How many.
-            difficulty: p̂ wanted, from 0 (hopeless) to 1 (easy): the n nearest of 16 n levels.
+            n: The number of levels.
+            difficulty: The p̂ to come close to, from 0 (hopeless) to 1 (easy): the nearest n of
+                16 n levels are returned.
 
         Raises:
-            ConfigError: If there is no trained generator, or a number makes no sense.
+            ConfigError: If there is no trained generator, or a number is out of range.
         """
         level_gan, noise = self._gan(), self.blueprint.sizes.level_noise
         checks.positive(n=n)
@@ -148,7 +142,9 @@ class Policy:
         return level_gan.of_difficulty(n, difficulty, noise, self.rng)
 
     def success_probability(self, levels: Kind) -> Kind:
-        """p̂ ``[n]``: how likely the policy solves ``levels [n, d]`` in the environment's units.
+        """p̂ ``[n]``: the probability that the policy solves ``levels [n, d]``.
+
+        Levels are in the environment's units.
 
         Raises:
             ConfigError: If there is no trained success head, or levels have another shape.
@@ -165,8 +161,8 @@ class Policy:
         """Write a file that runs without lit_crl: batches of observations to actions and values.
 
         ``.onnx`` (with ``pip install 'lit_crl[export]'``) has the input ``obs`` and the outputs
-        ``action`` and ``action_value``, and runs no foreign code where it is opened. ``.pt2`` is
-        for ``torch.export.load(path).module()``, which unpickles: open only what you wrote.
+        ``action`` and ``action_value``, and opening it runs no foreign code. ``.pt2`` is for
+        ``torch.export.load(path).module()``, which unpickles: open only files that you wrote.
 
         Raises:
             ConfigError: If the name has another ending, or a package or the folder is missing.
@@ -176,7 +172,7 @@ class Policy:
         export(self.q_network, self.blueprint, Path(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what ``load`` reads: networks alone, without optimizers or experience.
+        """Write a file for ``load``: the networks, without optimizers or experience.
 
         Raises:
             ConfigError: If the folder is missing.
@@ -194,13 +190,12 @@ class Policy:
 
     def _gan(self) -> LevelGan:
         if self.level_gan is None:
-            has_levels = self.blueprint.level_space is not None
+            if self.blueprint.level_space is None:
+                raise ConfigError("there is no generator: the task has no levels")
             raise ConfigError(
                 "there is no generator: no GAN was trained, which takes data.curriculum.arm "
                 "archive, gan or one of your own, data.gan.updates above 0, and a run long enough "
                 "for data.curriculum.min_outcomes outcomes"
-                if has_levels
-                else "there is no generator: the task has no levels"
             )
         return self.level_gan
 
@@ -212,38 +207,38 @@ class Policy:
         is_single = given.shape == space.shape
         if not is_single and given.shape[1:] != space.shape:
             raise ConfigError(
-                f"observations have shape {tuple(given.shape)}: give {space.shape}, or a batch of "
-                "these, as training saw them (wrap the environment in FrameStackObservation for "
+                f"observations have shape {tuple(given.shape)}: give {space.shape}, or a batch "
+                "[N, ...], as in training (wrap the environment in FrameStackObservation for "
                 "stacks of frames, in FlattenObservation for discrete or named observations)"
             )
         is_bytes = space.dtype == np.uint8
         if is_bytes and given.is_floating_point():
-            raise ConfigError(f"observations are {given.dtype}: give bytes, as training saw them")
+            raise ConfigError(f"observations are {given.dtype}: give bytes, as in training")
         batch = given if is_bytes else given.float()
-        return cast(Tensor, self.q_network(batch[None] if is_single else batch)), is_single
+        values: Tensor = self.q_network(batch[None] if is_single else batch)
+        return values, is_single
 
 
 def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str = "cpu") -> Policy:
-    """The policy of a run, from its newest whole checkpoint, or of one checkpoint.
+    """The policy of a checkpoint, or of a run's newest undamaged checkpoint.
 
-    Nothing in the file is executed: tensors and plain values are read (``weights_only=True``), the
-    networks are rebuilt from saved sizes, and neither the run's configuration nor any class that
-    it names is looked at. So a stranger's checkpoint is safe to load.
+    Nothing in the file is executed: it is read as tensors and plain values (``weights_only=True``),
+    and the networks are rebuilt from their saved sizes. The run's configuration is not read, and no
+    class that it names is imported. So a stranger's checkpoint is safe to load.
 
     Args:
         run_or_checkpoint: A run folder (``runs/mountain_car/seed0``); or a file that a run,
             ``Trainer.save_checkpoint`` or ``Policy.save`` wrote.
-        device: Where the networks live.
+        device: The device of the networks.
 
     Raises:
-        ConfigError: If there is no such thing, or it is damaged or from another program.
+        ConfigError: If the file is missing, damaged or from another program.
     """
     path = Path(run_or_checkpoint)
     if not path.is_dir():
         return _load(path, device)
-    present = [path / "checkpoints" / name for name in NAMES]
-    present = [file for file in present if file.is_file()]
-    if not present:
+    files = [path / "checkpoints" / name for name in NAMES]
+    if not (present := [file for file in files if file.is_file()]):
         raise ConfigError(
             f"{path} holds no checkpoints/{NAMES[0]}: give the folder of a run, or a checkpoint"
         )
@@ -251,7 +246,7 @@ def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str =
         try:
             return _load(file, device)
         except ConfigError as error:
-            warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
+            warnings.warn(f"{error}; using the checkpoint before it", stacklevel=2)
     return _load(present[-1], device)
 
 
@@ -266,8 +261,8 @@ def _load(path: Path, device: torch.device | str) -> Policy:
         blueprint, gan_updates = about["blueprint"], int(about["gan_updates"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
-            f"{path} is no checkpoint of a learner, or of one from before they said what their "
-            "networks look like: train it again"
+            f"{path} is no checkpoint of a learner, or too old to hold the sizes of its networks: "
+            "train it again"
         ) from error
     try:
         made = Blueprint.from_state_dict(blueprint)
@@ -289,7 +284,7 @@ def _restore(network: nn.Module, name: str, weights: Mapping[str, Tensor]) -> No
 
 
 def _tensor(given: Array | Tensor, device: torch.device) -> Tensor:
-    """A tensor on ``device``; arrays are copied, for they may be read-only or strided backwards."""
+    """A tensor on ``device``; arrays are copied: some are read-only or strided backwards."""
     if isinstance(given, Tensor):
         return given.to(device)
     array = np.array(given, order="C")
@@ -299,7 +294,7 @@ def _tensor(given: Array | Tensor, device: torch.device) -> Tensor:
 
 
 def _like(given: Kind, answer: Tensor) -> Kind:
-    """The answer as a tensor where a tensor was given, else as an array or NumPy number."""
+    """The answer as a tensor if a tensor was given, else as an array or NumPy number."""
     if isinstance(given, Tensor):
         return answer.to(given.device)
     return answer.cpu().numpy()[()]

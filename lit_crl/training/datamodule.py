@@ -25,11 +25,11 @@ from lit_crl.curriculum.arms import (
     check_played,
     check_processes,
     check_visited,
+    custom_source,
     needs_of,
-    own_source,
 )
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting
+from lit_crl.curriculum.outcomes import OutcomeTiming
 from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import Teacher
@@ -110,7 +110,7 @@ class ReplayDataModule(LightningDataModule):
         collect, arm = self.settings.collect, self.settings.curriculum.arm
         self.schedule = Schedule(collect, self.settings.gan.every, self.settings.evaluation.every)
         self.make_env, self.num_envs, self.seed = env_factory(env), collect.num_envs, seed
-        self.arm, self.own, self.needs = arm_name(arm), own_source(arm), needs_of(arm)
+        self.arm, self.custom_source, self.needs = arm_name(arm), custom_source(arm), needs_of(arm)
         self.exploration = collect.exploration or EpsilonLadder()
         self.rank, self.world_size = 0, 1
         #: Batches handed out, and how many had been when the loaded checkpoint was saved.
@@ -186,7 +186,7 @@ class ReplayDataModule(LightningDataModule):
         learner: Any = None if self.trainer is None else self.trainer.lightning_module
         loss = learner.gan.loss if learner is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
-        collecting = Collecting(
+        collecting = OutcomeTiming(
             self.exploration,
             self.settings.curriculum.label_epsilon,
             self.num_envs,
@@ -233,14 +233,14 @@ class ReplayDataModule(LightningDataModule):
                 novelty_exponent=settings.novelty_exponent,
                 min_outcomes=settings.min_outcomes,
                 proposals=settings.proposals,
-                own=self.own,
+                own=self.custom_source,
                 make_env=self.make_env,
                 budget=self.schedule.budget,
                 spent=lambda: self.env_steps,
                 rng=random_stream(self.seed, "curriculum", self.rank, device),
             )
-            if isinstance(self.own, LearnabilityScreen):
-                self.own.check(self.curriculum)
+            if isinstance(self.custom_source, LearnabilityScreen):
+                self.custom_source.check(self.curriculum)
         self.rng = random_stream(self.seed, "replay", self.rank, device)
         self.rollout = Rollout(
             env,
@@ -302,7 +302,7 @@ class ReplayDataModule(LightningDataModule):
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
         if self.schedule.is_spent(self.env_steps):
-            distributed.say(
+            distributed.print_once(
                 f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
                 f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
                 "or start a new run."

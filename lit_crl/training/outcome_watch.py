@@ -6,7 +6,7 @@ from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting, unknown_success, why_too_few
+from lit_crl.curriculum.outcomes import OutcomeTiming, unknown_success, why_too_few
 from lit_crl.training.episode_log import EpisodeLog
 
 
@@ -16,16 +16,16 @@ class OutcomeWatch:
     All processes look at the same time and judge by what all of them know.
     """
 
-    def __init__(self, arm: str, needs: Needs, collecting: Collecting, trains_gan: bool) -> None:
+    def __init__(self, arm: str, needs: Needs, timing: OutcomeTiming, trains_gan: bool) -> None:
         """Watch one run.
 
         Args:
             arm: The arm's name.
             needs: What the arm needs.
-            collecting: How experience is collected.
+            timing: When outcomes can come.
             trains_gan: Whether there are GAN phases.
         """
-        self.arm, self.needs, self.collecting = arm, needs, collecting
+        self.arm, self.needs, self.timing = arm, needs, timing
         self.trains_gan = trains_gan
         #: Env steps after which outcomes can come; None: nobody waits for them.
         self._begin: int | None = None
@@ -38,10 +38,10 @@ class OutcomeWatch:
         Raises:
             ConfigError: If none can ever count.
         """
-        self._begin = self.collecting.check(self.arm)
-        self._expected = self.collecting.expected(self._begin)
-        if (warning := self.collecting.forewarning(self.arm, self._begin)) is not None:
-            distributed.say(warning)
+        self._begin = self.timing.check(self.arm)
+        self._expected = self.timing.expected(self._begin)
+        if (warning := self.timing.warning(self.arm, self._begin)) is not None:
+            distributed.print_once(warning)
 
     def look(
         self,
@@ -74,9 +74,9 @@ class OutcomeWatch:
             return
         self._expected = None
         outcomes, needed = len(curriculum.archive.tried), curriculum.min_outcomes
-        spent, left = env_steps - self._begin, self.collecting.budget - env_steps
+        spent, left = env_steps - self._begin, self.timing.budget - env_steps
         if outcomes < needed and outcomes * (1 + left / max(spent, 1)) < needed:
-            distributed.say(
+            distributed.print_once(
                 why_too_few(self.arm, env_steps, outcomes, needed, log.ended, log.judged)
             )
 

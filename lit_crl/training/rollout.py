@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_crl.core.seeding import random_stream
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.sources import SOURCES, Finished
+from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.episode_log import EpisodeLog
 from lit_crl.training.value_trace import ValueTrace
@@ -38,7 +38,7 @@ class Rollout:
         gamma: float,
         label_epsilon: float,
         seed: int,
-        record: Callable[[Finished], None] | None = None,
+        record: Callable[[FinishedEpisodes], None] | None = None,
     ) -> None:
         """Start every environment at a target level.
 
@@ -144,9 +144,9 @@ class Rollout:
         if self.record is not None and self._trace is not None:
             terminated = terminated.index_select(0, self._ended)
             traced = self._trace.finish(self._ended)
-            finished = Finished(level, success, known, terminated, returns, *traced)
+            finished = FinishedEpisodes(level, success, known, terminated, returns, *traced)
             if legal.any():
-                self.record(Finished(*(field[legal] for field in finished)))
+                self.record(FinishedEpisodes(*(field[legal] for field in finished)))
         if self.archive is not None:
             labelled = judged & known & legal
             self.archive.add_outcomes(level[labelled], success[labelled])

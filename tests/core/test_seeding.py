@@ -1,4 +1,4 @@
-"""Random streams: independent of each other, and continued where they were saved."""
+"""Random streams are independent of each other, and continue where they were saved."""
 
 import torch
 
@@ -31,7 +31,7 @@ def test_saved_streams_go_on_where_they_were() -> None:
     restored = RandomStreams(99)
     torch.rand(1, generator=restored("z", CPU))
     restored.load_state_dict(state)
-    # Saved again before anything is drawn, they are still the same.
+    # If they are saved again before a draw, they are still the same.
     again = RandomStreams(99)
     again.load_state_dict(restored.state_dict())
     for stream in (restored, again):

@@ -1,4 +1,4 @@
-"""The stopwatch against a clock that the test turns."""
+"""The stopwatch, with a clock that the test moves."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from lit_crl.core.stopwatch import Stopwatch
 
 
 class Clock:
-    """A clock that stands still until it is told otherwise."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -20,7 +20,7 @@ def test_a_part_within_another_counts_for_itself_alone(monkeypatch: pytest.Monke
     clock, watch = Clock(), Stopwatch()
     monkeypatch.setattr(stopwatch, "time", clock)
     for _ in range(2):
-        clock.now += 50  # nobody's
+        clock.now += 50  # outside of all parts
         with watch("outer"):
             clock.now += 1
             with watch("inner"):
@@ -29,6 +29,6 @@ def test_a_part_within_another_counts_for_itself_alone(monkeypatch: pytest.Monke
             with pytest.raises(ValueError), watch("inner"):
                 clock.now += 20
                 raise ValueError
-            with watch("outer"):  # of itself
+            with watch("outer"):  # a part within itself
                 clock.now += 4
     assert watch.seconds == {"outer": 14.0, "inner": 60.0}

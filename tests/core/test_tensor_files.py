@@ -1,4 +1,4 @@
-"""Checkpoint files under every fault that a disk or a stranger can bring."""
+"""Checkpoint files under every fault of a disk, and from strangers."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ import torch
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.core.tensor_files import (
     FORMAT,
+    compact,
     companions,
     newest_whole,
     read_checkpoint,
     replace_text,
-    without_the_rest,
     write_atomically,
 )
 from lit_crl.runs.callbacks import RunCheckpoint
@@ -55,7 +55,7 @@ def test_a_failing_save_leaves_the_old_file(
 def test_a_new_name_lasts_through_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file's content reaches the disk before its name does, and that before the call ends."""
+    """The content reaches the disk before the name does, and the name before the call ends."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -79,10 +79,10 @@ def test_a_new_name_lasts_through_a_power_cut(
 def test_a_part_of_a_tensor_is_written_without_the_rest(tmp_path: Path) -> None:
     whole = torch.arange(500_000.0).view(1000, 500)
     parts = {"rows": whole[3:7], "list": [whole[0], whole[:0]], "column": whole[:4, 1], "n": 1}
-    for part in without_the_rest(parts)["list"]:
+    for part in compact(parts)["list"]:
         assert part.untyped_storage().nbytes() == part.nbytes
-    assert without_the_rest(parts)["rows"].data_ptr() == parts["rows"].data_ptr()  # no copy
-    assert without_the_rest(whole) is whole
+    assert compact(parts)["rows"].data_ptr() == parts["rows"].data_ptr()  # no copy
+    assert compact(whole) is whole
     path = tmp_path / "parts.pt"
     write_atomically({key: parts[key] for key in ("rows", "list", "n")}, path)
     assert path.stat().st_size < 16_000  # of 2 MB

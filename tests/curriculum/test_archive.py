@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_crl.curriculum.archive import (
     MIN_RECENT,
-    NEIGHBOUR,
+    NOVELTY_NEIGHBOUR,
     Archive,
     LevelRing,
     frontier_weight,
@@ -79,9 +79,9 @@ def test_novelty_is_the_distance_to_the_third_neighbour(
     naive = []
     for row in levels.tolist():
         others = sorted(math.dist(row, other) for other in known.tolist())
-        naive.append(others[min(NEIGHBOUR, len(others)) - 1])
+        naive.append(others[min(NOVELTY_NEIGHBOUR, len(others)) - 1])
     mean = sum(naive) / n
-    assert NEIGHBOUR == 3
+    assert NOVELTY_NEIGHBOUR == 3
     expected = [max(d / mean, 0.1) for d in naive]
     assert novelty(levels, known).tolist() == pytest.approx(expected, abs=2e-3)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.arms import EQUAL_MIX, arm_shares, own_source
+from lit_crl.curriculum.arms import EQUAL_MIX, arm_shares, custom_source
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.plr import (
     EditedLevelReplay,
@@ -25,7 +25,7 @@ from lit_crl.curriculum.plr import (
 )
 from lit_crl.curriculum.proposals import proposal_weight, realistic
 from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
-from lit_crl.curriculum.sources import Finished
+from lit_crl.curriculum.sources import FinishedEpisodes
 from lit_crl.envs import (
     GymnasiumEnv,
     Maze,
@@ -59,10 +59,10 @@ def curriculum_of(env: Any, own: Any, **changes: Any) -> Curriculum:
 
 def finished(
     levels: Tensor, returns: list[float], value: list[float], terminated: bool = True
-) -> Finished:
+) -> FinishedEpisodes:
     numbers, reached = torch.tensor(value), torch.tensor(returns)
     all_of_them = torch.ones(len(levels), dtype=torch.bool)
-    return Finished(
+    return FinishedEpisodes(
         levels, reached > 0, all_of_them, all_of_them & terminated, 10 * reached, reached,
         numbers, numbers / 2,
     )  # fmt: skip
@@ -72,13 +72,13 @@ def finished(
 def test_an_own_source_gets_what_target_and_reference_leave(arm: Any) -> None:
     shares = arm_shares(arm, {"target": 0.1, "reference": 0.3, "archive": 0.6})
     assert shares == {"target": 0.1, "reference": 0.3, "own": pytest.approx(0.6)}
-    assert callable(own_source(arm))
-    assert own_source("gan") is None
+    assert callable(custom_source(arm))
+    assert custom_source("gan") is None
 
 
 def test_an_unknown_arm_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'ued': use one of target, .*, plr, .* or a function"):
-        own_source(cast(Any, "ued"))
+        custom_source(cast(Any, "ued"))
 
 
 def test_valid_reference_levels_are_the_reference_without_what_is_not_valid() -> None:
@@ -94,7 +94,7 @@ def test_valid_reference_levels_are_the_reference_without_what_is_not_valid() ->
 
 
 def test_a_task_without_valid_reference_levels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_crl.curriculum.sfl.MOST", 10_000)
+    monkeypatch.setattr("lit_crl.curriculum.sfl.MAX_DRAWN", 10_000)
     here = SimpleNamespace(env=ThinManifold(1, dim=12), rng=rng())
     with pytest.raises(ConfigError, match=r"'valid_reference', but of 1\d,\d+ .* only 0 are valid"):
         valid_reference(64, cast(Any, here), None)
@@ -274,7 +274,7 @@ def test_the_environments_of_a_screening_are_closed() -> None:
 
 def test_the_oracle_screens_for_nothing() -> None:
     here = curriculum_of(
-        MountainCar(1), own_source("oracle"), budget=1_000, spent=lambda: 900,
+        MountainCar(1), custom_source("oracle"), budget=1_000, spent=lambda: 900,
         make_env=lambda n, device: MountainCar(n, device),
     )  # fmt: skip
     assert (here.draw(4, cast(Any, ByHeight()))[1] == 4).all()
@@ -339,7 +339,7 @@ def test_a_level_whose_value_is_known_exactly_has_nothing_to_learn(
     assert traced.td_error.item() == pytest.approx(0, abs=1e-4)
     replay, level = PrioritizedLevelReplay(least=1), torch.zeros(1, 2)
     yes = torch.ones(1, dtype=torch.bool)
-    replay.record(Finished(level, yes, yes, yes & (limit > length), torch.ones(1), *traced))
+    replay.record(FinishedEpisodes(level, yes, yes, yes & (limit > length), torch.ones(1), *traced))
     assert replay.numbers[0, 0].item() == pytest.approx(0, abs=1e-4)
 
 
@@ -437,11 +437,11 @@ def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, short_car: Any
     if isinstance(arm, LearnabilityScreen):
         assert 0 < data.curriculum.charged_steps < data.env_steps
     if arm in ("plr", "accel"):
-        assert len(data.own) > 0
+        assert len(data.custom_source) > 0
         state = copy.deepcopy(data.curriculum.state_dict())
-        fresh = SimpleNamespace(own=own_source(arm))
+        fresh = SimpleNamespace(own=custom_source(arm))
         fresh.own.load_state_dict(state["own"])
-        assert torch.equal(fresh.own.levels, data.own.levels)
+        assert torch.equal(fresh.own.levels, data.custom_source.levels)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -
     for ring in (data.archive.tried, data.archive.visited):
         assert data.env.valid(ring.levels[: len(ring)]).all()
     if arm in ("plr", "accel"):
-        assert len(data.own) > 0 and data.env.valid(data.own.levels).all()
+        assert len(data.custom_source) > 0 and data.env.valid(data.custom_source.levels).all()
 
 
 def test_equal_shares_are_of_the_four_sources() -> None:

@@ -14,7 +14,7 @@ from lit_crl import ReplayDataModule
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import NEEDS, needs_of
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import Collecting, why_too_few
+from lit_crl.curriculum.outcomes import OutcomeTiming, why_too_few
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.dqn.exploration import EpsilonLadder, Exploration, LinearEpsilon
@@ -27,8 +27,8 @@ COLLECTING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def collecting(exploration: Exploration, **changes: Any) -> Collecting:
-    return Collecting(exploration, **{**COLLECTING, **changes})
+def collecting(exploration: Exploration, **changes: Any) -> OutcomeTiming:
+    return OutcomeTiming(exploration, **{**COLLECTING, **changes})
 
 
 class Waves(Exploration):
@@ -240,7 +240,7 @@ def test_arms_work_behind_the_gymnasium_adapter(make_run: Make, arm: Any) -> Non
     run = make_run(env=car_of_gymnasium, arm=arm, env_steps=8_000, validate=False).fit()
     assert run.data.rollout.log.episodes["own"] > 0
     if arm in ("plr", "accel"):
-        assert len(run.data.own) >= 128 and run.data.own.levels.isfinite().all()
+        assert len(run.data.custom_source) >= 128 and run.data.custom_source.levels.isfinite().all()
     if arm == "sfl":
         assert 0 < run.data.curriculum.charged_steps <= 0.15 * 8_000
 

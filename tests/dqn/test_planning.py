@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_crl import CreativeLearner
 from lit_crl.core.checks import ConfigError
-from lit_crl.dqn.planning import FAR, PlanningQNetwork, shortest_ways
+from lit_crl.dqn.planning import FAR, PlanningQNetwork, shortest_paths
 from lit_crl.envs import Maze
 from lit_crl.envs.images import ImageSpace, with_layout
 
@@ -53,7 +53,7 @@ def test_ways_are_those_of_dijkstra(seed: int, n: int, rows: int, columns: int) 
     rng = torch.Generator().manual_seed(seed)
     cost, end = (bordered(torch.rand(n, rows, columns, generator=rng) * k) for k in (1, 4))
     inner = torch.arange((rows + 2) * (columns + 2)).view(rows + 2, -1)[1:-1, 1:-1].flatten()
-    ways = shortest_ways(cost, end, inner, sweeps=rows * columns)
+    ways = shortest_paths(cost, end, inner, sweeps=rows * columns)
     distance = paid(cost, end, ways)
     for index in range(n):
         expected = dijkstra_distances(cost[index], end[index])[inner]
@@ -64,7 +64,7 @@ def test_a_way_moves_to_neighbours_and_stays_where_it_ends() -> None:
     rng = torch.Generator().manual_seed(0)
     cost, end = (bordered(torch.rand(2, 4, 4, generator=rng) + k) for k in (0, 9))
     end[:, 4, 4] = 0.0
-    ways = shortest_ways(cost, end, torch.tensor([7]), sweeps=16)
+    ways = shortest_paths(cost, end, torch.tensor([7]), sweeps=16)
     steps = (ways[1:] - ways[:-1]).abs()
     assert set(steps.unique().tolist()) <= {0, 1, 6}
     assert (ways[-1, :, 0] % 36 == 4 * 6 + 4).all()

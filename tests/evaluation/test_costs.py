@@ -104,7 +104,7 @@ def corridor(id: str = "Corridor-v0", **options: Any) -> Callable[..., Gymnasium
     return lambda n, device="cpu": GymnasiumEnv(n, device, id=id, **options)
 
 
-class Judge:
+class StubLearner:
     """Always takes the first action, and makes one level again and again."""
 
     def action_values(self, obs: Tensor) -> Tensor:
@@ -184,7 +184,9 @@ class Scattered(MountainCar):
 def test_an_evaluation_takes_no_more_than_its_allowance(
     kind: type[Evaluation], env_steps: int
 ) -> None:
-    results = kind(EvaluationEnvs(Scattered, Scattered(1)), 20, 64, env_steps, 0).run(Judge(), True)
+    results = kind(EvaluationEnvs(Scattered, Scattered(1)), 20, 64, env_steps, 0).run(
+        StubLearner(), True
+    )
     assert 0 < results["evaluation_env_steps"] <= env_steps
     assert results["target_episodes"] >= 2 and results["heldout_levels"] >= 2
     if env_steps >= 999:  # the target comes first, and whole episodes rather than many
@@ -197,7 +199,7 @@ def test_an_evaluation_takes_no_more_than_its_allowance(
 
 def test_what_is_short_of_room_is_cut_off_and_told() -> None:
     make = corridor(env_kwargs={"length": math.inf}, success_return=1e9)
-    results = Evaluation(EvaluationEnvs(make, make(1)), 20, 0, 300, 0).run(Judge(), False)
+    results = Evaluation(EvaluationEnvs(make, make(1)), 20, 0, 300, 0).run(StubLearner(), False)
     assert results["target_episodes"] == results["target_cut_off"] == 2
     assert results["evaluation_cut_off"] == 2 and results["evaluation_env_steps"] == 300
     assert results["target_return_mean"] == 150 and results["target_success_rate"] == 0
@@ -243,7 +245,7 @@ def test_copies_are_few_made_once_and_closed() -> None:
     envs = EvaluationEnvs(corridor(), corridor()(1))
     evaluations = [Evaluation(envs, 20, 0, 2_000, 0), FinalEvaluation(envs, 100, 0, 5_000, 0)]
     for evaluation in evaluations * 2:
-        assert evaluation.run(Judge(), False)["target_episodes"] == evaluation.episodes
+        assert evaluation.run(StubLearner(), False)["target_episodes"] == evaluation.episodes
     assert Corridor.made <= 1 + 16 + 2
     envs.close()
     assert Corridor.closed == Corridor.made - 1  # all but the example, which is the caller's
@@ -255,7 +257,7 @@ def test_validation_and_test_share_no_episode() -> None:
         make = corridor(max_episode_steps=20)
         envs = EvaluationEnvs(make, make(1))
         Corridor.seeds.clear()
-        kind(envs, 20, 0, 10_000, 0).run(Judge(), False)
+        kind(envs, 20, 0, 10_000, 0).run(StubLearner(), False)
         seeds.append(set(Corridor.seeds))
     assert [len(each) for each in seeds] == [20, 20] and not seeds[0] & seeds[1]
     levels = [
@@ -273,11 +275,11 @@ def test_the_number_of_copies_changes_no_number(
 ) -> None:
     found = []
     for copies in (3, 50, 1_000):
-        monkeypatch.setattr(pool, "MOST_ROWS", copies)
-        monkeypatch.setattr(pool, "MOST_COPIES", copies)
+        monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", copies)
+        monkeypatch.setattr(pool, "MAX_GYMNASIUM_COPIES", copies)
         for make in (Scattered, MountainCar):
             evaluation = kind(EvaluationEnvs(make, make(1)), 7, 10, 3_000, 0)
-            found.append(evaluation.run(Judge(), True))
+            found.append(evaluation.run(StubLearner(), True))
     assert found[0] == found[2] == found[4] and found[1] == found[3] == found[5]
     assert found[0] != found[1] and found[0]["levels_measured"] > 1
 
@@ -292,7 +294,7 @@ def test_training_does_not_notice_evaluation_in_environments_of_global_chance(
         runs.append(make_run(env=corridor("GlobalChance-v0"), **settings).fit())
     assert difference(runs[0].everything(), runs[1].everything()) is None
     returns = [
-        Evaluation(EvaluationEnvs(make, make(1)), 5, 0, 1_000, 0).run(Judge(), False)
+        Evaluation(EvaluationEnvs(make, make(1)), 5, 0, 1_000, 0).run(StubLearner(), False)
         for make in [corridor("GlobalChance-v0")] * 2
     ]
     assert returns[0] == returns[1] and returns[0]["target_return_std"] > 0
@@ -315,19 +317,19 @@ def test_global_streams_are_restored_whatever_happens() -> None:
 def test_an_evaluation_that_was_interrupted_leaves_environments_that_can_be_used() -> None:
     envs = EvaluationEnvs(corridor(), corridor()(1))
     evaluation = Evaluation(envs, 20, 0, 2_000, 0)
-    whole = evaluation.run(Judge(), False)
-    judge = Judge()
+    whole = evaluation.run(StubLearner(), False)
+    learner = StubLearner()
     asked = iter(range(100))
 
     def stop_at(obs: Tensor) -> Tensor:
         if next(asked) == 12:
             raise KeyboardInterrupt
-        return Judge().action_values(obs)
+        return StubLearner().action_values(obs)
 
-    judge.action_values = stop_at  # type: ignore[method-assign]
+    learner.action_values = stop_at  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        evaluation.run(judge, False)
-    assert evaluation.run(Judge(), False) == whole
+        evaluation.run(learner, False)
+    assert evaluation.run(StubLearner(), False) == whole
 
 
 # After a stage its environments are closed
@@ -389,11 +391,11 @@ class Silent(Scattered):
 
 def test_what_is_unknown_counts_neither_as_solved_nor_as_failed() -> None:
     found = [
-        FinalEvaluation(EvaluationEnvs(make, make(1)), 20, 8, 10**6, 0).run(Judge(), True)
+        FinalEvaluation(EvaluationEnvs(make, make(1)), 20, 8, 10**6, 0).run(StubLearner(), True)
         for make in (Scattered, Reticent, Silent)
     ]
     levels = FinalEvaluation(EvaluationEnvs(Scattered, Scattered(1)), 1, 0, 1, 0).heldout.levels
-    act = lambda obs: Judge().action_values(obs).argmax(1)  # noqa: E731
+    act = lambda obs: StubLearner().action_values(obs).argmax(1)  # noqa: E731
     solved = run_episodes(Scattered(90), act, seed=0, levels=levels).success.float()
     assert found[0]["heldout_success_rate"] == pytest.approx(solved.mean().item())
     assert found[1]["heldout_success_rate"] == pytest.approx(solved[::2].mean().item())
@@ -417,7 +419,7 @@ def test_a_number_that_an_evaluation_lacks_is_not_an_older_one(make_run: Make) -
     results = iter([{"a": 1.0, "b": 2.0}, {"a": 3.0}, {"a": 4.0, "b": 5.0}] * 3)
 
     class Stand(Evaluation):
-        def run(self, judge: Any, has_gan: bool) -> dict[str, float]:
+        def run(self, learner: Any, has_gan: bool) -> dict[str, float]:
             return {"evaluation_env_steps": 0.0, **next(results)}
 
     class Look(RecordMetrics):

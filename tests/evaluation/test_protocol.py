@@ -76,7 +76,7 @@ def near_the_edge(n: int) -> Tensor:
     return levels[(played.lengths >= 21) & (played.lengths < 29)][:n]
 
 
-class Judge:
+class StubLearner:
     """A fixed policy, fixed levels and a fixed opinion of them."""
 
     def __init__(self, q: Callable[[Tensor], Tensor], levels: Tensor | None = None) -> None:
@@ -238,7 +238,7 @@ def gymnasium_loop(
 
 def evaluate(
     make: Callable[..., Any],
-    judge: Judge,
+    learner: StubLearner,
     episodes: int,
     generated: int = 0,
     seed: int = 0,
@@ -247,7 +247,7 @@ def evaluate(
 ) -> dict[str, float]:
     """One evaluation, of generated levels too if there are to be any."""
     envs = EvaluationEnvs(make, make(1, CPU))
-    return kind(envs, episodes, generated, env_steps, seed).run(judge, has_gan=generated > 0)
+    return kind(envs, episodes, generated, env_steps, seed).run(learner, has_gan=generated > 0)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def evaluate(
 def test_target_results_are_gymnasiums_own(
     env: type[BatchedEnv], q: Callable[[Tensor], Tensor]
 ) -> None:
-    results = evaluate(env, Judge(q), 6, seed=11)
+    results = evaluate(env, StubLearner(q), 6, seed=11)
     seed = stream_seed(11, "target episodes of the validation") % 2**31
     played = gymnasium_loop(str(env.gymnasium_id), q, 6, seed)
     returns = np.array([total for total, _, _ in played])
@@ -275,7 +275,7 @@ def test_a_gymnasium_task_is_evaluated_as_it_was_configured() -> None:
     def make(num_envs: int, device: torch.device) -> GymnasiumEnv:
         return GymnasiumEnv(num_envs, device, id="CartPole-v1", max_episode_steps=7)
 
-    results = evaluate(make, Judge(upright), 3)
+    results = evaluate(make, StubLearner(upright), 3)
     assert results["target_return_mean"] == 7.0 and results["evaluation_env_steps"] == 21
 
 
@@ -293,7 +293,7 @@ def test_heldout_success_is_pooled_over_all_levels() -> None:
         name: [play_alone(Halves(1), level, along)[-1] for level in levels]
         for name, levels in sets.items()
     }
-    found = [evaluate(Halves, Judge(along), 2, kind=kind) for kind in KINDS]
+    found = [evaluate(Halves, StubLearner(along), 2, kind=kind) for kind in KINDS]
     # Every level is played once, by validation or by the test, and large sets weigh more.
     assert [each["heldout_levels"] for each in found] == [14, 42]
     for name, outcomes in solved.items():
@@ -309,7 +309,9 @@ def test_heldout_success_is_pooled_over_all_levels() -> None:
 
 
 def test_the_steps_of_heldout_episodes_are_reported_too() -> None:
-    found = [evaluate(Halves, Judge(along), 2, kind=kind) for kind in (Evaluation, WithoutTail)]
+    found = [
+        evaluate(Halves, StubLearner(along), 2, kind=kind) for kind in (Evaluation, WithoutTail)
+    ]
     levels = torch.cat(list(Halves(1).heldout().values()))
     heldout = [play_alone(Halves(1), level, along)[1] for level in levels]
     spent = sum(each["evaluation_env_steps"] for each in found)
@@ -319,7 +321,7 @@ def test_the_steps_of_heldout_episodes_are_reported_too() -> None:
 class WithoutTail(FinalEvaluation):
     """The test's target episodes and held-out levels alone."""
 
-    def _tail_metrics(self, judge: Any, allowance: Any) -> dict[str, float]:
+    def _tail_metrics(self, learner: Any, allowance: Any) -> dict[str, float]:
         return {}
 
 
@@ -360,13 +362,13 @@ def measured(
 ) -> tuple[dict[str, float], DiaryCar | None]:
     """Evaluate generated ``levels``; also give the environment they were played in."""
     made: list[DiaryCar] = []
-    monkeypatch.setattr(pool, "MOST_ROWS", 10_000)
+    monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", 10_000)
 
     def make(num_envs: int, device: torch.device) -> DiaryCar:
         made.append(DiaryCar(num_envs, device))
         return made[-1]
 
-    results = evaluate(make, Judge(along, levels), 1, len(levels), seed=5)
+    results = evaluate(make, StubLearner(along, levels), 1, len(levels), seed=5)
     # Nobody but the last environment is as large as that.
     return results, made[-1] if made[-1].num_envs > 1 else None
 
@@ -441,7 +443,7 @@ def test_p_hat_is_scored_by_brier_and_auc(
     results, car, levels = generated
     rows = [row + k for row in pairs(car, levels)[0] for k in range(4)]
     outcomes = [car.outcome[row] for row in rows]
-    p_hat = Judge(along).success_probability(car.first[rows]).tolist()
+    p_hat = StubLearner(along).success_probability(car.first[rows]).tolist()
     brier = sum((p - won) ** 2 for p, won in zip(p_hat, outcomes, strict=True)) / len(outcomes)
     assert results["p_hat_brier"] == pytest.approx(brier, rel=1e-5)
     won, lost = (np.array([p for p, o in zip(p_hat, outcomes, strict=True) if o is k])
@@ -466,11 +468,11 @@ def test_levels_that_all_end_alike_have_no_auc(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_a_gan_or_levels_to_generate_there_are_no_level_metrics() -> None:
-    judge = Judge(along, torch.tensor([[0.45, 0.06]] * 4))
+    learner = StubLearner(along, torch.tensor([[0.45, 0.06]] * 4))
     envs = EvaluationEnvs(Car, Car(1))
-    without = Evaluation(envs, 1, 4, 10**6, seed=0).run(judge, has_gan=False)
-    none = Evaluation(envs, 1, 0, 10**6, seed=0).run(judge, has_gan=True)
-    full = Evaluation(envs, 1, 4, 10**6, seed=0).run(judge, has_gan=True)
+    without = Evaluation(envs, 1, 4, 10**6, seed=0).run(learner, has_gan=False)
+    none = Evaluation(envs, 1, 0, 10**6, seed=0).run(learner, has_gan=True)
+    full = Evaluation(envs, 1, 4, 10**6, seed=0).run(learner, has_gan=True)
     assert without == none
     # Playing generated levels costs env steps, and changes no other number.
     assert full.pop("evaluation_env_steps") > none.pop("evaluation_env_steps")
@@ -481,9 +483,9 @@ def test_without_a_gan_or_levels_to_generate_there_are_no_level_metrics() -> Non
 def test_generated_mazes_have_path_lengths() -> None:
     levels = Maze(1, size=5).reference_levels(20, torch.Generator().manual_seed(0))
     levels[0] = 0.0  # invalid, so no way to measure
-    judge = Judge(lambda obs: obs.flatten(1)[:, :4].float(), levels)
+    learner = StubLearner(lambda obs: obs.flatten(1)[:, :4].float(), levels)
     make = functools.partial(Maze, size=5, max_episode_steps=4)
-    results = evaluate(make, judge, 1, 20)
+    results = evaluate(make, learner, 1, 20)
     lengths = [breadth_first(level.view(3, 5, 5).tolist()) for level in levels[1:]]
     for name, share in (("p10", 10), ("p50", 50), ("p90", 90)):
         assert results[f"levels_path_length_{name}"] == pytest.approx(np.percentile(lengths, share))
@@ -509,7 +511,7 @@ def breadth_first(maps: list[list[list[float]]]) -> int:
 def test_the_tail_is_ranked_on_some_episodes_and_averaged_on_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "MOST_ROWS", 10_000)
+    monkeypatch.setattr(pool, "MAX_BATCHED_COPIES", 10_000)
     made: list[DiaryCar] = []
     near = near_the_edge(120)
     assert len(near) == 120
@@ -522,7 +524,7 @@ def test_the_tail_is_ranked_on_some_episodes_and_averaged_on_others(
         def heldout(self) -> dict[str, Tensor]:
             return {"near": near}
 
-    results = evaluate(Noted, Judge(along), 2, kind=FinalEvaluation)
+    results = evaluate(Noted, StubLearner(along), 2, kind=FinalEvaluation)
     car = made[-1]  # the last thing that was played
     assert car.num_envs == 90 * 4
     wins = torch.tensor([car.outcome[row] for row in range(360)]).double().view(90, 4)
@@ -540,17 +542,17 @@ def test_fewer_than_ten_levels_have_no_tail() -> None:
         def heldout(self) -> dict[str, Tensor]:
             return {"few": self.reference_levels(12, torch.Generator().manual_seed(3))}
 
-    results = evaluate(Few, Judge(along), 1, kind=FinalEvaluation)
+    results = evaluate(Few, StubLearner(along), 1, kind=FinalEvaluation)
     assert "heldout_cvar10" not in results and results["heldout_levels"] == 9
 
 
 def test_the_final_test_compares_where_generated_and_reference_levels_lie() -> None:
     levels = Car(1).reference_levels(512, torch.Generator().manual_seed(0))
-    results = evaluate(Car, Judge(along, levels), 1, 4, kind=FinalEvaluation)
+    results = evaluate(Car, StubLearner(along, levels), 1, 4, kind=FinalEvaluation)
     for name in ("precision", "recall", "density", "coverage", "diversity"):
         assert results[f"levels_{name}"] == pytest.approx(1, abs=0.15), name
     levels[:] = levels[:1]  # a generator that has collapsed
-    results = evaluate(Car, Judge(along, levels), 1, 4, kind=FinalEvaluation)
+    results = evaluate(Car, StubLearner(along, levels), 1, 4, kind=FinalEvaluation)
     assert results["levels_recall"] < 0.01 and results["levels_diversity"] == 0
 
 
@@ -569,14 +571,14 @@ def test_validation_has_what_is_cheap_and_the_test_the_rest(make_run: Make) -> N
 def test_an_evaluation_repeats_itself_and_draws_from_no_other_stream() -> None:
     levels = Car(1).reference_levels(8, torch.Generator().manual_seed(0))
     evaluation = Evaluation(EvaluationEnvs(MountainCar, MountainCar(1)), 3, 8, 10**6, seed=4)
-    judge = Judge(along, levels)
+    learner = StubLearner(along, levels)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first = evaluation.run(judge, has_gan=True)
-    assert evaluation.run(judge, has_gan=True) == first
+    first = evaluation.run(learner, has_gan=True)
+    assert evaluation.run(learner, has_gan=True) == first
     assert torch.equal(torch_state, torch.get_rng_state())
     assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
-    assert evaluate(MountainCar, judge, 3, 8, seed=4, env_steps=10**6) == first
-    assert evaluate(MountainCar, judge, 3, 8, seed=5, env_steps=10**6) != first
+    assert evaluate(MountainCar, learner, 3, 8, seed=4, env_steps=10**6) == first
+    assert evaluate(MountainCar, learner, 3, 8, seed=5, env_steps=10**6) != first
 
 
 def test_evaluation_does_not_change_training(make_run: Make, difference: Difference) -> None:

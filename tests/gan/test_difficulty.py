@@ -21,7 +21,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import GymnasiumEnv, Maze, MountainCar
 from lit_crl.gan.batch import GanBatch
-from lit_crl.gan.level_gan import CANDIDATES, nearest
+from lit_crl.gan.level_gan import CANDIDATES_PER_LEVEL, nearest
 from lit_crl.training.batches import Batch
 
 ENV = MountainCar(2)
@@ -75,7 +75,7 @@ def test_none_of_those_left_is_nearer_than_one_taken(
 @pytest.mark.parametrize("difficulty", WANTED)
 def test_levels_are_the_nearest_of_those_that_training_would_play(difficulty: float) -> None:
     learner, twin = knowing(), knowing()
-    candidates = twin.generate_levels(CANDIDATES * 20)
+    candidates = twin.generate_levels(CANDIDATES_PER_LEVEL * 20)
     distance = (success(candidates) - difficulty).abs()
     expected = candidates[sorted(range(len(candidates)), key=distance.tolist().__getitem__)[:20]]
     assert torch.equal(learner.generate_levels(20, difficulty), expected)
@@ -95,7 +95,7 @@ def test_they_hit_a_known_difficulty_and_stay_different(difficulty: float) -> No
 @pytest.mark.parametrize("difficulty", [0.0, 1.0])
 def test_an_end_of_the_range_gives_the_hardest_or_easiest(difficulty: float) -> None:
     learner, twin = knowing(), knowing()
-    usual = success(twin.generate_levels(16 * CANDIDATES)).tolist()
+    usual = success(twin.generate_levels(16 * CANDIDATES_PER_LEVEL)).tolist()
     p = success(learner.generate_levels(16, difficulty)).tolist()
     assert p == pytest.approx(sorted(usual, reverse=difficulty == 1)[:16])
 

@@ -19,8 +19,8 @@ from lit_crl.gan.map_networks import (
     GridGenerator,
     MazeSuccessHead,
     edited,
+    path_lengths,
     tiles,
-    way_lengths,
 )
 
 
@@ -116,7 +116,7 @@ def test_ways_are_as_long_as_a_search_finds_them(size: int) -> None:
     walls, _, goal = (maps > 0.5).unbind(1)
     most = size * size // 2
     expected = distances(walls, goal).clamp(max=most)
-    assert torch.equal(way_lengths(*maps[:, [0, 2]].unbind(1)), expected)
+    assert torch.equal(path_lengths(*maps[:, [0, 2]].unbind(1)), expected)
     assert (expected == most).any() and (expected == 1).any()
 
 

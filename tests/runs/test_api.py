@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
-#: Settings of runs of a second.
+#: Settings of runs that take a second.
 TINY: dict[str, Any] = {
     "model": {"network": {"hidden": [16]}, "gan": {"hidden": [8]}},
     "data": {
@@ -68,7 +68,7 @@ def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
 
 
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With settings that take seconds: only the policy is worse."""
+    """With settings for runs of seconds: only the policy is worse."""
     monkeypatch.chdir(tmp_path)
     long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(2_400)
     names: dict[str, Any] = {"SETTINGS": {**TINY, "data": short}}
@@ -213,7 +213,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     assert found["model"]["gan"]["discriminator_optimizer"] == {
         "class_path": "torch.optim.SGD", "init_args": {"lr": 0.125, "momentum": 0.5},
     }  # fmt: skip
-    # A local class cannot be named: the file says so, and the command line goes no further.
+    # No file can name a local class: the file says so, and the command line refuses it.
     assert "made in Python" in found["trainer"]["callbacks"][0]
     before = {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
     words = ["--name", "seed0", "--ckpt_path", "last"]
@@ -221,7 +221,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     assert status == 2 and len(errors.splitlines()) == 1
     assert "trainer.callbacks only that it was made in Python" in errors
     assert {path: path.read_bytes() for path in before} == before
-    # Without it, the command line goes on from what Python began.
+    # Without the object, the command line continues the run that Python started.
     del found["trainer"]["callbacks"]
     config.write_text(yaml.safe_dump(found))
     words += ["--data.collect.env_steps", "1500"]
@@ -340,7 +340,7 @@ def test_a_termination_is_not_taken_for_an_interrupt(
 
 
 class Interrupt(Callback):
-    """A keyboard interrupt within the third batch."""
+    """Raises a keyboard interrupt in the third batch."""
 
     def on_train_batch_start(self, *args: Any) -> None:
         if args[-1] == 2:
@@ -352,7 +352,7 @@ def test_a_learner_is_usable_after_lightnings_own_interrupt(make_run: Any) -> No
     run = make_run(callbacks=[Interrupt()])
     with pytest.raises(SystemExit):
         run.fit()
-    signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on; notebooks restore it
+    signal.signal(signal.SIGINT, before)  # Lightning ignores further signals; notebooks restore it
     policy = lit_crl.Policy.of(run.learner)
     obs = torch.zeros(3, 2)
     assert torch.equal(policy.action_values(obs), run.learner.action_values(obs))

@@ -1,4 +1,4 @@
-"""Run folders: every run has one of its own, whoever starts at the same time."""
+"""Run folders: no two runs share one, even if they start at the same time."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ import pytest
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs import folders
 
-#: A fit of a second.
+#: Settings of a fit that takes a second.
 TINY = [
     "--data.collect.env_steps=400",
     "--data.collect.num_envs=8",
@@ -44,7 +44,7 @@ def claim_one(
 
 
 def claims(parent: Path, count: int) -> list[str]:
-    """The folders that so many processes have claimed, all of them at once."""
+    """The folders that ``count`` processes claim at the same time."""
     forked = multiprocessing.get_context("fork")
     names = forked.SimpleQueue()
     shared = (parent, forked.Barrier(count), forked.Barrier(count), names)
@@ -100,7 +100,7 @@ def test_a_folder_that_a_crash_left_empty_is_taken(tmp_path: Path) -> None:
     claim = folders.claim_run(tmp_path, None, 0, resume=False)
     assert claim.path == tmp_path / "seed0"
     claim.abandon()
-    assert (tmp_path / "seed0").is_dir()  # it was not ours
+    assert (tmp_path / "seed0").is_dir()  # this process did not create it
 
 
 def test_what_is_abandoned_leaves_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A policy by itself: acts as evaluation does, in any process, from nothing but a checkpoint."""
+"""A policy from a checkpoint alone acts as in evaluation, in any process."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ SMALL = {"hidden": (16, 12), "gan_hidden": (8,)}
 
 
 class Steep(gymnasium.Env[np.ndarray, np.int64]):
-    """Images of bytes in a stack, and actions that are numbered from 3."""
+    """Stacked images of bytes, and actions that are numbered from 3."""
 
     observation_space = Box(0, 255, (4, 9, 9), np.uint8)
     action_space = Discrete(2, start=3)
@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def learner_of(kind: str, gan_updates: int = 1) -> CreativeLearner:
-    """A learner with random weights, whose networks differ and whose GAN counts as trained."""
+    """A learner with random weights: its networks differ, and its GAN counts as trained."""
     make_env, settings = KINDS[kind]
     torch.manual_seed(3)
     learner = CreativeLearner(**learner_settings(**{**SMALL, **settings})).build(make_env())
@@ -100,7 +100,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run to do harm to."""
+    """A copy of the run that a test may damage."""
     return shutil.copytree(run, tmp_path / "run")
 
 
@@ -152,7 +152,7 @@ def test_it_is_the_target_network_that_acts() -> None:
         parameter.data.neg_()
     policy = Policy.of(learner)
     assert torch.equal(policy(obs), learner(obs))
-    assert not torch.equal(policy(obs), learner.act(obs))  # of the online network
+    assert not torch.equal(policy(obs), learner.act(obs))  # the learner acts by its online network
 
 
 def test_training_on_leaves_a_policy_as_it_is() -> None:
@@ -210,7 +210,7 @@ def test_levels_of_a_difficulty_are_nearer_to_it_than_others() -> None:
 
 
 def gymnasium_returns(policy: Policy, env: gymnasium.Env[Any, Any], seeds: range) -> list[float]:
-    """A loop by hand: one episode from each seed."""
+    """A plain loop: one episode from each seed."""
     returns = []
     for seed in seeds:
         obs, _ = env.reset(seed=seed)
@@ -270,7 +270,7 @@ def test_what_lightning_itself_saves_is_loaded(make_run: Any, tmp_path: Path) ->
 
 
 def test_loading_does_without_lightning_and_the_configuration(folder: Path) -> None:
-    """Nothing that a stranger could have named in a run's files is imported."""
+    """No name in a run's files, which may be a stranger's, is imported."""
     (folder / "config.yaml").write_text("data: {env: {class_path: antigravity.nope}}")
     code = (
         "import sys, lit_crl; policy = lit_crl.load(sys.argv[1]); policy.generate_levels(2); "
@@ -348,7 +348,7 @@ def test_what_is_no_run_is_named(folder: Path, tmp_path: Path) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         (folder / "checkpoints" / name).write_bytes(b"nothing")
     with (
-        pytest.warns(UserWarning, match="taking the checkpoint before"),
+        pytest.warns(UserWarning, match="using the checkpoint before"),
         pytest.raises(refused, match=r"previous.ckpt is not a readable checkpoint"),
     ):
         lit_crl.load(folder)

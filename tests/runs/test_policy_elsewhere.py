@@ -116,7 +116,7 @@ NETWORKS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "channels last": (lambda: GymnasiumEnv(1, id="Truths-v0"), {}),
     "planning": (lambda: Maze(1, size=5), {"planning_steps": 5}),
 }
-#: Exporting takes seconds: the others are as slow and less likely to break alone.
+#: Exporting takes seconds: the other networks are as slow, and less likely to break alone.
 SOME = [
     name if name in ("vectors",) else pytest.param(name, marks=pytest.mark.slow)
     for name in NETWORKS
@@ -159,7 +159,7 @@ def test_exports_that_cannot_be_are_refused(
     for write in (policy.export, policy.save):
         with pytest.raises(ConfigError, match=r"make the folder .*nowhere first"):
             write(tmp_path / "nowhere" / "policy.pt2")
-    has = {"onnx": True, "onnxscript": False}  # whatever is installed here
+    has = {"onnx": True, "onnxscript": False}  # independent of what is installed here
     monkeypatch.setattr("lit_crl.runs.export.find_spec", lambda name: has[name] or None)
     with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'lit_crl\[export\]'"):
         policy.export(tmp_path / "policy.onnx")

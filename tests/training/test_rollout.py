@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.sources import SOURCES, Finished
+from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import GymnasiumEnv, MountainCar
@@ -369,7 +369,7 @@ class Reticent(Car):
 def test_outcomes_are_recorded_only_where_success_is_known() -> None:
     env, archive = Reticent(4), Archive(2, tried=1_000, visited=2_000)
     replay = ReplayBuffer(4_000, 4, env.single_observation_space)
-    heard: list[Finished] = []
+    heard: list[FinishedEpisodes] = []
     rollout = Rollout(
         env, replay, archive, gamma=GAMMA, label_epsilon=1.0, seed=0, record=heard.append
     )
@@ -463,7 +463,7 @@ def idle(obs: Tensor, epsilon: Tensor) -> Tensor:
 
 
 def test_the_tasks_own_resets_give_no_outcome_and_nobody_hears_of_them() -> None:
-    archive, heard = Archive(2), list[Finished]()
+    archive, heard = Archive(2), list[FinishedEpisodes]()
     rollout = gymnasium_rollout(archive, record=heard.append)
     values = lambda obs: torch.zeros(len(obs), 3)  # noqa: E731
     rollout._action_values = values

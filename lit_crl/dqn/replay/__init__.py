@@ -1,1 +1,1 @@
-"""What is remembered: the buffer, frame stacks, hindsight, priorities, sampling."""
+"""The replay: buffer, frame stacks, hindsight, priorities and sampling."""

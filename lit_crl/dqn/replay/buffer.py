@@ -1,15 +1,17 @@
 """The replay buffer: preallocated tensors, one observation per row.
 
-Each environment writes its own column. A row is a step (``obs, action, reward, discount``), and
-the row below it holds the next observation, so none is stored twice. An episode of T steps
-takes T + 1 rows: the last one holds its final observation, is marked as a *boundary*, and is
-never sampled as a start. That is what lets a truncated episode bootstrap from its true final
-observation, and an n-step window stop where its episode stops.
+Each environment writes one column. A row is a step (``obs, action, reward, discount``), and the row
+below it holds the next observation, so none is stored twice. An episode of T steps takes T + 1
+rows: the last one holds its final observation, is marked as a *boundary*, and no transition starts
+there. So a truncated episode bootstraps from its true final observation, and an n-step window ends
+where its episode ends.
 
-Of stacked frames a row holds the newest; the earlier ones are in the rows above (``frames``).
+Columns are rings: a full column overwrites its oldest row. Two kinds of transitions must then not
+be sampled. The newest n rows of a column have to wait, because the rows below them are still the
+oldest ones. And where observations are stacked frames, a row holds only the newest frame, so the
+rows below an overwritten one have lost a frame of their stacks (``frames``).
 """
 
-import copy
 from typing import Protocol
 
 import torch
@@ -20,14 +22,14 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions, n_step
 from lit_crl.dqn.replay import frames
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
-from lit_crl.dqn.replay.sampling import BLOCK, draw_uniform
+from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_uniform
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
 Shape = tuple[int, ...]
 
 
 class Relabelling(Protocol):
-    """What changes transitions as they are drawn, see ``hindsight``."""
+    """Changes transitions as they are drawn, see ``hindsight``."""
 
     def gather(self, replay: "ReplayBuffer", start: Tensor, rng: torch.Generator) -> Transitions:
         """The transitions that begin at the flat rows ``start [B]``, some of them changed."""
@@ -51,18 +53,18 @@ class ReplayBuffer:
         """Allocate the buffer.
 
         Args:
-            capacity: Rows in all; rounded down to a multiple of ``num_envs``.
+            capacity: Number of rows; rounded down to a multiple of ``num_envs``.
             num_envs: Environments that write to it.
             space: Observation space of one environment; bytes stay bytes.
             n_steps: Steps that a sampled transition folds.
-            num_actions: How many actions there are; None: as many as 64 bits number.
-            frame_stack: How many frames, the newest last, the first axis of an observation holds.
+            num_actions: Number of actions, which decides how they are stored; None: 64 bits.
+            frame_stack: Frames along the first axis of an observation, the newest last.
             priority_exponent: α of prioritized replay; 0: there are no priorities.
-            device: Where the rows live and batches are made.
+            device: Where the rows are stored and batches are made.
 
         Raises:
-            ConfigError: If fewer than ``n_steps + frame_stack + 1`` rows would fall to each
-                environment, or if the first axis does not hold ``frame_stack`` frames.
+            ConfigError: If an environment would have fewer than ``n_steps + frame_stack + 1`` rows,
+                or if the first axis does not hold ``frame_stack`` frames.
         """
         self.length = capacity // num_envs
         self.num_envs = num_envs
@@ -81,26 +83,20 @@ class ReplayBuffer:
         self.reward = torch.zeros(rows, device=device)
         self.discount = torch.zeros(rows, device=device)
         self.boundary = torch.zeros(rows, dtype=torch.bool, device=device)
-        # The next row of each column is this, modulo the length: the rows it has ever written.
+        # How many rows each column has ever written; modulo the length, this is its next row.
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._column = torch.arange(num_envs, device=device)
         self.depth = torch.zeros(rows * (frame_stack > 1), dtype=torch.uint8, device=device)
         self._row_fields = ["obs", "action", "reward", "discount", "boundary"]
         self._row_fields += ["depth"] if frame_stack > 1 else []
-        self._unchecked = frames.CHECKED
+        self._unchecked = frames.CHECKED_STEPS
         plain = priority_exponent == 0
         self._startable = torch.zeros(rows * plain, dtype=torch.bool, device=device)
         self.priorities = None if plain else Priorities(rows, priority_exponent, device)
 
     @property
-    def bytes_per_row(self) -> float:
-        """Memory that one stored step takes."""
-        held = sum(tensor.nbytes for name, tensor in self._tensors().items() if name != "cursor")
-        return held / len(self.boundary)
-
-    @property
     def startable(self) -> Tensor:
-        """Where transitions can start, ``[rows]``: with priorities, where these are above 0."""
+        """Where transitions can start, ``[rows]``; with priorities, where they are above 0."""
         if self.priorities is None:
             return self._startable
         return self.priorities.values.view(-1)[: len(self.boundary)] > 0
@@ -114,7 +110,7 @@ class ReplayBuffer:
         """Store one step of every environment, each argument ``[N, ...]``.
 
         Raises:
-            ConfigError: If the frames of ``obs`` are not the last ones of the running episodes.
+            ConfigError: If ``obs`` is not made of the last frames of the running episodes.
         """
         row = self._next(self._column, self.cursor)
         self._put_observations(row, self.cursor, obs)
@@ -137,13 +133,13 @@ class ReplayBuffer:
         row = self._next(column, cursor)
         self._put_observations(row, cursor, obs.index_select(0, column))
         self.boundary.index_fill_(0, row, True)
-        # A fold multiplies what stands here by 0, which an old infinite reward would survive.
+        # An n-step sum multiplies this row's reward by 0. An old infinite one would make it NaN.
         self.reward.index_fill_(0, row, 0)
         self._advance(row, cursor)
         self.cursor += done
 
     def _next(self, column: Tensor, cursor: Tensor) -> Tensor:
-        """The flat row that each ``column [m]`` writes next, given their cursors ``[m]``."""
+        """The flat row that each ``column [m]`` writes next, given its ``cursor [m]``."""
         return torch.add(column, cursor % self.length, alpha=self.num_envs)
 
     def _put_observations(self, row: Tensor, cursor: Tensor, obs: Tensor) -> None:
@@ -157,27 +153,36 @@ class ReplayBuffer:
         self.obs.index_copy_(0, row, obs.to(self.obs.dtype))
 
     def _advance(self, row: Tensor, cursor: Tensor) -> None:
-        """Count ``row [m]`` as written, and let rows whose window is now whole be sampled.
+        """Let the rows be sampled whose window is complete now that ``row [m]`` was written.
 
-        A window is whole when its column has n more rows, even if its episode ended earlier: the
-        last steps of an episode wait for the first of the next.
+        A window always waits for n more rows, even if its episode ended earlier. A shorter window
+        would be ready sooner, but then one write could complete several windows. So exactly one row
+        of a column becomes ready with each row written, and all columns are updated at once.
         """
         spoilt = self._spoilt(row)
         # The window of row t needs the observation n rows below it.
-        ripe = self.shift(row, -self.n_steps)
-        ready = (cursor >= self.n_steps) & ~self.boundary.index_select(0, ripe)
+        complete = self.shift(row, -self.n_steps)
+        # In the first n rows ``complete`` wraps around to the end of the ring, where nothing is.
+        ready = (cursor >= self.n_steps) & ~self.boundary.index_select(0, complete)
         if self.priorities is None:
             self._startable.index_fill_(0, spoilt, False)
-            self._startable.index_copy_(0, ripe, ready)
+            self._startable.index_copy_(0, complete, ready)
         else:
-            self.priorities.insert(ripe, ready, spoilt)
+            self.priorities.insert(complete, ready, spoilt)
 
     def _spoilt(self, row: Tensor) -> Tensor:
-        """The rows that writing ``row [m]`` spoils: these, and those that need their frames."""
+        """The rows at which no transition can start after ``row [m]`` was overwritten.
+
+        A transition that starts at ``row`` itself waits for its window. Rows below it may have lost
+        a frame of their stacks: k rows below this is so if the depth is at least k. No windows that
+        start above it need care: those rows are the newest of the ring, and are waiting anyway.
+        """
         if self.frame_stack == 1:
             return row
         steps = torch.arange(self.frame_stack, device=row.device)
         below = self.shift(row[:, None], steps)
+        # A fixed number of rows for each ``row``, intact ones replaced by ``row`` itself: a mask
+        # would make the size depend on the data, and a GPU would have to wait for it.
         return torch.where(self.take(self.depth, below) >= steps, below, row[:, None]).flatten()
 
     def sample(
@@ -188,7 +193,7 @@ class ReplayBuffer:
         Raises:
             RuntimeError: If nothing has been stored yet that could be sampled.
         """
-        # Until the ring is full, the rows past the longest column have never been written.
+        # Until the ring is full, most of its rows are empty: drawing from them would waste draws.
         written = int(self.cursor.max().clamp(1, self.length)) * self.num_envs
         start = draw_uniform(self.startable[:written], torch.Size(shape).numel(), rng)
         return self._transitions(start, shape, rng, goals)
@@ -198,8 +203,8 @@ class ReplayBuffer:
     ) -> Prioritized:
         """Transitions drawn by priority, with importance weights to the power of ``beta``.
 
-        The weights of all minibatches are divided by their common maximum, so that the updates of
-        a stack weigh a transition alike.
+        The weights of all minibatches are divided by their common maximum, so that a transition has
+        the same weight in each of them.
 
         Raises:
             RuntimeError: If nothing has been stored yet that could be sampled.
@@ -216,7 +221,7 @@ class ReplayBuffer:
         return Transitions(*(field.view(*shape, *field.shape[1:]) for field in found))
 
     def shift(self, rows: Tensor, steps: Tensor | int) -> Tensor:
-        """The flat rows that many ``steps`` below ``rows`` in their columns (< 0: above)."""
+        """The flat rows ``steps`` below ``rows`` in the rings; above, if ``steps`` is negative."""
         return (rows + steps * self.num_envs) % (self.length * self.num_envs)
 
     def window(self, start: Tensor) -> Tensor:
@@ -230,7 +235,7 @@ class ReplayBuffer:
         return self.fold(window, reward, discount)
 
     def fold(self, window: Tensor, reward: Tensor, discount: Tensor) -> Transitions:
-        """Transitions over ``window [B, n + 1]`` with these rewards and discounts ``[B, n]``."""
+        """Transitions over ``window [B, n + 1]``; rewards and discounts are ``[B, n]``."""
         boundary = self.take(self.boundary, window[:, :-1])
         folded, weight, span = n_step(reward, discount, boundary)
         end = window.gather(1, span[:, None]).squeeze(1)
@@ -239,7 +244,7 @@ class ReplayBuffer:
         return Transitions(obs, action, folded, weight, next_obs)
 
     def observations(self, rows: Tensor) -> Tensor:
-        """The observations at flat ``rows [...]``, stacks made whole, ``[..., *space.shape]``."""
+        """The observations at flat ``rows [...]``, with full stacks, ``[..., *space.shape]``."""
         if self.frame_stack == 1:
             return self.take(self.obs, rows)
         back = frames.frames_back(self.take(self.depth, rows), self.frame_stack)
@@ -251,43 +256,18 @@ class ReplayBuffer:
         """``field`` at a table of rows ``[...]``; ``index_select`` is the fastest gather."""
         return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
 
-    def empty_copy(self) -> "ReplayBuffer":
-        """A buffer of the same sizes in which nothing is stored."""
-        twin = copy.deepcopy(self)
-        for tensor in twin._tensors().values():
-            tensor.zero_()
-        return twin
-
-    def append(self, other: "ReplayBuffer") -> None:
-        """Store everything that ``other``, a buffer of the same sizes, holds; oldest first.
-
-        Each of its columns must end with an episode's final observation. Its priorities are
-        not taken over: all that is appended counts as new.
-        """
-        held = other.cursor.clamp(max=other.length)
-        for age in range(int(held.max()), 0, -1):
-            column = (held >= age).nonzero().squeeze(1)
-            source = self._next(column, other.cursor[column] - age)
-            cursor = self.cursor[column]
-            row = self._next(column, cursor)
-            for name in self._row_fields:
-                getattr(self, name)[row] = getattr(other, name)[source]
-            self._advance(row, cursor)
-            self.cursor += held >= age
-
     def _tensors(self) -> dict[str, Tensor]:
-        """All that changes while the buffer is used."""
+        """Everything that changes in use."""
         tensors = {name: getattr(self, name) for name in (*self._row_fields, "cursor")}
         if self.priorities is None:
             return tensors | {"startable": self._startable}
         return tensors | self.priorities.tensors()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that was stored, as tensors; rows that were never written are left out."""
-        # Until the ring is full, the rows past the longest column have never been written.
+        """Everything needed to continue, as tensors, without the rows that were never written."""
         rows = min(int(self.cursor.max()), self.length) * self.num_envs
         written = dict.fromkeys([*self._row_fields, "startable"], rows)
-        written |= dict.fromkeys(["priority", "priority_sum"], -(-rows // BLOCK))
+        written |= dict.fromkeys(["priority", "priority_sum"], -(-rows // ROWS_PER_BLOCK))
         sizes = {"n_steps": torch.tensor(self.n_steps), "length": torch.tensor(self.length)}
         return sizes | {
             name: mine[: written[name]] if name in written else mine
@@ -295,7 +275,7 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what ``state_dict`` gave, on the device of this buffer.
+        """Continue from ``state_dict()``, on the device of this buffer.
 
         Raises:
             ValueError: If it comes from a buffer of another shape.
@@ -313,12 +293,11 @@ class ReplayBuffer:
                 f"run's {self.length} for each of {self.num_envs}: resume with the "
                 "data.replay.capacity and data.collect.num_envs it was saved with"
             )
-        # All with a first axis, also the one number among them.
-        tensors = {name: m if m.ndim else m.view(1) for name, m in self._tensors().items()}
-        saved = {name: state.get(name, torch.empty(0)) for name in tensors}
-        saved = {name: theirs if theirs.ndim else theirs.view(1) for name, theirs in saved.items()}
-        for name, mine in tensors.items():
-            theirs = saved[name]
+        pairs = {}
+        for name, mine in self._tensors().items():
+            both = (mine, state.get(name, torch.empty(0)))
+            pairs[name] = [tensor if tensor.ndim else tensor.view(1) for tensor in both]
+        for name, (mine, theirs) in pairs.items():
             alike = mine.shape[1:] == theirs.shape[1:] and mine.dtype == theirs.dtype
             if not alike or len(theirs) > len(mine):
                 raise ValueError(
@@ -326,14 +305,17 @@ class ReplayBuffer:
                     f"{tuple(mine.shape)}: resume with the data.env, data.replay.frame_stack and "
                     "data.replay.priority_exponent it was saved with"
                 )
-        for name, mine in tensors.items():
-            written = len(saved[name])
-            mine[:written].copy_(saved[name])
-            mine[written:].zero_()
+        for mine, theirs in pairs.values():
+            mine[: len(theirs)].copy_(theirs)
+            mine[len(theirs) :].zero_()
 
 
 def action_dtype(num_actions: int | None) -> torch.dtype:
-    """Return the smallest type that numbers the actions from 0; None: there may be any number."""
+    """The smallest type for actions numbered from 0; None: there may be any number.
+
+    >>> action_dtype(256), action_dtype(257)
+    (torch.uint8, torch.int16)
+    """
     for dtype in (torch.uint8, torch.int16, torch.int32):
         if num_actions is not None and num_actions - 1 <= torch.iinfo(dtype).max:
             return dtype

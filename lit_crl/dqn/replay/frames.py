@@ -1,7 +1,7 @@
-"""Stacks of frames as observations, kept as one frame a row: pure functions.
+"""Stacks of frames as observations, of which each row keeps one frame: pure functions.
 
-The *depth* of a row says how many of the rows above it hold earlier frames of its stack. Before
-an episode's first frame that frame is repeated, as Gymnasium's ``FrameStackObservation`` does.
+The *depth* of a row says how many rows above it hold earlier frames of its stack. Before an
+episode's first frame that frame is repeated, as Gymnasium's ``FrameStackObservation`` does.
 """
 
 import torch
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 
-#: First vector steps whose observations are compared with what is made of their stored frames: a
+#: First vector steps at which observations are compared with the ones rebuilt from stored frames: a
 #: wrong number of frames shows as soon as something moves.
-CHECKED = 100
+CHECKED_STEPS = 100
 
 
 def frame_shape(space: Box, stack: int) -> tuple[int, ...]:
-    """Shape of one of the frames that the first axis of an observation holds.
+    """Shape of one of the ``stack`` frames along the first axis of an observation.
 
     Raises:
-        ConfigError: If that axis does not hold so many.
+        ConfigError: If that axis does not hold ``stack`` frames.
     """
     if stack == 1:
         return space.shape
@@ -33,18 +33,27 @@ def frame_shape(space: Box, stack: int) -> tuple[int, ...]:
 
 
 def next_depth(above: Tensor, begins: Tensor, stack: int) -> Tensor:
-    """Depth of rows from that of the rows ``above [m]``; 0 where an episode ``begins [m]``."""
+    """Depth of rows from that of the rows ``above [m]``; 0 where an episode ``begins [m]``.
+
+    >>> next_depth(torch.tensor([0, 3, 3]), torch.tensor([False, False, True]), stack=4)
+    tensor([1, 3, 0])
+    """
     return (above + 1).clamp(max=stack - 1).masked_fill(begins, 0)
 
 
 def frames_back(depth: Tensor, stack: int) -> Tensor:
-    """How many rows above a row its frames are, oldest first, ``[...] -> [..., stack]``."""
+    """How many rows above a row its frames are, oldest first, ``[...] -> [..., stack]``.
+
+    >>> frames_back(torch.tensor([3, 1]), stack=4)  # the second repeats its episode's first frame
+    tensor([[3, 2, 1, 0],
+            [1, 1, 1, 0]])
+    """
     back = torch.arange(stack - 1, -1, -1, device=depth.device)
     return back.minimum(depth[..., None])
 
 
 def check_rebuilt(given: Tensor, rebuilt: Tensor, stack: int) -> None:
-    """Compare observations with those made of stored frames.
+    """Compare observations with the ones that were rebuilt from stored frames.
 
     Raises:
         ConfigError: If they differ.

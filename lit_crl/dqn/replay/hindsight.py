@@ -1,19 +1,21 @@
-"""Hindsight relabelling: what an episode reached becomes the goal it is judged by."""
+"""Hindsight relabelling: an episode is judged by a goal that it reached later."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions
+from lit_crl.envs import LevelEnv
 
 if TYPE_CHECKING:
     from lit_crl.dqn.replay.buffer import ReplayBuffer
 
 
+@runtime_checkable
 class GoalEnv(Protocol):
     """What hindsight relabelling asks of an environment; observations hold position and goal."""
 
@@ -24,18 +26,18 @@ class GoalEnv(Protocol):
         """The same observation with another goal."""
 
     def goal_reward(self, next_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward and termination that arriving at ``next_obs`` gives under its own goal."""
+        """Reward and termination for arriving at ``next_obs``, judged by the goal in it."""
 
 
 class Hindsight:
     """Hindsight relabelling with *future* goals, Andrychowicz et al. 2017 (HER), §4.5.
 
-    A share of the sampled transitions gets the goal that its own episode reached some steps
-    later, with reward and termination computed anew for every step of the n-step window.
+    A share of the sampled transitions gets a goal that its episode reached some steps later. Reward
+    and termination are computed anew for every step of the n-step window.
     """
 
     @classmethod
-    def of(cls, env: Any, share: float, gamma: float) -> Hindsight | None:
+    def of(cls, env: LevelEnv, share: float, gamma: float) -> Hindsight | None:
         """The relabelling of an environment's goals; None for a share of 0.
 
         Raises:
@@ -43,7 +45,7 @@ class Hindsight:
         """
         if share == 0:
             return None
-        if not hasattr(env, "achieved_goal") or env.max_episode_steps is None:
+        if not isinstance(env, GoalEnv) or env.max_episode_steps is None:
             raise ConfigError(
                 f"data.replay.hindsight is {share}, but {type(env).__name__} has no goals to "
                 "relabel: set it to 0"
@@ -72,8 +74,8 @@ class Hindsight:
             torch.where(chosen[:, None], discount, replay.take(replay.discount, window[:, :-1])),
         )
         obs, next_obs = (
-            torch.where(chosen.view(-1, *[1] * (own.ndim - 1)), self.env.relabel(own, goal), own)
-            for own in (transitions.obs, transitions.next_obs)
+            torch.where(chosen.view(-1, *[1] * (seen.ndim - 1)), self.env.relabel(seen, goal), seen)
+            for seen in (transitions.obs, transitions.next_obs)
         )
         return transitions._replace(obs=obs, next_obs=next_obs)
 
@@ -83,7 +85,8 @@ class Hindsight:
         column, written = start % replay.num_envs, replay.cursor
         age = (written[column] - 1 - start // replay.num_envs) % replay.length
         ends = replay.take(replay.boundary, replay.shift(start[:, None], steps)).long().cumsum(1)
-        # Up to and including the first boundary, and not past the newest row.
+        # Up to and including the first boundary, and not past the newest row: the rows below it are
+        # the oldest of the ring, from another episode.
         remaining = ((ends == 0).sum(dim=1) + 1).minimum(age).clamp(min=1)
         drawn = torch.rand(len(start), generator=rng, device=start.device) * remaining
         return replay.observations(replay.shift(start, drawn.long() + 1))

@@ -1,4 +1,4 @@
-"""Priorities of the replay's rows: the larger a TD error was, the more often its row is drawn.
+"""Priorities of the replay's rows: the larger the TD error, the more often the row is drawn.
 
 Proportional prioritization, Schaul et al. 2016.
 """
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from lit_crl.dqn.equations import Transitions
-from lit_crl.dqn.replay.sampling import BLOCK, draw_proportional
+from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_proportional
 
-#: Keeps rows without a TD error possible (Schaul et al. 2016, §3.3).
+#: Rows whose TD error is 0 are still drawn now and then (Schaul et al. 2016, §3.3).
 MIN_TD_ERROR = 1e-6
 
 
 class Prioritized(NamedTuple):
     """Transitions drawn by priority, every field with the same leading dimensions.
 
-    ``row`` says where they start, for ``Priorities.update``; ``weight`` is the importance weight
-    of each one's loss, at most 1.
+    ``row`` is where each one starts, for ``Priorities.update``; ``weight`` is the importance weight
+    of its loss, at most 1.
     """
 
     transitions: Transitions
@@ -28,7 +28,11 @@ class Prioritized(NamedTuple):
 
 
 def priority(td_error: Tensor, exponent: float) -> Tensor:
-    """The priority (|δ| + ε)^α, Schaul et al. 2016, §3.3 and the numerator of eq. 1."""
+    """The priority (|δ| + ε)^α, Schaul et al. 2016, §3.3 and the numerator of eq. 1.
+
+    >>> priority(torch.tensor([-4.0, 0.25]), exponent=0.5)
+    tensor([2.0000, 0.5000])
+    """
     return (td_error.abs() + MIN_TD_ERROR).pow(exponent)
 
 
@@ -36,26 +40,29 @@ def importance_weight(priority: Tensor, beta: float) -> Tensor:
     """The weight (1 / (n · P(i)))^β over its maximum, Schaul et al. 2016, §3.4.
 
     With P(i) = p_i / Σ_j p_j, eq. 1, both n and the sum cancel: (min_j p_j / p_i)^β.
+
+    >>> importance_weight(torch.tensor([1.0, 4.0]), beta=0.5)
+    tensor([1.0000, 0.5000])
     """
     return (priority.min() / priority).pow(beta)
 
 
 class Priorities:
-    """One number a row: (|δ| + ε)^α of its last TD error; 0 where no transition may start."""
+    """For each row (|δ| + ε)^α of its last TD error δ; 0 where no transition may start."""
 
     def __init__(self, rows: int, exponent: float, device: torch.device | str = "cpu") -> None:
-        """Start with every one of ``rows`` at 0; ``exponent`` is α."""
+        """Start with all ``rows`` at 0; ``exponent`` is α."""
         self.exponent = exponent
-        # Whole blocks: what is past the last row stays at 0.
-        self.values = torch.zeros(-(-rows // BLOCK), BLOCK, device=device)
+        # Only whole blocks: values past the last row stay at 0.
+        self.values = torch.zeros(-(-rows // ROWS_PER_BLOCK), ROWS_PER_BLOCK, device=device)
         self.sums = torch.zeros(len(self.values), device=device)
         self.largest = torch.zeros((), device=device)
 
     def insert(self, rows: Tensor, ready: Tensor, spoilt: Tensor) -> None:
-        """Give the ``rows [m]`` that are ``ready [m]`` the largest priority ever, at least 1.
+        """Give the ``rows [m]`` that are ``ready [m]`` the largest priority so far, at least 1.
 
-        So every transition is soon drawn once (Schaul et al. 2016, algorithm 1, line 6). No
-        transition can start at the other ``rows`` and the ``spoilt [s]`` ones.
+        So every transition is soon drawn once (Schaul et al. 2016, algorithm 1, line 6). The other
+        ``rows`` and the ``spoilt [s]`` ones get 0: no transition can start there.
         """
         flat = self.values.view(-1)
         flat.index_fill_(0, spoilt, 0)
@@ -65,8 +72,8 @@ class Priorities:
     def update(self, rows: Tensor, td_errors: Tensor) -> None:
         """Set the priorities of ``rows [...]`` by their TD errors δ ``[...]``.
 
-        Where a row was drawn more than once, its largest error counts. Rows that have been
-        overwritten since stay at 0, and an error that is not finite changes nothing.
+        If a row was drawn more than once, its largest error counts. Rows that have been overwritten
+        in the meantime stay at 0. An error that is not finite changes nothing.
         """
         flat, row = self.values.view(-1), rows.reshape(-1)
         old = flat.index_select(0, row)
@@ -77,12 +84,12 @@ class Priorities:
         self._sum(row)
 
     def _sum(self, rows: Tensor) -> None:
-        """Sum the blocks of ``rows [m]`` anew: adding differences would let errors pile up."""
-        block = rows // BLOCK
+        """Sum the blocks of ``rows [m]`` anew: if differences were added, errors would pile up."""
+        block = rows // ROWS_PER_BLOCK
         self.sums.index_copy_(0, block, self.values.index_select(0, block).sum(dim=1))
 
     def draw(self, shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows for the minibatches of ``shape = [..., B]`` and their priorities now.
+        """Rows for the minibatches of ``shape = [..., B]``, and their present priorities.
 
         Raises:
             RuntimeError: If every row is at 0.
@@ -91,5 +98,5 @@ class Priorities:
         return row, self.values.view(-1).index_select(0, row.view(-1)).view(shape)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that changes while the priorities are used."""
+        """Everything that changes in use."""
         return {"priority": self.values, "priority_sum": self.sums, "largest": self.largest}

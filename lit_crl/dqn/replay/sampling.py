@@ -1,25 +1,29 @@
-"""Drawing rows at random, uniformly or in proportion to a number each: pure functions."""
+"""Sampling of rows, uniformly or in proportion to their values: pure functions."""
 
 import torch
 from torch import Tensor
 
-#: Rows that one sum stands for when rows are drawn in proportion. Sums within a block are short
-#: enough for float32; the cumulative one over the blocks is in float64.
-BLOCK = 32
+#: Rows whose values are added up in one sum. With so few float32 is exact enough; the cumulative
+#: sum over all blocks is in float64.
+ROWS_PER_BLOCK = 32
 EMPTY = "the replay buffer is empty: collect steps before sampling"
 
 
 def draw_uniform(allowed: Tensor, n: int, rng: torch.Generator) -> Tensor:
     """``n`` rows drawn uniformly, with replacement, from those ``allowed [rows]``.
 
-    Any row is drawn and kept if it is allowed. The time does not depend on the number of rows,
-    as long as most are allowed.
+    Rows are drawn from all, and kept if they are allowed. So the time does not depend on the number
+    of rows, as long as most of them are allowed.
+
+    >>> allowed = torch.tensor([False, True, False, True])
+    >>> draw_uniform(allowed, 1_000, torch.Generator().manual_seed(0)).unique()
+    tensor([1, 3])
 
     Raises:
         RuntimeError: If no row is allowed.
     """
     found: list[Tensor] = []
-    missing, draws = n, n + n // 4 + 16  # enough nearly always: one round
+    missing, draws = n, n + n // 4 + 16  # one round is nearly always enough
     while missing > 0:
         row = torch.randint(len(allowed), (draws,), generator=rng, device=allowed.device)
         kept = row[allowed.index_select(0, row)][:missing]
@@ -33,11 +37,12 @@ def draw_uniform(allowed: Tensor, n: int, rng: torch.Generator) -> Tensor:
 def draw_proportional(
     values: Tensor, sums: Tensor, shape: tuple[int, ...], rng: torch.Generator
 ) -> Tensor:
-    """Rows ``shape = [..., B]`` in proportion to ``values [blocks, BLOCK]`` of these ``sums``.
+    """Rows ``shape = [..., B]`` in proportion to ``values [blocks, ROWS_PER_BLOCK]``.
 
-    Each minibatch of B has one row from each of B equal ranges of the cumulative sum, as in
-    Schaul et al. 2016, appendix B.2.1. Their sum tree has two levels here: a block is found by its
-    cumulative sum, which is taken once for all minibatches, and then a row in the block.
+    ``sums [blocks]`` are the sums of the blocks. Each minibatch of B has one row from each of B
+    equal ranges of the cumulative sum, as in Schaul et al. 2016, appendix B.2.1. Here their sum
+    tree has only two levels: first a block is found by the cumulative sum over blocks, which is
+    computed once for all minibatches, and then a row in the block.
 
     Raises:
         RuntimeError: If all values are 0.
@@ -46,13 +51,16 @@ def draw_proportional(
     upto = sums.cumsum(0, dtype=torch.float64)
     if not upto[-1] > 0:
         raise RuntimeError(EMPTY)
-    # Searched in ascending order, which reads memory in order too.
+    # The strata are in ascending order, so the search reads memory in order, too.
     block = torch.searchsorted(upto, _strata(n, rng) * (upto[-1] / n), right=True)
-    # In float64 these are exact, so that a value of 0 adds nothing in whatever order a GPU sums.
+    # In float64 the sums are exact: a value of 0 adds nothing, in whatever order a GPU adds.
     within = values.index_select(0, block).cumsum(1, dtype=torch.float64)
     uniform = torch.rand(n, 1, generator=rng, device=rng.device, dtype=torch.float64)
-    row = block * BLOCK + torch.searchsorted(within, uniform * within[:, -1:], right=True)[:, 0]
-    # A range of a minibatch is K strata, one for each minibatch: which has which is random.
+    row = (
+        block * ROWS_PER_BLOCK
+        + torch.searchsorted(within, uniform * within[:, -1:], right=True)[:, 0]
+    )
+    # Each of the B ranges has K strata, one for each minibatch: which one gets which is random.
     turn = torch.randperm(n // batch, generator=rng, device=rng.device)
     return row.view(batch, -1).t().contiguous().index_select(0, turn).view(shape)
 
@@ -60,7 +68,7 @@ def draw_proportional(
 def _strata(n: int, rng: torch.Generator) -> Tensor:
     """One number from each of the ranges [i, i + 1), ``[n]``, in float64.
 
-    What is random in it is of float32, so that no sum is rounded up to the next range.
+    The random part is drawn in float32, so that no sum is rounded up to the next range.
     """
     lower = torch.arange(n, dtype=torch.float64, device=rng.device)
     return lower.add_(torch.rand(n, generator=rng, device=rng.device))

@@ -1,4 +1,4 @@
-"""What a run shows and leaves: progress, metrics, checkpoints and a report at the end."""
+"""Callbacks of a run: progress, metrics, checkpoints, and a report at the end."""
 
 from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
 from lit_crl.runs.callbacks.progress import EnvStepProgress

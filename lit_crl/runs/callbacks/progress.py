@@ -1,7 +1,6 @@
-"""What a person watches: one bar over env steps, and a line for each validation."""
+"""The progress of a run: one bar over env steps, and a line for each validation."""
 
 import time
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -9,16 +8,20 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from lit_crl.envs.images import in_words, space_of
 from lit_crl.runs.bars import Bar, line_console
+from lit_crl.runs.parts import data_of, learner_of
 
-
-def where_it_runs(trainer: Trainer) -> str:
-    """The kind of device, and the number of processes if there are several."""
-    kind: str = trainer.strategy.root_device.type
-    return kind if trainer.world_size == 1 else f"{trainer.world_size} × {kind}"
+#: Numbers in the line of a validation, in this order; those that a task lacks are left out.
+FORMS = {
+    "target_return_mean": "return {:8.2f}",
+    "target_success_rate": "success {:4.0%}",
+    "heldout_success_rate": "held-out {:4.0%}",
+    "levels_valid_rate": "generated: valid {:4.0%}",
+    "levels_frontier_rate": "frontier {:4.0%}",
+}
 
 
 class EnvStepProgress(ProgressBar):
-    """A bar over env steps with return, success, ε and steps/s, where one can be; plain lines."""
+    """Plain lines and, in a terminal or notebook, a bar with return, success, ε and steps/s."""
 
     #: Seconds between two updates of the bar.
     REFRESH = 0.5
@@ -33,7 +36,7 @@ class EnvStepProgress(ProgressBar):
         self._mark = (0.0, 0)
 
     def disable(self) -> None:
-        """Stay silent (Lightning calls this on all processes but the first)."""
+        """Stay silent; Lightning calls this in all processes but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -41,20 +44,21 @@ class EnvStepProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what is about to happen and start the bar."""
+        """Announce the run, and start the bar."""
         if not self._enabled:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         gan = "DQN and GAN" if data.trains_gan else "DQN alone"
-        where = getattr(data.env, "name", type(data.env).__name__)
+        env = getattr(data.env, "name", type(data.env).__name__)
+        devices = "" if trainer.world_size == 1 else f"{trainer.world_size} × "
         self.console.print(
-            f"Training {gan} on {where}: {data.schedule.budget:,} env steps, "
+            f"Training {gan} on {env}: {data.schedule.budget:,} env steps, "
             f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
-            f"seed {data.seed}, on {where_it_runs(trainer)}."
+            f"seed {data.seed}, on {devices}{trainer.strategy.root_device.type}."
         )
-        if taken_for := in_words(space_of(data.env)):
-            self.console.print(taken_for)
-        if pl_module.compile_updates:
+        if images := in_words(space_of(data.env)):
+            self.console.print(images)
+        if learner_of(trainer).compile_updates:
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."
             )
@@ -69,13 +73,13 @@ class EnvStepProgress(ProgressBar):
         self._bar.add_task("fit", total=data.schedule.budget, completed=data.env_steps, status="")
         self._bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Move the bar."""
         now = time.monotonic()
         if self._bar is None or now - self._shown < self.REFRESH:
             return
         self._shown = now
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         started, steps = self._mark
         speed = (data.env_steps - steps) / max(now - started, 1e-9)
         numbers = data.metrics()
@@ -88,35 +92,24 @@ class EnvStepProgress(ProgressBar):
         self._bar.refresh()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line of what the evaluation found."""
+        """Print a line with the results of the validation."""
         if not self._enabled or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        line = (
-            f"{trainer.datamodule.env_steps:>9,} env steps"  # type: ignore[attr-defined]
-            f"  return {numbers['target_return_mean']:8.2f}"
-        )
-        if "target_success_rate" in numbers:
-            line += f"  success {numbers['target_success_rate']:4.0%}"
-        if "heldout_success_rate" in numbers:
-            line += f"  held-out {numbers['heldout_success_rate']:4.0%}"
-        if "levels_valid_rate" in numbers:
-            line += f"  generated: valid {numbers['levels_valid_rate']:4.0%}"
-        if "levels_frontier_rate" in numbers:
-            line += f"  frontier {numbers['levels_frontier_rate']:4.0%}"
-        if numbers.get("evaluation_cut_off"):
-            line += f"  {numbers['evaluation_cut_off']:.0f} episodes cut off"
-        self.console.print(line)
+        words = [f"{data_of(trainer).env_steps:>9,} env steps"]
+        words += [form.format(numbers[name]) for name, form in FORMS.items() if name in numbers]
+        if cut_off := numbers.get("evaluation_cut_off"):
+            words.append(f"{cut_off:.0f} episodes cut off")
+        self.console.print("  ".join(words))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away."""
-        self._stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """Take the bar away, so that the message is readable."""
-        self._stop()
-
-    def _stop(self) -> None:
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the bar, so that the message is readable."""
+        self.on_train_end(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""The end of a run: a table of what was reached, and the files that hold it."""
+"""The end of a run: a table of its results, and the files that hold them."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.table import Table
 
@@ -21,8 +22,11 @@ from lit_crl.core.tensor_files import replace_text
 from lit_crl.core.version import __version__
 from lit_crl.runs.bars import line_console
 from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
+from lit_crl.runs.parts import data_of, learner_of
+from lit_crl.training.datamodule import ReplayDataModule
+from lit_crl.training.learner import CreativeLearner
 
-#: What the time of training goes into; the learner's and the data's stopwatch name these parts.
+#: The parts of training that the stopwatches of learner and data time, in words.
 PARTS = {
     "compile": "compiling",
     "environments": "acting and stepping environments",
@@ -32,12 +36,12 @@ PARTS = {
     "evaluation": "validation",
     "saving": "metrics and checkpoints",
 }
-#: What the table shows, in this order; what a task lacks is left out.
+#: Numbers in the table, in this order; those that a task lacks are left out.
 ROWS = {
     "target_return_mean": ("mean return, target levels", "{:.2f}"),
     "target_return_std": ("  standard deviation over episodes", "{:.2f}"),
     "target_success_rate": ("success, target levels", "{:.1%}"),
-    "target_episodes": ("  from so many episodes", "{:.0f}"),
+    "target_episodes": ("  number of episodes", "{:.0f}"),
     "heldout_success_rate": ("success, held-out levels", "{:.1%}"),
     "heldout_cvar10": ("  the worst tenth of them", "{:.1%}"),
     "levels_valid_rate": ("generated levels: valid", "{:.1%}"),
@@ -46,7 +50,7 @@ ROWS = {
     "reference_frontier_rate": ("  reference levels, for comparison", "{:.1%}"),
     "levels_learnability": ("generated levels: mean 4 p (1 − p)", "{:.2f}"),
     "reference_learnability": ("  reference levels, for comparison", "{:.2f}"),
-    "levels_path_length_p50": ("generated levels: median length of the way", "{:.1f}"),
+    "levels_path_length_p50": ("generated levels: median path length", "{:.1f}"),
     "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
     "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
     "env_steps": ("env steps", "{:,.0f}"),
@@ -56,6 +60,18 @@ ROWS = {
     **{f"seconds_{part}": (f"  {label}", "{:.1f}") for part, label in PARTS.items()},
     "seconds_lightning": ("  Lightning, and the rest", "{:.1f}"),
 }
+#: Keys that ``summary.json`` always has, with null where a task lacks them.
+ALWAYS = (
+    "target_return_mean",
+    "target_return_std",
+    "target_success_rate",
+    "heldout_success_rate",
+    "heldout_cvar10",
+    "levels_valid_rate",
+    "levels_frontier_rate",
+    "levels_unique_rate",
+    "reference_frontier_rate",
+)
 
 
 def git_commit() -> str | None:
@@ -72,14 +88,9 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the software that a result depends on."""
     found = {"python": platform.python_version(), "lit_crl": __version__}
     return found | {name: version(name) for name in ("torch", "lightning", "gymnasium", "numpy")}
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Replace ``path`` by ``content`` as a whole."""
-    replace_text(json.dumps(content, indent=2) + "\n", path)
 
 
 class RunReport(Callback):
@@ -94,7 +105,7 @@ class RunReport(Callback):
         self.wall_seconds = 0.0
         self.evaluation_env_steps = 0.0
         self.summary: dict[str, Any] = {}
-        #: What the test found; empty without one.
+        #: Results of the test; empty without one.
         self.test: dict[str, float] = {}
         self.played = 0
         self.seconds: dict[str, float] = {}
@@ -103,27 +114,27 @@ class RunReport(Callback):
         self._fitted = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let only the first process speak."""
+        """Silence all processes but the first."""
         self.console.quiet |= not trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; keep the configuration, now that nothing can be wrong with it."""
+        """Start the clock, and write the configuration: nothing can be wrong with it now."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         self._fitted = True
         self._started = time.monotonic()
-        self._clocks = [pl_module.clock, trainer.datamodule.clock]  # type: ignore[attr-defined, list-item]
+        self._clocks = [learner_of(trainer).clock, data_of(trainer).clock]
         for clock in self._clocks:
-            clock.seconds.clear()  # of an earlier fit
+            clock.seconds.clear()  # from an earlier fit
 
     def seconds_of_training(self) -> float:
-        """Seconds of training, those of the running fit included."""
+        """Seconds of training, including the running fit."""
         running = 0.0 if self._started is None else time.monotonic() - self._started
         return self.wall_seconds + running
 
     def seconds_by_part(self) -> dict[str, float]:
-        """What they went into."""
+        """Seconds of training by part, including the running fit."""
         total = Counter(self.seconds)
         for clock in self._clocks:
             total.update(clock.seconds)
@@ -132,66 +143,61 @@ class RunReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and add up the levels that all processes played."""
         self.wall_seconds, self.seconds = self.seconds_of_training(), self.seconds_by_part()
-        self._clocks = []  # the test that follows is no part of training
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        played = {"generated_played": data.curriculum.counts.played if data.curriculum else 0}
-        self.played = int(distributed.reduce_metrics(played)["generated_played"])
-        self._started = None
+        self._started, self._clocks = None, []  # the test that follows is not part of training
+        curriculum = data_of(trainer).curriculum
+        played = float(curriculum.counts.played) if curriculum else 0.0
+        total = distributed.reduce_metrics({"generated_played": played})
+        self.played = int(total["generated_played"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count what evaluation cost."""
-        numbers = trainer.callback_metrics
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.evaluation_env_steps += float(numbers["evaluation_env_steps"])
-        elif not trainer.sanity_checking:
-            self._print("Validation", {k: float(v) for k, v in numbers.items()})
+        """Count the env steps of a validation in training; print the table of any other."""
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn == "fit":
+            self.evaluation_env_steps += numbers["evaluation_env_steps"]
+        else:
+            self._print("Validation", numbers)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table and write ``test.json``."""
         if not trainer.is_global_zero:
             return
-        results = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.test = results
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(results, self.folder / "test.json")
+        self.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._write_json("test.json", self.test)
         if not self._fitted:  # after a fit, the summary shows these numbers and more
-            self._print("Test: greedy policy on levels that training never saw", results)
+            self._print("Test: greedy policy on levels that training never saw", self.test)
             self.console.print(f"Written to {self.folder / 'test.json'}")
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object
     ) -> None:
         """Write generated levels, from hard to easy, as a table in the environment's units."""
         if not trainer.is_global_zero:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         path = self.folder / "predicted_levels.csv"
-        p_hat = outputs["p_hat"]
-        asked = (
-            {}
-            if data.settings.evaluation.difficulty is None
-            else {"difficulty": data.settings.evaluation.difficulty}
-        )
-        levels = outputs["levels"][p_hat.argsort()].tolist()
+        p_hat, order = outputs["p_hat"].sort()
+        header = ["p_hat", *data.env.level_names]
+        rows = torch.column_stack((p_hat, outputs["levels"][order])).tolist()
+        wanted = ""
+        if data.settings.evaluation.difficulty is not None:
+            header, rows = (
+                ["difficulty", *header],
+                [[data.settings.evaluation.difficulty, *row] for row in rows],
+            )
+            wanted = f" of difficulty {data.settings.evaluation.difficulty:.2f}"
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*asked, "p_hat", *data.env.level_names])
-            for p, level in zip(p_hat.sort().values.tolist(), levels, strict=True):
-                writer.writerow([*asked.values(), p, *level])
-        wanted = f" of difficulty {data.settings.evaluation.difficulty:.2f}" if asked else ""
+            csv.writer(file).writerows([header, *rows])
         self.console.print(
-            f"{len(levels)} generated levels{wanted}, p̂ from {p_hat.min():.2f} to "
-            f"{p_hat.max():.2f}: {path}"
+            f"{len(rows)} generated levels{wanted}, p̂ from {p_hat[0]:.2f} to {p_hat[-1]:.2f}: "
+            f"{path}"
         )
-        self._draw_gallery(pl_module, data)
-
-    def _draw_gallery(self, learner: Any, data: Any) -> None:
         from lit_crl.runs.pictures import figures
-        from lit_crl.runs.pictures.gallery import generated_gallery
 
         try:
-            figure = generated_gallery(learner, data.make_env, data.env.device)
-        except ConfigError as error:  # the table is there, and what is missing is said
+            figure = figures.predicted_levels(learner_of(trainer), data)
+        except ConfigError as error:  # the table is written all the same
             self.console.print(f"No pictures of them: {error}")
             return
         path = figures.save(figure, self.folder / "figures" / "predicted_levels.png")
@@ -208,72 +214,63 @@ class RunReport(Callback):
         if numbers.get("evaluation_cut_off"):
             self.console.print(
                 f"{numbers['evaluation_cut_off']:.0f} episodes were cut off, and count as not "
-                "solved: to let them end give a time limit, or a larger data.evaluation.share."
+                "solved: to let them end, give a time limit or a larger data.evaluation.share."
             )
 
-    def summarise(self, trainer: Trainer, learner: Any) -> None:
-        """After fit and test: write ``summary.json`` and figures, and say where everything is."""
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_text(json.dumps(content, indent=2) + "\n", self.folder / name)
+
+    def summarise(self, trainer: Trainer, learner: CreativeLearner) -> None:
+        """After fit and test, write ``summary.json`` and figures, and list all files."""
         if not trainer.is_global_zero:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         self.evaluation_env_steps += self.test.get("evaluation_env_steps", 0.0)
-        nothing = dict.fromkeys(
-            ("target_return_mean", "target_return_std", "target_success_rate",
-             "heldout_success_rate", "heldout_cvar10", "levels_valid_rate",
-             "levels_frontier_rate", "levels_unique_rate", "reference_frontier_rate")
-        )  # fmt: skip
-        has_gan = learner.gan_updates > 0
-        summary = {
+        rest = self.wall_seconds - sum(self.seconds.values())
+        seconds = {part: round(spent, 2) for part, spent in self.seconds.items()}
+        self.summary = {
             "experiment": self.experiment,
             "arm": data.arm,
             "seed": data.seed,
             "env_steps": data.env_steps,
-            **nothing,
+            **dict.fromkeys(ALWAYS),
             **self.test,
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
             "wall_seconds": round(self.wall_seconds, 2),
-            **self._where_time_went(),
-            "levels_played": self.played if has_gan else None,
+            **{f"seconds_{part}": seconds.get(part) for part in [*PARTS, *seconds]},
+            "seconds_lightning": round(rest, 2),
+            "levels_played": self.played if learner.gan_updates else None,
             "git_commit": git_commit(),
             "versions": versions(),
         }
-        write_json(summary, self.folder / "summary.json")
-        self.summary = summary
-        self._draw(trainer, data)
-        self._print(f"{self.experiment}, arm {data.arm}, seed {data.seed}", summary)
+        self._write_json("summary.json", self.summary)
+        title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
+        self._draw(trainer, data, title)
+        self._print(title, self.summary)
         self.console.print(f"Written to {self.folder}:")
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and "wandb" not in path.parts:
                 self.console.print(f"  {path.relative_to(self.folder)}")
 
-    def _where_time_went(self) -> dict[str, float | None]:
-        """Seconds of training by part; None for a part that there was not."""
-        rest = self.wall_seconds - sum(self.seconds.values())
-        seconds: dict[str, float | None] = dict.fromkeys(PARTS)
-        seconds |= {part: round(spent, 2) for part, spent in self.seconds.items()}
-        return {f"seconds_{part}": spent for part, spent in seconds.items()} | {
-            "seconds_lightning": round(rest, 2)
-        }
+    def _draw(self, trainer: Trainer, data: ReplayDataModule, title: str) -> None:
+        from lit_crl.runs.pictures import figures  # slow to import
 
-    def _draw(self, trainer: Trainer, data: Any) -> None:
-        from lit_crl.runs.pictures import figures  # drawing is slow to import and comes last
-
-        title = f"{self.experiment}, arm {data.arm}, seed {data.seed}"
         folder = self.folder / "figures"
         for log in trainer.loggers:
             if isinstance(log, MetricsCsv):
                 curve = figures.learning_curve(log.rows, title)
                 figures.save(curve, folder / "learning_curve.png")
-        recorder = next(c for c in trainer.callbacks if isinstance(c, RecordMetrics))  # type: ignore[attr-defined]
-        if recorder.snapshots:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        snapshots = next(c.snapshots for c in callbacks if isinstance(c, RecordMetrics))
+        if snapshots:
             pictures = hasattr(data.env, "render_levels")
             draw = figures.level_gallery if pictures else figures.generated_levels
-            figure = draw(recorder.snapshots, data.env)
-            figures.save(figure, folder / "generated_levels.png")
+            figures.save(draw(snapshots, data.env), folder / "generated_levels.png")
             steps, levels, p_hat = (
-                np.stack([np.asarray(snapshot[key]) for snapshot in recorder.snapshots])
+                np.stack([each[key] for each in snapshots])
                 for key in ("env_steps", "levels", "p_hat")
             )
             np.savez(self.folder / "levels.npz", env_steps=steps, levels=levels, p_hat=p_hat)
@@ -287,5 +284,5 @@ class RunReport(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore clock and counts."""
         vars(self).update(state_dict)

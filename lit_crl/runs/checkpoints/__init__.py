@@ -1,1 +1,1 @@
-"""What is saved of a run, when, and how a run goes on."""
+"""When a run is saved, what is saved, and how it continues."""

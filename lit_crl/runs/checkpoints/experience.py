@@ -1,7 +1,5 @@
-"""Everything a run collected, as tensors and plain values: what a resume needs beside weights."""
+"""Everything a run collected, as tensors and plain values: a resume needs it beside the weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.utilities import move_data_to_device
@@ -14,7 +12,7 @@ from lit_crl.training.learner import CreativeLearner
 def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[str, Any]:
     """Replay, archive, curriculum, running episodes, counters, random streams, unlogged losses.
 
-    The tensors are the live ones: write or copy them before the run goes on.
+    These are the run's own tensors: write or copy them before the run continues.
     """
     return {
         "batches_done": data.batches_done,
@@ -28,34 +26,27 @@ def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[st
     }
 
 
-@contextmanager
-def fitting() -> Iterator[None]:
-    """Say what to do where something collected does not fit this run's sizes."""
-    try:
-        yield
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the checkpoint does not fit this run's data settings ({error}): resume with "
-            "the env, num_envs, capacity, tried and visited it was saved with"
-        ) from error
-
-
 def load_collected_state(
     data: ReplayDataModule, learner: CreativeLearner, state: dict[str, Any]
 ) -> None:
-    """Restore what ``collected_state`` gave.
+    """Restore a ``collected_state``.
 
     Raises:
         ConfigError: If it comes from a run with other sizes or another environment.
     """
-    with fitting():
+    try:
         data.replay.load_state_dict(state["replay"])
         data.rollout.load_state_dict(state["rollout"])
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])
             data.curriculum.load_state_dict(state["curriculum"])
-        # Files are read to the CPU; whatever is not copied into tensors of its owner moves here.
+        # Files are read to the CPU; tensors that are not copied into existing ones move here.
         learner.losses.load_state_dict(move_data_to_device(state["losses"], learner.device))
         learner.streams.load_state_dict(state["streams"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the checkpoint does not fit this run's data settings ({error}): resume with "
+            "the env, num_envs, capacity, tried and visited it was saved with"
+        ) from error
     data.batches_done = state["batches_done"]
     data.rng.set_state(state["rng"].cpu())

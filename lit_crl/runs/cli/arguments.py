@@ -1,4 +1,4 @@
-"""What a command line leaves unsaid, and its order: experiment, files over it, flags over both."""
+"""Completes a command line: the experiment's file first, then ``--config`` files, then flags."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,35 +13,31 @@ from lit_crl.runs.cli.usage import SUBCOMMANDS
 from lit_crl.runs.naming import MARK
 from lit_crl.training.renamed import refuse_flat
 
-#: The experiment of a command line that names none, and that of one that names a Gymnasium id.
+#: The default experiment, and the experiment for a Gymnasium id.
 DEFAULT, ANY_ID = "mountain_car", "gymnasium"
-#: The adapter that takes Gymnasium ids, and the environments beside it, which take none.
+#: The adapter that takes Gymnasium ids, and the package of the environments that take none.
 ADAPTER, BUILT_IN = "lit_crl.envs.GymnasiumEnv", "lit_crl.envs."
 CONFIG = ("--config", "-c")
 
 
 class Option(NamedTuple):
-    """One option of a command line; the value is None where there is none."""
+    """One option of a command line; the value is None if it has none."""
 
     flag: str
     value: str | None
 
-    @property
-    def words(self) -> list[str]:
-        """As it is given to the parser."""
-        return [self.flag] if self.value is None else [f"{self.flag}={self.value}"]
-
 
 def complete(args: Sequence[str]) -> list[str]:
-    """Put arguments in the order in which later ones win, and add the files that they imply.
+    """Add the files that arguments imply, and sort all arguments: later ones override earlier ones.
 
-    First comes the experiment's file, then those of ``--config``, found from anywhere, then all
-    else. The experiment is the named one; none where a file describes an environment, or a
-    checkpoint brings the configuration of its run; else the default one, or the one for Gymnasium
-    ids, if such an id is given.
+    First comes the experiment's file, then the files of ``--config``, then everything else. The
+    experiment is the named one. There is none if a file describes an environment, or if a
+    checkpoint brings the configuration of its run. Otherwise it is the default one, or the one for
+    Gymnasium ids if an id is given.
 
     Raises:
-        ConfigError: If a file or an experiment does not exist, or a checkpoint is of another one.
+        ConfigError: If a file or an experiment does not exist, or a checkpoint belongs to another
+            experiment.
     """
     if not args or args[0] not in SUBCOMMANDS:
         return list(args)
@@ -50,12 +46,16 @@ def complete(args: Sequence[str]) -> list[str]:
     files = [folders.find_config(str(o.value)) for o in options if o.flag in CONFIG]
     rest = [option for option in options if option.flag not in CONFIG]
     files = [*_base(rest, files), *files]
-    flags = [word for option in _with_ids(rest, files) for word in option.words]
-    return [subcommand, *(f"--config={file}" for file in files), *flags]
+    rest = [*(Option("--config", str(file)) for file in files), *_with_ids(rest, files)]
+    return [subcommand, *(flag if value is None else f"{flag}={value}" for flag, value in rest)]
 
 
 def split(args: Sequence[str]) -> list[Option]:
-    """Arguments as options; what follows a flag and is none itself is its value."""
+    """Arguments as options.
+
+    >>> split(["--name", "a", "--data.collect.gamma=-1", "--print_config"])[1:]
+    [Option(flag='--data.collect.gamma', value='-1'), Option(flag='--print_config', value=None)]
+    """
     options: list[Option] = []
     for word in args:
         flag, equals, value = word.partition("=")
@@ -74,12 +74,20 @@ def without(args: Sequence[str], flag: str) -> list[str]:
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by their dotted keys as arguments, which the command line reads as they are."""
+    """Settings by dotted keys as arguments of the command line.
+
+    >>> flags({"name": "NO", "data.collect.env_steps": 1000, "data.curriculum.arm": "NO"})
+    ['--name=NO', '--data.collect.env_steps=1000', "--data.curriculum.arm='NO'"]
+    """
     return [f"--{key}={_text(key, value)}" for key, value in settings.items()]
 
 
 def is_id(text: str) -> bool:
-    """Whether a name is that of a Gymnasium environment, not an import path, a file or YAML."""
+    """Whether a text is a Gymnasium id, and not an import path, a file or YAML.
+
+    >>> is_id("CartPole-v1"), is_id("lit_crl.envs.MountainCar")
+    (True, False)
+    """
     is_path = "." in text and all(part.isidentifier() for part in text.split("."))
     return (
         not is_path
@@ -96,7 +104,7 @@ def with_id(id: str) -> dict[str, Any]:
 
 
 def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
-    """The file that all else is put over, if any."""
+    """The file that everything else overrides, if any."""
     given = {option.flag: option.value for option in options}
     experiment, checkpoint = given.get("--experiment"), given.get("--ckpt_path")
     if checkpoint not in (None, "last") and not files:
@@ -104,9 +112,9 @@ def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
     if experiment in folders.experiments():
         return [folders.experiment_config(str(experiment))]
     if any(environment_of(file) is not None for file in files):
-        return []  # the experiment is a name of the user's own
+        return []  # the user chose the experiment's name
     if experiment is not None:
-        return [folders.experiment_config(experiment)]  # says that there is none
+        return [folders.experiment_config(experiment)]  # raises: there is no such experiment
     named = given.get("--data.env")
     by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
     is_any = by_id if named is None else is_id(named)
@@ -123,8 +131,8 @@ def _config_of(checkpoint: Path, experiment: str | None) -> Path:
     theirs = folders.read_config(saved).get("experiment", DEFAULT)
     if experiment not in (None, theirs):
         raise ConfigError(
-            f"--experiment is {experiment}, but {checkpoint} is of the experiment {theirs}: leave "
-            "--experiment out, or give another checkpoint"
+            f"--experiment is {experiment}, but {checkpoint} belongs to the experiment {theirs}: "
+            "leave --experiment out, or give another checkpoint"
         )
     return saved
 
@@ -136,7 +144,7 @@ def environment_of(file: Path) -> Any:
 
 
 def _with_ids(options: Sequence[Option], files: Sequence[Path]) -> list[Option]:
-    """Options in which the adapter takes what is a Gymnasium id."""
+    """Options in which a Gymnasium id is an argument of the adapter."""
     environments = [found for file in files if (found := environment_of(file)) is not None]
     now = environments[-1] if environments else None
     kind = now.get("class_path") if isinstance(now, dict) else now
@@ -163,7 +171,7 @@ def _is_number(word: str) -> bool:
 
 
 def _text(key: str, value: Any) -> str:
-    # What stands in no group is a name: it is not read as YAML, so quotes would be part of it.
+    # The parser takes settings outside of groups as they are: quotes would be part of the text.
     if isinstance(value, str) and ("." not in key or yaml_strings.reads_as_itself(value)):
         return value
     return yaml_strings.dump(value, flow=True)

@@ -1,4 +1,4 @@
-"""The console entry: what goes wrong is told in one sentence, without a traceback."""
+"""The console entry, which reports an error in one sentence, without a traceback."""
 
 import os
 import re
@@ -9,16 +9,15 @@ from typing import NoReturn
 import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError, RunError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.runs.checkpoints.signals import RunStopped
 from lit_crl.runs.cli.main import main
 
-#: What jsonargparse adds to its messages, and what helps nobody who does not know it.
+#: Parts of jsonargparse's messages that only its own authors can read.
 SCAFFOLDS = (
     r"Not of type WholeNumber: ",
     r"- Expected a path but \S+ either not accessible or invalid - ",
@@ -28,21 +27,21 @@ SCAFFOLDS = (
 
 
 def run() -> None:
-    """The console entry: what goes wrong ends in one sentence.
+    """Run the command line, and report an error in one sentence.
 
-    The exit status is 2 for a mistake of the user's, 1 for a run that could not go on, and 128
-    plus the signal's number for one that was stopped.
+    The exit status is 2 for a mistake of the user's, 1 for a run that failed later, and 128 plus
+    the signal's number for a run that a signal stopped.
     """
     try:
         main()
     except RunStopped as stopped:
-        say(f"\n{stopped}")
+        print_once(f"\n{stopped}")
         sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         sys.exit(130)
     except RunError as error:
-        sentence = "; ".join([str(error), *getattr(error, "__notes__", [])])
-        print(f"lit_crl: {sentence}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print("lit_crl: " + "; ".join([str(error), *notes]), file=sys.stderr)
         sys.exit(1)
     except (ConfigError, ArgumentError, MisconfigurationException) as error:
         refuse(error)
@@ -57,13 +56,12 @@ def run() -> None:
             )
         if not distributed.lost_another(error):
             raise
-        process = f"process {rank_zero_only.rank}"  # type: ignore[attr-defined]
         print(
-            f"lit_crl: {process} lost another one, which has died or does not answer: see what "
-            "that one printed, and continue with --ckpt_path last",
+            f"lit_crl: process {distributed.process_rank()} lost another one, which has died or "
+            "does not answer: see what that one printed, and continue with --ckpt_path last",
             file=sys.stderr,
         )
-        # What waits for the other one in its clean-up would wait for ever.
+        # A usual exit waits for the other process, which may never answer.
         os._exit(1)
     except ValueError as error:
         # jsonargparse wraps what a nested class refuses.
@@ -73,14 +71,14 @@ def run() -> None:
 
 
 def needs_more_memory(error: BaseException) -> bool:
-    """Whether an error means that a tensor was too large."""
+    """Whether an error means that a tensor did not fit into memory."""
     words = ("can't allocate memory", "Storage size calculation overflowed")
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
 def import_failure(message: str) -> str | None:
-    """Why the module of a path that a message names cannot be imported; None if it can."""
+    """Why the module that a message names cannot be imported; None if it can be imported."""
     named = r"(?:Got value:|: (?=\S+ is none of)|class_path=)\s*'?([A-Za-z_][\w.]*)"
     for path in re.findall(named, message):
         module = path.rpartition(".")[0]
@@ -92,19 +90,19 @@ def import_failure(message: str) -> str | None:
             if error.name and f"{module}.".startswith(f"{error.name}."):
                 return f"there is no module {error.name}: start in its folder, or install it"
             return f"importing {module} failed: {error}"
-        except Exception as error:  # whatever the user's module raises
+        except Exception as error:  # a user's module may raise anything
             return f"importing {module} failed: {type(error).__name__}: {error}"
     return None
 
 
 def refuse(error: BaseException | str) -> NoReturn:
-    """Say what is wrong in one sentence, and exit with status 2."""
+    """Print an error in one sentence, and exit with status 2."""
     print(f"lit_crl: {one_sentence(str(error))}", file=sys.stderr)
     sys.exit(2)
 
 
 def one_sentence(message: str) -> str:
-    """A library's message on one line, in words that do not need Python to be understood."""
+    """A library's message on one line, without the parts that only Python programmers can read."""
     sentence = " ".join(message.split())
     sentence = re.sub(r"<class '([\w.]+)'>", r"\1", sentence)
     sentence = sentence.replace(
@@ -121,7 +119,7 @@ def one_sentence(message: str) -> str:
         sentence,
     )
     sentence = sentence.replace("lit_crl.runs.cli.parser.WholeNumber", "whole number")
-    # The learner's seed is a copy of the one that can be set.
+    # Users set seed_everything; the learner's seed is a copy of it.
     sentence = sentence.replace("model.seed:", "seed_everything:")
     if failure := import_failure(sentence):
         sentence = f"{sentence.partition(':')[0]}: {failure}"

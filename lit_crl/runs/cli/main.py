@@ -1,42 +1,30 @@
 """The command line: ``python -m lit_crl {fit,validate,test,predict,play}``."""
 
-import functools
 import logging
-import os
-import re
-import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf.errors import OmegaConfBaseException
 
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
-from lit_crl.core.tensor_files import newest_whole, read_checkpoint, read_run
+from lit_crl.core.distributed import print_once
+from lit_crl.core.tensor_files import read_checkpoint
 from lit_crl.runs import folders
-from lit_crl.runs.callbacks import (
-    MetricsCsv,
-    RecordMetrics,
-    RunCheckpoint,
-    RunReport,
-    StopOnSignal,
-)
-from lit_crl.runs.checkpoints.signals import RunStopped, Signals
-from lit_crl.runs.cli import trainer_settings, yaml_strings
+from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.runs.checkpoints.signals import Signals
+from lit_crl.runs.cli import reading, trainer_settings, yaml_strings
 from lit_crl.runs.cli.arguments import ANY_ID, complete, without
 from lit_crl.runs.cli.parser import RunParser
 from lit_crl.runs.cli.quiet import quiet_libraries
+from lit_crl.runs.cli.run_place import RunPlace
+from lit_crl.runs.cli.trainer_settings import RunCallbacks
 from lit_crl.runs.cli.usage import (
     DESCRIPTION,
     OPTIONS,
@@ -45,142 +33,90 @@ from lit_crl.runs.cli.usage import (
     answer_help,
     read_words,
 )
-from lit_crl.runs.dashboard.callback import Dashboard, display
 from lit_crl.runs.ending import early_end
-from lit_crl.runs.folders import Claim
-from lit_crl.runs.naming import refuse_description, written
-from lit_crl.runs.play import Player
+from lit_crl.runs.play import FilmTrainer
 from lit_crl.training import trainer_checks
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
 
-#: The environment variable by which processes learn the folder that the first one has chosen.
-RUN_FOLDER = "LIT_CRL_RUN_FOLDER"
-#: What a stop means to all but ``fit``.
+#: What a stop means to every subcommand but ``fit``.
 NOTHING_CHANGED = "at once; the run is as it was, and the same command starts again"
 
 
-class CreativeCLI(LightningCLI):
-    """LightningCLI with run folders, and the command line above the checkpoint on resume."""
+@dataclass
+class RunOptions:
+    """The options of a run that are not its learner's, data's or Trainer's.
 
-    run_folder: Path
-    #: Where a run under ``trainer.fast_dev_run`` writes; it is deleted at the end.
-    scratch: tempfile.TemporaryDirectory[str] | None = None
-    #: What shows the run beside its files, if anything does.
-    dashboard: Dashboard | None = None
-    #: The folder that a fit writes to, in the process that has chosen it.
-    claim: Claim | None = None
+    Args:
+        experiment: File of conf/experiment/, if no --config is given; folder of its runs in
+            trainer.default_root_dir.
+        name: Folder of the run in that of the experiment; null: seed0, seed0-2 and so on.
+        logger: metrics.csv alone, or a dashboard as well: Weights & Biases (offline without an
+            account), or TensorBoard.
+        group: Group of W&B; default: the experiment.
+        tags: Tags of W&B.
+        threads: CPU threads of one tensor operation; more only pay for large networks.
+        seeds: Number of fits: seed_everything and the seeds after it, each in its own process and
+            folder.
+    """
+
+    experiment: str = "mountain_car"
+    name: str | None = None
+    logger: Literal["csv", "wandb", "tensorboard"] = "csv"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    threads: int = 1
+    seeds: int = 1
+
+
+class CreativeCLI(LightningCLI):
+    """One command, from its words to its end; the methods stand in the order in which they run.
+
+    With several seeds this process builds nothing: each seed runs in another process.
+    """
+
+    model: CreativeLearner
+    datamodule: ReplayDataModule
 
     def __init__(
-        self, *args: Any, signals: Signals, objects: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        signals: Signals,
+        place: RunPlace,
+        objects: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """As ``LightningCLI``; a run that does not begin leaves no folder.
-
-        Args:
-            *args: As ``LightningCLI``.
-            signals: What stops it.
-            objects: Settings by dotted key that only Python can make.
-            **kwargs: As ``LightningCLI``.
-        """
-        self.signals, self.objects = signals, dict(objects or {})
+        """Run the command; ``objects`` are settings by dotted key that only Python can make."""
+        self.signals, self.place, self.objects = signals, place, dict(objects or {})
         self.asked = next(iter(kwargs["args"]), None)
-        try:
-            super().__init__(*args, **kwargs)
-        except BaseException as error:
-            if self.claim is not None and not self._is_worth_keeping(error):
-                self.claim.abandon()
-            if self.scratch is not None:
-                self.scratch.cleanup()
-            raise
-        finally:
-            os.environ.pop(RUN_FOLDER, None)
-            if self.claim is not None:
-                self.claim.close()
+        super().__init__(*args, **kwargs)
 
-    def _is_worth_keeping(self, error: BaseException) -> bool:
-        if isinstance(error, RunStopped):
-            return error.run is not None
-        return (self.run_folder / "config.yaml").is_file()
+    @property
+    def run_folder(self) -> Path:
+        """The folder that the run writes to."""
+        return self.place.folder
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Read the arguments, and put objects over them.
+    @property
+    def settings(self) -> Namespace:
+        """The configuration of the subcommand."""
+        settings: Namespace = self.config[self.config.subcommand]
+        return settings
 
-        Raises:
-            ConfigError: If a file only describes an object, because Python alone can make it; or
-                if a module of the user's cannot be imported.
-        """
-        self.given = [*args]  # type: ignore[misc]
-        try:
-            self.config = parser.parse_args(args)  # type: ignore[arg-type]
-        except ArgumentError as error:
-            found = re.search(r'"([\w.]+)"', str(error))  # the key, in jsonargparse's words
-            refuse_description(found[1] if found else "a setting", str(error))
-            raise
-        except OmegaConfBaseException:
-            raise
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            kind = type(error).__name__
-            raise ConfigError(
-                f"{kind} in {place.filename}, line {place.lineno}: {error}"
-            ) from error
-        if self.objects:
-            given: dict[str, Any] = {}
-            for key, value in self.objects.items():
-                *groups, name = key.split(".")
-                inner = given
-                for group in groups:
-                    inner = inner.setdefault(group, {})
-                inner[name] = value
-            subcommand = self.config.subcommand
-            over = yaml_strings.quoted({"subcommand": subcommand, subcommand: given})
-            self.config = parser.parse_object(over, cfg_base=self.config, defaults=False)
-        for key, value in self.config[self.config.subcommand].items():
-            refuse_description(key, str(value))
+    @property
+    def seeds(self) -> int:
+        """The number of runs."""
+        return int(self.settings.seeds) if self.subcommand == "fit" else 1
+
+    # 1. The options.
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What there is, and what of it the command line does not ask for."""
+        """The subcommands, and those of their arguments that are no options."""
         return {**LightningCLI.subcommands(), "play": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what names a run and its loggers; the seed is given once."""
-        parser.add_argument(
-            "--experiment",
-            type=str,
-            default="mountain_car",
-            help="File of conf/experiment/, if no --config is given; folder of its runs in "
-            "trainer.default_root_dir.",
-        )
-        parser.add_argument(
-            "--name",
-            type=str | None,
-            default=None,
-            help="Folder of the run in that of the experiment; null: seed0, seed0-2 and so on.",
-        )
-        parser.add_argument(
-            "--logger",
-            type=Literal["csv", "wandb", "tensorboard"],
-            default="csv",
-            help="metrics.csv alone, or a dashboard as well: Weights & Biases (offline without an "
-            "account), or TensorBoard.",
-        )
-        parser.add_argument(
-            "--group", type=str | None, default=None, help="Group of W&B; default: the experiment."
-        )
-        parser.add_argument("--tags", type=list[str], default=[], help="Tags of W&B.")
-        parser.add_argument(
-            "--threads",
-            type=int,
-            default=1,
-            help="CPU threads of one tensor operation; more only pay for large networks.",
-        )
-        parser.add_argument(
-            "--seeds",
-            type=int,
-            default=1,
-            help="Runs of fit: seed_everything and those after it, a process and a folder each.",
-        )
+        """Add the options of runs; one seed sets those of learner and data."""
+        parser.add_class_arguments(RunOptions, as_group=False, instantiate=False)
         parser.add_class_arguments(RunCheckpoint, "checkpoint", skip={"folder"}, instantiate=False)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
@@ -188,10 +124,9 @@ class CreativeCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Say what Lightning's own options mean here; the report prints what was found.
+        """Explain Lightning's own options; the report prints the numbers, not Lightning.
 
-        Of the subcommands that are not asked for, the name is enough: each one's arguments take
-        a twentieth of a second.
+        The other subcommands get their names alone: making the options of each takes time.
         """
         if subcommand != self.asked and self.asked in SUBCOMMANDS:
             self._subcommand_method_arguments[subcommand] = []
@@ -203,110 +138,46 @@ class CreativeCLI(LightningCLI):
             action.help = OPTIONS.get(action.dest, action.help)
         return parser
 
+    # 2. Reading the command line.
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the words and the objects."""
+        assert isinstance(args, list)  # main() gives one
+        self.words = args
+        self.config = reading.parse(parser, self.words, self.objects)
+
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: on resume the command line beats the checkpoint."""
 
-    @property
-    def seeds(self) -> int:
-        """How many runs are asked for."""
-        return int(self.config[self.subcommand].seeds) if self.subcommand == "fit" else 1
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; several seeds as several processes."""
-        if self.seeds == 1:
-            super()._run_subcommand(subcommand)
-            return
-        from lit_crl.runs.study.runner import run_seeds
-
-        config = self.config[subcommand]
-        first = config.seed_everything
-        run_seeds(
-            [*without(self.given, "--seeds"), "--seeds=1"],
-            range(first, first + self.seeds),
-            Path(config.trainer.default_root_dir) / config.experiment,
-            config.name,
-            config.data.collect.env_steps,
-        )
-
     def _set_seed(self) -> None:
         """Seed the global streams, which initialise the networks."""
-        seed = self.config[self.subcommand].seed_everything
+        seed = self.settings.seed_everything
         if isinstance(seed, bool) or not 0 <= seed < 2**32:
             raise ConfigError(f"seed_everything is {seed}: give a whole number from 0 to 2³² − 1")
         super()._set_seed()
 
+    # 3. Choosing the folder, and building.
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and the checkpoint before anything is built."""
-        config = self.config[self.subcommand]
+        config = self.settings
         checks.positive(seeds=config.seeds)
         if self.seeds > 1:
             return
         checks.positive(threads=config.threads)
-        folders.check_folder_name("experiment", config.experiment)
-        if config.name is not None:
-            folders.check_folder_name("name", config.name)
         torch.set_num_threads(config.threads)
-        if config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        accelerator = config.trainer.accelerator
+        if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
-                f"trainer.accelerator is {config.trainer.accelerator}, but this machine has no "
-                "CUDA device: use --trainer.accelerator cpu"
+                f"trainer.accelerator is {accelerator}, but this machine has no CUDA device: use "
+                "--trainer.accelerator cpu"
             )
-        checkpoint = config.ckpt_path
-        if self.subcommand != "fit" and checkpoint is None:
-            checkpoint = "last"
-        parent = Path(config.trainer.default_root_dir) / config.experiment
-        which = (parent, config.name, config.seed_everything)
         if self.subcommand != "fit":
-            is_given = checkpoint != "last"
-            found = folders.run_of(Path(checkpoint)) if is_given else None
-            self.run_folder = found or folders.newest_run(*which)
-            self.signals.words = NOTHING_CHANGED
-        elif rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-            # Where the first process started this one, it says which folder is theirs.
-            chosen = os.environ.get(RUN_FOLDER)
-            self.run_folder = Path(chosen) if chosen else folders.newest_run(*which)
-        elif config.trainer.fast_dev_run:
-            self.scratch = tempfile.TemporaryDirectory(prefix="lit_crl-")
-            is_last = checkpoint == "last"
-            self.run_folder = folders.newest_run(*which) if is_last else Path(self.scratch.name)
-        else:
-            try:
-                self.claim = folders.claim_run(*which, resume=checkpoint == "last")
-            except UnicodeEncodeError as error:
-                raise ConfigError(
-                    f"the run folder {parent} has letters that this system's locale has not: set "
-                    "PYTHONUTF8=1"
-                ) from error
-            self.run_folder = self.claim.path
-            os.environ[RUN_FOLDER] = str(self.run_folder)
-        config.ckpt_path = self._checkpoint(checkpoint)
-        if self.scratch is not None:
-            self.run_folder = Path(self.scratch.name)
-
-    def _checkpoint(self, given: str | None) -> str | None:
-        if given is None:
-            return None
-        if given != "last":
-            read_run(Path(given))
-            return given
-        folder = self.run_folder / "checkpoints"
-        path, problems = newest_whole(folder)
-        for problem in problems:
-            say(f"{problem}.\nGoing on from {path}, the one before.")
-        if path is not None:
-            return str(path)
-        if self.subcommand != "fit":
-            raise ConfigError(
-                f"nothing was saved in {folder} yet: run `python -m lit_crl fit` first, or give "
-                "--ckpt_path"
-            )
-        say(f"Nothing was saved in {self.run_folder} yet: starting afresh.")
-        return None
+            self.signals.message = NOTHING_CHANGED
+        config.ckpt_path = self.place.choose(str(self.subcommand), config)
 
     def instantiate_classes(self) -> None:
-        """Build everything; what any class refuses is a mistake in the configuration.
-
-        For several seeds nothing is built: each has a process of its own.
+        """Build everything; an error of any class means a mistake in the configuration.
 
         Raises:
             ConfigError: With the class's own words.
@@ -322,64 +193,57 @@ class CreativeCLI(LightningCLI):
             raise cause or ConfigError(f"the configuration cannot be used: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the run's callbacks and loggers to the Trainer's own."""
-        config = self.config[self.subcommand]
-        given = self._get(self.config_init, "trainer")
-        self.csv = MetricsCsv(self.run_folder)
-        alone = config.clone()
-        alone.seeds = 1
-        text = self._written(alone)
-        self.report = RunReport(self.run_folder, config.experiment, text)
-        checkpoint = RunCheckpoint(self.run_folder / "checkpoints", **vars(config.checkpoint))
-        loggers: list[Logger] = [self.csv]
-        callbacks: list[Callback] = trainer_settings.progress_bars(given)
-        callbacks += [RecordMetrics(), self.report]
-        if self.subcommand == "fit" and config.logger != "csv" and self.scratch is None:
-            shown = display(
-                config.logger, self.run_folder, config.group or config.experiment, config.tags
-            )
-            self.dashboard = Dashboard(shown, self.report)
-            loggers.append(shown)
-            callbacks.append(self.dashboard)
-        self.trainer_defaults["callbacks"] = [
-            *callbacks,
-            checkpoint,
-            StopOnSignal(checkpoint, self.signals),
-        ]
-        # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
-        kwargs["default_root_dir"] = checkpoint.folder
+        """Build the Trainer, with the run's callbacks and loggers beside the user's."""
+        config, given = self.settings, self._get(self.config_init, "trainer")
+        is_fit = self.subcommand == "fit"
+        text = reading.config_text(self._parser(self.subcommand), config, self.objects)
+        self.run_callbacks = RunCallbacks(
+            self.run_folder,
+            config,
+            text,
+            given,
+            self.signals,
+            has_dashboard=is_fit and not self.place.is_scratch,
+        )
+        self.trainer_defaults["callbacks"] = self.run_callbacks.callbacks
         if config.trainer.profiler is not None:  # Lightning logs what its profilers found
             logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.INFO)
-        settings = trainer_settings.merged(given, loggers)
-        trainer = super().instantiate_trainer(**settings, **kwargs)
-        if self.subcommand == "fit":
+        settings = trainer_settings.merged(given, self.run_callbacks.loggers)
+        # Lightning's SLURM plugin saves, and looks for, its own checkpoint there.
+        settings["default_root_dir"] = self.run_folder / "checkpoints"
+        trainer = super().instantiate_trainer(**{**kwargs, **settings})
+        if is_fit:
             trainer_checks.check(trainer)
         return trainer
 
-    def _written(self, config: Namespace) -> str:
-        """The configuration as YAML; objects by what ``written`` calls them."""
-        dump = functools.partial(self._parser(self.subcommand).dump, skip_link_targets=True)
-        if not self.objects:
-            return str(dump(config))
-        for key in self.objects:
-            config[key] = None
-        saved = yaml.safe_load(dump(config, skip_validation=True))
-        for key, value in self.objects.items():
-            *groups, name = key.split(".")
-            functools.reduce(dict.__getitem__, groups, saved)[name] = written(value)
-        return yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
+    # 4. Running.
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; several seeds as several processes."""
+        if self.seeds == 1:
+            super()._run_subcommand(subcommand)
+            return
+        from lit_crl.runs.study.runner import run_seeds
+
+        config = self.settings
+        first = config.seed_everything
+        run_seeds(
+            [*without(self.words, "--seeds"), "--seeds=1"],
+            range(first, first + self.seeds),
+            Path(config.trainer.default_root_dir) / config.experiment,
+            config.name,
+            config.data.collect.env_steps,
+        )
 
     def before_fit(self) -> None:
-        """Take up the metrics of a resumed run."""
-        config = self.config[self.subcommand]
-        if config.experiment == ANY_ID and without(self.given, "--experiment") == self.given:
-            say(f"Settings of conf/experiment/{ANY_ID}.yaml.")
+        """Continue the metrics of a resumed run."""
+        config = self.settings
+        if config.experiment == ANY_ID and without(self.words, "--experiment") == self.words:
+            print_once(f"Settings of conf/experiment/{ANY_ID}.yaml.")
         if config.ckpt_path is not None:
-            env_steps = read_checkpoint(Path(config.ckpt_path))["lit_crl"]["env_steps"]
-            self.csv.resume(env_steps)
-            if self.dashboard is not None:
-                self.dashboard.display.resume(env_steps)
-            say(f"Resuming from {config.ckpt_path}.")
+            saved = read_checkpoint(Path(config.ckpt_path))
+            self.run_callbacks.resume(saved["lit_crl"]["env_steps"])
+            print_once(f"Resuming from {config.ckpt_path}.")
 
     def after_fit(self) -> None:
         """Test the policy and report."""
@@ -387,15 +251,14 @@ class CreativeCLI(LightningCLI):
             return
         ended = early_end(self.trainer)
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-        if self.scratch is not None:
-            self.scratch.cleanup()
-            say("trainer.fast_dev_run: training, validation and test ran through; nothing is kept.")
+        if self.place.is_scratch:
+            print_once(
+                "trainer.fast_dev_run: training, validation and test ran through; nothing is kept."
+            )
             return
         if ended is not None:
-            say(ended)
-        self.report.summarise(self.trainer, self.model)
-        if self.dashboard is not None:
-            self.dashboard.conclude(self.run_folder / "figures")
+            print_once(ended)
+        self.run_callbacks.summarise(self.trainer, self.model)
 
 
 def main(
@@ -405,26 +268,25 @@ def main(
 
     Args:
         args: The command line's words; None: those of this process.
-        objects: Settings by dotted key that no text can say, ``{"data.env": MyEnv}``; they win.
+        objects: Settings by dotted key that no text can say, ``{"data.env": MyEnv}``; they
+            override the words.
 
     Raises:
-        ConfigError: If the user asked for something that makes no sense.
+        ConfigError: If a setting is wrong.
     """
     quiet_libraries()
-    given = complete(read_words() if args is None else args)
-    answer_help(given)
-    parser = {
-        "parser_mode": yaml_strings.MODE,
-        "default_config_files": [str(folders.conf_folder() / "default.yaml")],
-        "exit_on_error": False,
-    }
-    with Signals() as signals:
+    words = complete(read_words() if args is None else args)
+    answer_help(words)
+    common = {"parser_mode": yaml_strings.MODE, "exit_on_error": False}
+    subcommand = {**common, "default_config_files": [str(folders.conf_folder() / "default.yaml")]}
+    with Signals() as signals, RunPlace() as place:
         return CreativeCLI(
             CreativeLearner,
             ReplayDataModule,
-            trainer_class=Player,
-            args=given,
+            trainer_class=FilmTrainer,
+            args=words,
             signals=signals,
+            place=place,
             objects=objects,
             parser_class=RunParser,
             save_config_callback=None,
@@ -432,12 +294,9 @@ def main(
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             parser_kwargs={
-                name: parser | {"description": does} for name, does in SUBCOMMANDS.items()
-            }
-            | {
+                **common,
                 "prog": PROG,
                 "description": DESCRIPTION,
-                "exit_on_error": False,
-                "parser_mode": yaml_strings.MODE,
+                **{name: {**subcommand, "description": does} for name, does in SUBCOMMANDS.items()},
             },
         )

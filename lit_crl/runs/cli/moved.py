@@ -1,8 +1,8 @@
-"""Where classes were that older configurations name, so that these can still be read."""
+"""Old places of classes, so that older configurations can still be read."""
 
 import re
 
-#: Modules of older versions, and where what a configuration could name of them is now.
+#: Modules of older versions that a configuration may name, and the packages of their classes now.
 MOVED = {
     "exploration": "dqn",
     "strategy": "training",
@@ -13,7 +13,7 @@ OLD = re.compile(rf"\blit_crl\.({'|'.join(MOVED)})\.(?=[A-Z])")
 
 
 def present(text: str) -> str:
-    """A configuration's text in which old class paths are those of this version.
+    """A configuration's text with the class paths of this version.
 
     >>> present("class_path: lit_crl.exploration.LinearEpsilon")
     'class_path: lit_crl.dqn.LinearEpsilon'

@@ -1,4 +1,4 @@
-"""The parser of the command line and of configuration files, with numbers as people write them."""
+"""The parser of the command line and of configuration files, which reads 1e5 as a whole number."""
 
 import contextlib
 import os
@@ -15,19 +15,22 @@ from lit_crl.runs.cli import arguments, yaml_strings
 
 
 class WholeNumber(int):
-    """What ``int`` means here: ``100000``, ``1e5``, ``100_000`` and ``100000.0`` alike."""
+    """The type for ``int``: it reads ``100000``, ``1e5``, ``100_000`` and ``100000.0`` alike."""
 
 
 def read_whole_number(value: Any) -> int:
-    """The whole number that was written.
+    """The whole number that ``value`` says.
+
+    >>> read_whole_number("1e5"), read_whole_number("100_000"), read_whole_number(3.0)
+    (100000, 100000, 3)
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If ``value`` is no whole number.
     """
     try:
         number = float(value) if isinstance(value, str | float) else None
         if isinstance(value, str) and "e" not in value.lower() and "." not in value:
-            return int(value)  # also those that a float cannot hold
+            return int(value)  # also numbers that a float cannot hold
         if isinstance(value, int) and not isinstance(value, bool):
             return int(value)
         if number is not None and number.is_integer():
@@ -46,10 +49,9 @@ register_type(
 
 
 def with_whole_numbers(hint: Any) -> Any:
-    """A type hint in which ``WholeNumber`` stands for ``int``.
+    """A type hint with ``WholeNumber`` instead of ``int``.
 
-    Unions with other numbers or strings stay: there 1.0 and 1 may differ, as in
-    ``limit_val_batches``.
+    Unions with floats or strings stay: in ``limit_val_batches``, for example, 1.0 and 1 differ.
     """
     if hint is int:
         return WholeNumber
@@ -65,13 +67,13 @@ def with_whole_numbers(hint: Any) -> Any:
 
 
 def count_in_whole_numbers(action: Any) -> None:
-    """Let an argument take whole numbers as people write them."""
+    """Let an argument take ``WholeNumber`` instead of ``int``."""
     if hasattr(action, "_typehint"):
         action._typehint = with_whole_numbers(action._typehint)
 
 
 class RunParser(LightningArgumentParser):
-    """Lightning's parser; integers as people write them, and strings that stay strings."""
+    """Lightning's parser, which reads 1e5 as a whole number and keeps quoted strings."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``LightningArgumentParser``."""
@@ -79,7 +81,7 @@ class RunParser(LightningArgumentParser):
         self.add_instantiator(_make, object, subclasses=True)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``LightningArgumentParser``; groups of arguments take this method over."""
+        """As ``LightningArgumentParser``; groups of arguments call this method, too."""
         action = super().add_argument(*args, **kwargs)
         count_in_whole_numbers(action)
         return action
@@ -92,21 +94,21 @@ class RunParser(LightningArgumentParser):
         defaults: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """Files are UTF-8, whatever the system's language is; paths in them start at the file."""
+        """Read a file as UTF-8 in every locale; its relative paths start at its folder."""
         file = Path(path).absolute()
         text = file.read_text(encoding="utf-8")
         with contextlib.chdir(file.parent):
             return self.parse_string(text, file.name, ext_vars, env, defaults, **kwargs)
 
     def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """A mapping that comes alone has its interpolations resolved: its strings are settled."""
+        """Keep the strings of a mapping that comes alone: it has no interpolations left."""
         is_resolved = type(cfg) is dict and not args and not kwargs
         given = yaml_strings.quoted(cfg) if is_resolved else cfg
         return super()._apply_actions(_with_id(given), *args, **kwargs)
 
 
 def _with_id(given: Any) -> Any:
-    """A file's settings, in which ``data.env`` may be a Gymnasium id."""
+    """A file's settings, with the adapter if ``data.env`` is a Gymnasium id."""
     data = given.get("data") if isinstance(given, dict) else None
     env = data.get("env") if isinstance(data, dict) else None
     if not (isinstance(data, dict) and isinstance(env, str) and arguments.is_id(env)):

@@ -1,8 +1,8 @@
 """YAML in which a quoted string stays a string, however often it is read.
 
-jsonargparse reads a string for which nobody has named a type as YAML, and does so again at every
-step of parsing: ``country: "NO"`` would become ``False``. So what is written in quotes is read as
-``Quoted``, which jsonargparse leaves alone, and what is written here has quotes where they matter.
+jsonargparse reads a string without a declared type as YAML, again at every step of parsing:
+``country: "NO"`` would become ``False``. So quoted strings are read as ``Quoted``, which
+jsonargparse does not change, and strings that need quotes are written with quotes.
 """
 
 import re
@@ -15,15 +15,15 @@ from jsonargparse.typing import register_type
 
 from lit_crl.runs.cli.moved import present
 
-#: The parsers' mode: interpolations also see the command line. This module reads and writes it.
+#: The parsers' mode, registered below: interpolations see the command line, too.
 MODE = "omegaconf+"
 STRING, FLOAT, TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "float", "timestamp"))
-#: YAML 1.2's floats: 1e-3 is a number without a dot, too.
+#: YAML 1.2's floats: 1e-3 is a number, although it has no dot.
 NUMBER = re.compile(
     r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
 )
-#: An interpolation from the root of the file that it stands in.
+#: An interpolation from the root of its file.
 FROM_ROOT = re.compile(r"\$\{([a-zA-Z][a-zA-Z0-9[\]_.]*)\}")
 
 
@@ -32,7 +32,7 @@ class Quoted(str):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Numbers as in YAML 1.2, no dates, and quoted strings marked."""
+    """Reads numbers as YAML 1.2 does, dates as strings, and quoted strings as ``Quoted``."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, words) for tag, words in resolvers if tag not in (FLOAT, TIME)]
@@ -40,13 +40,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Keys are plain strings, quoted or not."""
+        """Read all keys as plain strings, also quoted ones."""
         read: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return {str(key) if isinstance(key, Quoted) else key: read[key] for key in read}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes around every string that ``_Loader`` would read as something else."""
+    """Quotes every string that ``_Loader`` would read as something else."""
 
 
 def _read_string(loader: Any, node: yaml.ScalarNode) -> str:
@@ -66,7 +66,11 @@ _Dumper.add_representer(Quoted, _write_string)
 
 
 def reads_as_itself(text: str) -> bool:
-    """Whether YAML reads a text without quotes as this very text."""
+    """Whether YAML reads a text without quotes as the same text.
+
+    >>> reads_as_itself("gan"), reads_as_itself("NO")
+    (True, False)
+    """
     try:
         return bool(yaml.load(str(text), _Loader) == text)  # a SafeLoader
     except yaml.YAMLError:
@@ -74,7 +78,7 @@ def reads_as_itself(text: str) -> bool:
 
 
 def load(text: str) -> Any:
-    """What a YAML text says; interpolations from its root become relative ones."""
+    """The value of a YAML text; interpolations from its root become relative ones."""
     value = yaml.load(present(text), _Loader)  # a SafeLoader
     if isinstance(value, dict) and value and not any(value.values()) and ": " not in text:
         return text  # words in braces, or one before a colon
@@ -83,16 +87,19 @@ def load(text: str) -> Any:
 
 def dump(value: Any, flow: bool = False) -> str:
     """A value as YAML text; in ``flow`` style on one line."""
-    width = 10**6 if flow else 80
     text: str = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=flow, allow_unicode=True, sort_keys=False,
-        width=width,
-    )  # fmt: skip
+        value,
+        Dumper=_Dumper,
+        default_flow_style=flow,
+        allow_unicode=True,
+        sort_keys=False,
+        width=10**6 if flow else 80,
+    )
     return text.split("\n")[0] if flow else text
 
 
 def quoted(value: Any) -> Any:
-    """A nested value whose strings are settled; those with interpolations are not yet."""
+    """A nested value with ``Quoted`` strings, except those with interpolations."""
     if isinstance(value, str):
         return value if "${" in value else Quoted(value)
     if isinstance(value, Mapping):
@@ -101,7 +108,7 @@ def quoted(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The same nested value with ordinary strings."""
+    """A nested value with ordinary strings."""
     if isinstance(value, Quoted):
         return str(value)
     if isinstance(value, dict):

@@ -1,45 +1,43 @@
-"""What a dashboard is told, and when; training does not notice."""
+"""The callback that feeds a dashboard; training does not change."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.distributed import say
+from lit_crl.core.distributed import print_once
 from lit_crl.runs.callbacks.metrics import is_time_to_log
 from lit_crl.runs.callbacks.report import RunReport, git_commit, versions
-from lit_crl.runs.dashboard.sheet import draw_sheet
 from lit_crl.runs.dashboard.tensorboard_logger import TensorBoardDisplay
 from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, wandb_display
+from lit_crl.runs.parts import data_of, learner_of
+from lit_crl.training.datamodule import ReplayDataModule
 
 Display = WandbDisplay | TensorBoardDisplay
 
-#: What environments that cannot be drawn have none of.
+#: The part of a dashboard that needs environments with pictures.
 PICTURES = "levels and episodes"
-#: Validations of a run that levels and episodes are shown of, at most.
+#: The most validations of a run whose levels and episodes are shown.
 MOMENTS = 20
 
 
 def display(
-    kind: Literal["wandb", "tensorboard"],
-    folder: Path,
-    group: str,
-    tags: list[str],
+    kind: Literal["wandb", "tensorboard"], folder: Path, group: str, tags: list[str]
 ) -> Display:
     """The logger of a run that is shown in a dashboard.
 
     Args:
         kind: Which dashboard.
-        folder: The run folder, whose name is the run's.
-        group: What W&B calls the group: runs that belong together.
-        tags: Words to find the run by, in W&B.
+        folder: The run folder; its name becomes the name of the run.
+        group: Group of the run in W&B.
+        tags: Tags of the run in W&B.
 
     Raises:
         ConfigError: If it cannot be used here.
@@ -50,49 +48,49 @@ def display(
 
 
 class Dashboard(Callback):
-    """Tells a display what ``metrics.csv`` does not have: speed and memory, levels, episodes."""
+    """Gives a display what ``metrics.csv`` lacks: speed, memory, levels and episodes."""
 
     def __init__(self, display: Display, report: RunReport) -> None:
-        """``report`` knows the configuration, and where the time goes."""
+        """``report`` knows the configuration and where the time goes."""
         self.display, self.report = display, report
         self._mark: tuple[float, int] | None = None
         self._failed: set[str] = set()
 
     @contextmanager
     def _attempt(self, what: str) -> Iterator[None]:
-        """What cannot be shown is left out, with a sentence the first time.
+        """Leave out what cannot be shown, with a sentence the first time.
 
-        Environments draw with code of their users', and what is drawn goes to disks and networks:
-        none of this is a reason to end a run.
+        Environments draw with their users' code, and pictures go to disks and networks: if one of
+        them fails, the run goes on.
         """
         try:
             yield
-        except Exception as error:  # of any kind; a signal's RunStopped is none
+        except Exception as error:  # RunStopped is no Exception, and passes
             if what not in self._failed:
                 kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-                say(f"The dashboard shows no {what}: {kind}{' '.join(str(error).split())}.")
+                print_once(f"The dashboard shows no {what}: {kind}{' '.join(str(error).split())}.")
             self._failed.add(what)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the run, now that nothing can be wrong with its configuration."""
         if trainer.is_global_zero:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            about: dict[str, Any] = {
+            about = {
                 "run": f"{self.report.experiment}/{self.report.folder.name}",
-                "arm": data.arm,
+                "arm": data_of(trainer).arm,
+                "git_commit": git_commit(),
+                "versions": versions(),
             }
-            about |= {"git_commit": git_commit(), "versions": versions()}
             with self._attempt("configuration"):
                 self.display.begin(yaml.safe_load(self.report.config) | about)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Log how fast and how full everything is, every ``log_every_n_steps`` batches."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        """Log speed, memory and the replay's fill, every ``log_every_n_steps`` batches."""
+        data = data_of(trainer)
         if trainer.is_global_zero and is_time_to_log(trainer, data.batches_done):
-            with pl_module.clock("saving"), self._attempt("speed and memory"):  # type: ignore[operator]
+            with learner_of(trainer).clock("saving"), self._attempt("speed and memory"):
                 self.display.log_metrics(self._system(data), step=data.env_steps)
 
-    def _system(self, data: Any) -> dict[str, float]:
+    def _system(self, data: ReplayDataModule) -> dict[str, float]:
         parts = self.report.seconds_by_part()
         numbers = {f"system/seconds_{part}": seconds for part, seconds in parts.items()}
         numbers["system/seconds"] = self.report.seconds_of_training()
@@ -108,15 +106,17 @@ class Dashboard(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show levels and episodes, of at most ``MOMENTS`` validations."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        from lit_crl.runs.dashboard.overview import overview  # slow to import
+
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
+        learner, data = learner_of(trainer), data_of(trainer)
         if self._is_shown(data):
-            with pl_module.clock("saving"), self._attempt(PICTURES):  # type: ignore[operator]
-                self.display.show(draw_sheet(pl_module, data), data.env_steps)
-        self._mark = None  # the time that this took says nothing about training
+            with learner.clock("saving"), self._attempt(PICTURES):
+                self.display.show(overview(learner, data), data.env_steps)
+        self._mark = None  # the time this took says nothing about the speed of training
 
-    def _is_shown(self, data: Any) -> bool:
+    def _is_shown(self, data: ReplayDataModule) -> bool:
         schedule = data.schedule
         each = schedule.batches_per_epoch
         validations = -(-schedule.budget // (each * schedule.steps_of_a_batch))
@@ -124,7 +124,7 @@ class Dashboard(Callback):
         return PICTURES not in self._failed and (due or schedule.is_spent(data.env_steps))
 
     def conclude(self, figures: Path) -> None:
-        """Hand over the report's summary and the pictures in the folder ``figures``."""
+        """Hand over the report's summary, and the pictures in the folder ``figures``."""
         found = {path.stem: path for path in sorted(figures.glob("*.png"))}
         if self.report.summary:
             with self._attempt("summary"):
@@ -132,7 +132,7 @@ class Dashboard(Callback):
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory that this process has held, in bytes; where the system tells."""
+    """The most memory that this process has held, in bytes, where the system tells."""
     found = {}
     if sys.platform != "win32":
         import resource

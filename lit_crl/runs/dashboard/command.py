@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from lit_crl.runs.cli.usage import speak_any_encoding
 
 
-def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's arguments."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Save the workspace and print its address; report errors in one sentence."""
+    speak_any_encoding()
     parser = argparse.ArgumentParser(
         prog="python -m lit_crl dashboard",
         description="Save a W&B workspace for lit_crl's runs, so that a team sees the same panels "
@@ -16,14 +17,9 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--entity", required=True, help="team or user that the project belongs to")
     parser.add_argument("--project", default="lit_crl", help="the project (default: lit_crl)")
-    parser.add_argument("--name", default="lit_crl", help="what the workspace is called")
-    return parser.parse_args(args)
+    parser.add_argument("--name", default="lit_crl", help="name of the workspace")
+    given = parser.parse_args(args)
 
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Save the workspace, and say where it is; errors are told in one sentence."""
-    speak_any_encoding()
-    given = parse(args)
     from lit_crl.core.checks import ConfigError, RunError
     from lit_crl.runs.cli.entry import refuse
     from lit_crl.runs.dashboard.workspace import save

@@ -1,4 +1,4 @@
-"""TensorBoard, by Lightning's logger, with env steps as the steps."""
+"""TensorBoard: Lightning's logger, with env steps as the steps."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.runs.callbacks.metrics import EnvStepAxis
 
 if TYPE_CHECKING:
-    from lit_crl.runs.dashboard.sheet import Sheet
+    from lit_crl.runs.dashboard.overview import Overview
 
 
 class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
@@ -33,7 +33,7 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
         super().__init__(folder, name="tensorboard", version="")
 
     def resume(self, env_steps: int) -> None:
-        """Hide what was logged after the checkpoint at ``env_steps``."""
+        """Hide the points after the checkpoint at ``env_steps``."""
         self._kwargs["purge_step"] = env_steps + 1
 
     @rank_zero_only
@@ -50,16 +50,19 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
             super().log_metrics(numbers, self.at(step))
 
     @rank_zero_only
-    def show(self, sheet: "Sheet", env_steps: int) -> None:
-        """Add a picture of each source's levels, and how their p̂ is distributed."""
-        for source, gallery in sheet.galleries().items():
-            self.experiment.add_image(f"levels/{source}", gallery, env_steps, dataformats="HWC")
-        for source, p_hat in sheet.p_hat.items():
+    def show(self, shown: "Overview", env_steps: int) -> None:
+        """Add a picture of each source's levels, and a histogram of their p̂."""
+        from lit_crl.runs.dashboard.overview import gallery
+
+        for source, views in shown.views.items():
+            picture = gallery(views)
+            self.experiment.add_image(f"levels/{source}", picture, env_steps, dataformats="HWC")
+        for source, p_hat in shown.p_hat.items():
             self.experiment.add_histogram(f"p_hat/{source}", p_hat, env_steps, bins=20)
 
     @rank_zero_only
     def conclude(self, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
-        """Add what the test found, and write everything."""
+        """Add the results of the test, and write everything."""
         numbers = {
             f"summary/{name}": number
             for name, number in summary.items()
@@ -70,5 +73,5 @@ class TensorBoardDisplay(EnvStepAxis, TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is pending; the run's ``config.yaml`` has the hyperparameters."""
+        """Write pending events, but no hyperparameters: ``config.yaml`` has them."""
         self.experiment.flush()

@@ -1,12 +1,13 @@
-"""Pictures in a task's own units: a still ground, drawn once, and what moves on it, drawn fast.
+"""Fast drawing in a task's own units, over a background that is drawn once.
 
-The ground comes from matplotlib, with axes and legend, or is a map of tiles. Pillow draws on a copy
-of it for each picture, three times as large as it is shown: that smooths the edges.
+The background is a matplotlib figure with axes and legend, or a map of tiles. For each picture,
+Pillow draws on a copy of it at three times the final size: scaling down smooths the edges.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,32 +24,32 @@ Array = NDArray[Any]
 #: Bytes [H, W, 3].
 Picture = NDArray[np.uint8]
 
-#: How much larger than shown things are drawn.
+#: How many times larger than the final picture things are drawn.
 FINE = 3
-#: Pixels of an inch, as shown: sets the size of matplotlib's letters.
+#: Final pixels per inch; this sets the size of matplotlib's letters.
 DPI = 100
-#: Pixels beside a line of words, and the least width of a picture with one.
+#: Pixels left and right of a line of text, and the least width of a picture with one.
 MARGIN, LEAST_WIDTH = 8, 240
 
 
+@dataclass
 class Canvas:
-    """A ground to draw on, and where on it the task's points lie."""
+    """A background, and where the task's points lie on it.
 
-    def __init__(self, ground: Image.Image, unit: ArrayLike, origin: ArrayLike) -> None:
-        """Hold a ground; the point (x, y) is at the fine pixel ``origin + (x, y) · unit``."""
-        self.ground, self.unit, self.origin = ground, np.asarray(unit), np.asarray(origin)
+    The point (x, y) is at the fine pixel ``origin + (x, y) · unit``.
+    """
 
-    def pen(self) -> "Pen":
-        """Begin a picture."""
-        return Pen(self)
+    background: Image.Image
+    unit: Array
+    origin: Array
 
 
 class Pen:
-    """One picture on its way: everything is drawn over what is there already."""
+    """Draws one picture over a copy of a canvas's background."""
 
     def __init__(self, canvas: Canvas) -> None:
-        """Begin with a copy of the canvas's ground."""
-        self.canvas, self.image = canvas, canvas.ground.copy()
+        """Start with the background."""
+        self.canvas, self.image = canvas, canvas.background.copy()
         self._draw = ImageDraw.Draw(self.image)
 
     def at(self, points: ArrayLike) -> Array:
@@ -77,53 +78,52 @@ class Pen:
         self._draw.ellipse(_flat([middle - radii, middle + radii]), fill, rim, width=2 * FINE)
 
     def picture(self) -> Picture:
-        """What was drawn, as large as it is shown."""
+        """The picture at its final size."""
         return np.asarray(self.image.reduce(FINE))
 
 
-def on_axes(draw: Callable[[Axes], None], width: int, height: int, legend: bool = True) -> Canvas:
-    """A canvas whose ground is what ``draw`` puts into matplotlib axes.
+def on_axes(draw: Callable[[Axes], None], width: int, height: int) -> Canvas:
+    """A canvas whose background ``draw`` draws into matplotlib axes.
 
     Args:
-        draw: Draws limits, labels and all that stands still.
+        draw: Sets limits and labels, and draws everything that does not move.
         width: Of the picture, in pixels.
         height: Of the picture, in pixels.
-        legend: Explain labelled things above the axes.
     """
     small: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "lines.markersize": 4}
     with matplotlib.rc_context(STYLE | small):
-        # Without pyplot: no figure is open afterwards, and threads may draw.
+        # Without pyplot no figure stays open, and threads may draw.
         figure = Figure((width / DPI, height / DPI), dpi=DPI * FINE, layout="constrained")
         agg: Any = FigureCanvasAgg(figure)  # its methods have no types
         axes = figure.add_subplot()
         draw(axes)
         labelled = axes.get_legend_handles_labels()
-        if legend and labelled[0]:
+        if labelled[0]:
             figure.legend(*labelled, loc="outside upper center", ncols=4, handlelength=1.2)
         agg.draw()
-        ground = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3].copy())
+        background = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3].copy())
         zero, one = axes.transData.transform([(0.0, 0.0), (1.0, 1.0)])
     flip = np.array([1.0, -1.0])  # pixels are counted from the top
-    return Canvas(ground, (one - zero) * flip, (zero[0], ground.height - zero[1]))
+    return Canvas(background, (one - zero) * flip, np.array([zero[0], background.height - zero[1]]))
 
 
 def on_tiles(tiles: Picture, side: int) -> Canvas:
-    """A canvas of tiles [rows, columns, 3], ``side`` pixels wide.
+    """A canvas of tiles [rows, columns, 3], each ``side`` pixels wide.
 
     The point (column, row) is the middle of a tile.
     """
     side = side * FINE
-    ground = tiles.repeat(side, axis=0).repeat(side, axis=1)
-    for line in range(side, len(ground), side):  # thin lines between the tiles
-        ground[line - 1 : line + 2] = 255
-    for line in range(side, ground.shape[1], side):
-        ground[:, line - 1 : line + 2] = 255
-    return Canvas(Image.fromarray(ground), (side, side), (side / 2, side / 2))
+    background = tiles.repeat(side, axis=0).repeat(side, axis=1)
+    for line in range(side, len(background), side):  # thin lines between the tiles
+        background[line - 1 : line + 2] = 255
+    for line in range(side, background.shape[1], side):
+        background[:, line - 1 : line + 2] = 255
+    return Canvas(Image.fromarray(background), np.full(2, side), np.full(2, side / 2))
 
 
 @lru_cache(64)
 def strip(words: str, width: int, height: int, colour: str = DARK, size: int = 11) -> Picture:
-    """A line of words on white, to go above or below a picture; small enough to fit in."""
+    """A line of text on white to put above or below a picture, shrunk until it fits."""
     image = Image.new("RGB", (width, height), WHITE)
     fitting = size * min(1.0, (width - 2 * MARGIN) / max(font(size).getlength(words), 1))
     pen = ImageDraw.Draw(image)
@@ -132,14 +132,37 @@ def strip(words: str, width: int, height: int, colour: str = DARK, size: int = 1
 
 
 def enlarged(picture: Picture) -> Picture:
-    """A small picture, each pixel several wide, so that words fit beside it."""
+    """A small picture with each pixel repeated, so that text fits above and below it."""
     times = -(-LEAST_WIDTH // picture.shape[1])
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def with_note(picture: Picture, words: str) -> Picture:
-    """A picture with a line of words below it."""
+    """A picture with a line of text below it."""
     return np.concatenate((picture, strip(words, picture.shape[1], 18, size=10)))
+
+
+def tiled(pictures: Sequence[Picture] | Array, columns: int, gap: int) -> Picture:
+    """Pictures [n, H, W, 3] as one, ``columns`` in a row, ``gap`` (even) white pixels apart.
+
+    >>> tiled(np.zeros((5, 3, 4, 3), np.uint8), columns=2, gap=2).shape
+    (15, 12, 3)
+    """
+    rim = (gap // 2, gap // 2)
+    added = (0, -len(pictures) % columns)
+    framed = np.pad(pictures, (added, rim, rim, (0, 0)), constant_values=255)
+    _, height, width, _ = framed.shape
+    rows = framed.reshape(-1, columns, height, width, 3).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width, 3)
+
+
+def spread(count: int, at_most: int) -> NDArray[np.intp]:
+    """Indices of at most ``at_most`` of ``count`` things, evenly spread from first to last.
+
+    >>> spread(21, 6).tolist(), spread(2, 6).tolist()
+    ([0, 4, 8, 12, 16, 20], [0, 1])
+    """
+    return np.unique(np.linspace(0, count - 1, at_most).round().astype(np.intp))
 
 
 @cache
@@ -149,4 +172,5 @@ def font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def _flat(points: ArrayLike) -> list[float]:
-    return cast(list[float], np.asarray(points).ravel().tolist())
+    flat: list[float] = np.asarray(points).ravel().tolist()
+    return flat

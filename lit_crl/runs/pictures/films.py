@@ -11,17 +11,18 @@ from PIL import Image
 from PIL.ImageColor import getrgb
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.pictures.canvas import Picture
+from lit_crl.runs.pictures.canvas import Picture, spread
 from lit_crl.runs.pictures.recording import Recording
 from lit_crl.runs.pictures.style import COLOURS
 
 Writer = Callable[[Iterable[Picture], Path, int], Path]
 
-#: GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
+#: GIF counts in hundredths of a second, and viewers slow down frames shorter than two.
 FASTEST = 50
-#: Colours of a GIF beside the style's own, and how many frames they are chosen from.
-SHADES, LOOKED_AT = 100, 32
-#: Shades closer than this to one of the style's, in each part of 0 to 255, are not needed.
+#: Colours of a GIF beside the style's own, and the number of frames that they are chosen from.
+SHADES, SAMPLED_FRAMES = 100, 32
+#: Shades are dropped that are closer than this to one of the style's colours, in each part of
+#: 0 to 255: pixels of the style's colour would be drawn in them here and there.
 NEAR = 8
 #: Seconds for which an episode's last frame stays.
 PAUSE = 1.2
@@ -30,19 +31,17 @@ PAUSE = 1.2
 def film(recordings: Iterable[Recording], fps: int) -> Iterator[Picture]:
     """The frames of episodes one after the other, each with a pause at its end."""
     for recording in recordings:
-        picture = None
         for picture in recording.frames():
             yield picture
-        assert picture is not None
         yield from repeat(picture, round(PAUSE * fps))
 
 
 def write_gif(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
-    """Write frames [H, W, 3] as a GIF that repeats; equal ones in a row become a longer one.
+    """Write frames [H, W, 3] as a GIF that repeats; equal frames in a row become one longer frame.
 
     Args:
         frames: At least one, all of the same size.
-        path: Where to; written as a whole.
+        path: The file, which is replaced as a whole.
         fps: Frames a second; GIF rounds a frame's time to hundredths of a second.
 
     Raises:
@@ -54,24 +53,23 @@ def write_gif(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    time = 10 * round(100 / fps)  # milliseconds
     first.save(
-        partial, "GIF", save_all=True, append_images=rest, duration=10 * round(100 / fps), loop=0,
-        optimize=True,
-    )  # fmt: skip
+        partial, "GIF", save_all=True, append_images=rest, duration=time, loop=0, optimize=True
+    )
     os.replace(partial, path)
     return path
 
 
 def common_palette(images: list[Image.Image]) -> Image.Image:
-    """The style's colours, as they are, and others that are frequent in the images."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).round().astype(int))
-    looked_at = Image.fromarray(np.concatenate([np.asarray(images[i]) for i in chosen]))
-    frequent = looked_at.quantize(SHADES, method=Image.Quantize.MEDIANCUT).getpalette() or []
-    own, shades = np.array([getrgb(colour) for colour in COLOURS]), np.reshape(frequent, (-1, 3))
-    # One that is all but the same as white, say, would be taken for white here and there.
-    apart = np.abs(shades[:, None] - own).max(axis=2).min(axis=1) > NEAR
+    """The style's colours, unchanged, and other colours that are frequent in the images."""
+    sampled = [np.asarray(images[index]) for index in spread(len(images), SAMPLED_FRAMES)]
+    reduced = Image.fromarray(np.concatenate(sampled)).quantize(SHADES, Image.Quantize.MEDIANCUT)
+    ours = np.array([getrgb(colour) for colour in COLOURS])
+    shades = np.reshape(reduced.getpalette() or [], (-1, 3))
+    apart = np.abs(shades[:, None] - ours).max(axis=2).min(axis=1) > NEAR
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate((own, shades[apart])).ravel().tolist())
+    palette.putpalette(np.concatenate((ours, shades[apart])).ravel().tolist())
     return palette
 
 
@@ -79,8 +77,8 @@ def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     """Write frames [H, W, 3] as H.264, which every browser plays.
 
     Args:
-        frames: At least one, all of the same size; an odd one is extended by a pixel.
-        path: Where to; written as a whole.
+        frames: At least one, all of the same size; odd sides get a white pixel more.
+        path: The file, which is replaced as a whole.
         fps: Frames a second.
 
     Raises:
@@ -89,36 +87,31 @@ def write_mp4(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
     check_films("mp4", fps)
     from imageio_ffmpeg import write_frames
 
-    first, frames = peek(frames)
+    frames = iter(frames)
+    first = next(frames)
     height, width, _ = first.shape
-    odd = ((0, height % 2), (0, width % 2), (0, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_stem(path.stem + ".partial")  # ffmpeg goes by the ending
-    size = (width + width % 2, height + height % 2)
-    writer = write_frames(str(partial), size, fps=fps, codec="libx264", macro_block_size=2)
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white"]
+    writer = write_frames(
+        str(partial), (width, height), fps=fps, macro_block_size=1, output_params=even
+    )
     writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(np.pad(frame, odd, mode="edge")))
+    for frame in chain([first], frames):
+        writer.send(np.ascontiguousarray(frame))
     writer.close()
     os.replace(partial, path)
     return path
 
 
-def peek(frames: Iterable[Picture]) -> tuple[Picture, Iterator[Picture]]:
-    """The first of some frames, and all of them."""
-    iterator = iter(frames)
-    first = next(iterator)
-    return first, chain([first], iterator)
-
-
 def writers(format: str) -> dict[str, Writer]:
-    """What writes films of a format, or of ``both``, by the ending of their files."""
+    """The functions that write films of a format, or of ``both``, by the ending of their files."""
     found: dict[str, Writer] = {"gif": write_gif, "mp4": write_mp4}
     return found if format == "both" else {format: found[format]}
 
 
 def check_films(format: str, fps: int) -> None:
-    """See that such films can be written: before, not after, an episode is played.
+    """Check that films can be written before any episode is played.
 
     Raises:
         ConfigError: If not.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,34 +12,29 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.envs.episodes import run_episodes
-from lit_crl.envs.factory import EnvFactory
-from lit_crl.runs.pictures.canvas import (
-    Array,
-    Picture,
-    enlarged,
-    strip,
-)
+from lit_crl.envs.factory import EnvFactory, level_env
+from lit_crl.runs.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.runs.pictures.rendered import as_picture, of_one_size
 from lit_crl.runs.pictures.scenes import Draw, scene
 from lit_crl.runs.pictures.style import DARK, GREEN, VERMILLION
 
-#: Height of the line of words above a frame, in pixels; even, as films want their frames.
+#: Height of the line of text above a frame, in pixels; even, because H.264 needs even sides.
 CAPTION = 22
-#: Env steps that are shown of an episode that has no time limit.
+#: Env steps after which a film of an episode without a time limit ends.
 LONGEST = 1_000
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode: what was to be seen before and after every env step, and how it ended.
+    """One episode: states or images before the first and after every env step, and the outcome.
 
     Attributes:
-        seen: States [T + 1, s] of a built-in environment, images [T + 1, H, W, 3] of another.
+        seen: States [T + 1, s] of a built-in environment, or images [T + 1, H, W, 3].
         level: The level [d] it started at; None where the environment has none.
         success: Whether it was solved; None where the environment does not say.
         reward: The sum of its rewards.
-        draw: Makes a picture of a stretch of ``seen``.
-        title: Words in every frame, for instance where the level comes from.
+        draw: Makes a picture of the last state in a stretch of ``seen``.
+        title: Text in every frame, for instance where the level comes from.
     """
 
     seen: Array
@@ -60,12 +55,16 @@ class Recording:
         plural = "" if self.steps == 1 else "s"
         return f"{ends[self.success]} after {self.steps} step{plural}, return {self.reward:.4g}"
 
-    def frames(self) -> Iterator[Picture]:
-        """The T + 1 frames [H, W, 3], made one by one, with a line of words above."""
+    def picture(self, step: int) -> Picture:
+        """The picture [H, W, 3] after ``step`` env steps."""
         level = np.empty(0) if self.level is None else self.level
+        return self.draw(self.seen[: step + 1], level)
+
+    def frames(self) -> Iterator[Picture]:
+        """The T + 1 frames [H, W, 3], made one by one: pictures with a line of text above."""
         colours = {True: GREEN, False: VERMILLION, None: DARK}
         for step in range(len(self.seen)):
-            picture = self.draw(self.seen[: step + 1], level)
+            picture = self.picture(step)
             is_last = step == self.steps
             words = self.outcome() if is_last else f"step {step}"
             words = f"{self.title} · {words}" if self.title else words
@@ -75,12 +74,12 @@ class Recording:
 
 
 def render_levels(env: LevelEnv, levels: Tensor) -> Array:
-    """Pictures [n, H, W, 3] of levels [n, d], bytes: how episodes in them start.
+    """Pictures [n, H, W, 3] in bytes of how episodes in levels [n, d] start.
 
     Args:
-        env: Any number of environments; a built-in one is left as it is, one of Gymnasium, which
-            must come from ``picture_env`` and have n copies, is reset to the levels.
-        levels: What to draw.
+        env: A built-in environment of any size, which stays as it is; or one of Gymnasium, made by
+            ``picture_env`` with n copies, which is reset to the levels.
+        levels: The levels.
     """
     if isinstance(env, BatchedEnv):
         draw = scene(env)
@@ -100,35 +99,37 @@ def record_episodes(
     levels: Tensor | None = None,
     titles: Sequence[str] | None = None,
 ) -> list[Recording]:
-    """Play one episode of every environment, and keep what is to be seen.
+    """Play one episode in every environment, and record it.
 
     Args:
-        act: Observations [N, ...] to actions [N], for instance a learner: it acts greedily.
-        env: N environments of their own, one for each episode; see ``picture_env``.
-        seed: Of the environments' reset.
+        act: Maps observations [N, ...] to actions [N], for instance a learner: it acts greedily.
+        env: N environments, made for this by ``picture_env``.
+        seed: Seed of the environments' reset.
         levels: Where the episodes start, [N, d]; None: target levels.
-        titles: Words in the frames of each episode.
+        titles: Text in the frames of each episode.
     """
-    see, draw = sight(env)
     seen: list[list[Array]] = [[] for _ in range(env.num_envs)]
-    places: list[Tensor] = []
 
     def watch(moved: Tensor) -> None:
-        if not places:
-            places.append(getattr(env, "levels", None))  # type: ignore[arg-type]
-        now = see()
+        now = _numpy(env.state) if isinstance(env, BatchedEnv) else _images(env)
         for index in moved.nonzero().flatten().tolist():
             seen[index].append(now[index])
 
     longest = env.max_episode_steps or LONGEST
     episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch, cut_off_after=longest)
-    known = getattr(env, "has_success", True)
-    whole = [np.stack(states) for states in seen] if isinstance(env, BatchedEnv) else _framed(seen)
+    if isinstance(env, BatchedEnv):
+        draw, whole = scene(env), [np.stack(states) for states in seen]
+    else:
+        draw = _newest
+        images = of_one_size([image for episode in seen for image in episode])
+        whole = np.split(images, np.cumsum([len(episode) for episode in seen])[:-1])
+    is_known = getattr(env, "has_success", True)
+    starts: Tensor | None = getattr(env, "levels", None)
     return [
         Recording(
             whole[index],
-            None if places[0] is None else _numpy(places[0][index]),
-            bool(episodes.success[index]) if known else None,
+            None if starts is None else _numpy(starts[index]),
+            bool(episodes.success[index]) if is_known else None,
             float(episodes.returns[index]),
             draw,
             titles[index] if titles else "",
@@ -137,28 +138,19 @@ def record_episodes(
     ]
 
 
-def _framed(seen: Sequence[Sequence[Array]]) -> list[Array]:
-    """The pictures of several episodes, all of one size, as films want them: [T + 1, H, W, 3]."""
-    framed = of_one_size([picture for episode in seen for picture in episode])
-    return np.split(framed, np.cumsum([len(episode) for episode in seen])[:-1])
-
-
-def sight(env: LevelEnv) -> tuple[Callable[[], Sequence[Array] | Array], Draw]:
-    """What is to be seen of every env now [N, ...], and how a stretch of it is drawn."""
-    if isinstance(env, BatchedEnv):
-        return lambda: _numpy(env.state), scene(env)
-    return lambda: _images(env), lambda seen, level: enlarged(seen[-1])
+def _newest(seen: Array, level: Array) -> Picture:
+    return enlarged(seen[-1])
 
 
 def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
-    """Make ``n`` environments that can be seen: Gymnasium's with ``render_mode="rgb_array"``.
+    """Make ``n`` environments that can be drawn: Gymnasium's with ``render_mode="rgb_array"``.
 
     Raises:
-        ConfigError: If the environment has no such pictures.
+        ConfigError: If the environment has no such render mode.
     """
-    env: Any = make_env(n, device)
+    env = level_env(make_env(n, device))
     if not isinstance(env, GymnasiumEnv):
-        return cast(LevelEnv, env)
+        return env
     spec, modes = env.spec, env.envs.envs[0].metadata.get("render_modes") or []
     env.close()
     if "rgb_array" not in modes:
@@ -167,17 +159,18 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
             f"{', '.join(map(repr, modes)) or 'none at all'}; choose another environment"
         )
     kwargs = {**(spec.kwargs if spec else {}), "render_mode": "rgb_array"}
+    make: Callable[..., Any] = make_env
     try:
-        return cast(LevelEnv, make_env(n, device, env_kwargs=kwargs))  # type: ignore[call-arg]
-    except TypeError as error:  # a function that makes environments in a way of its own
+        return level_env(make(n, device, env_kwargs=kwargs))
+    except TypeError as error:  # a user's function
         raise ConfigError(
-            f"{env.name} cannot be drawn, because data.env takes no env_kwargs, in which "
-            f"its render mode would be: {error}"
+            f"{env.name} cannot be drawn, because data.env takes no env_kwargs, which would hold "
+            f"its render mode: {error}"
         ) from error
 
 
-def _images(env: Any) -> list[Array]:
-    """Gymnasium's own pictures [H, W, 3], which may differ in size."""
+def _images(env: LevelEnv) -> list[Array]:
+    """The environments' own pictures [H, W, 3], which may differ in size."""
     if not isinstance(env, GymnasiumEnv):
         raise ConfigError(
             f"{type(env).__name__} cannot be drawn: make it a BatchedEnv or a GymnasiumEnv"
@@ -190,7 +183,7 @@ def _images(env: Any) -> list[Array]:
         ) from error
     except ConfigError as error:
         raise ConfigError(f"{env.gymnasium_id} cannot be drawn: {error}") from error
-    except Exception as error:  # whatever a render() of the user's own raises
+    except Exception as error:  # a user's render() may raise anything
         raise ConfigError(
             f"{env.gymnasium_id} cannot be drawn: its render() raised {type(error).__name__}: "
             f"{error}"

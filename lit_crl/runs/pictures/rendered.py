@@ -1,4 +1,4 @@
-"""Pictures as environments make them, as bytes [H, W, 3]: gray, with alpha, of floats, in lists."""
+"""Conversion of rendered images (gray, with alpha, floats, lists) to bytes [H, W, 3]."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,17 @@ import numpy as np
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.pictures.canvas import Array, Picture
 
-#: What transparent pixels and the rims of smaller pictures show.
+#: Brightness of transparent pixels and of the rims of smaller pictures.
 BACKGROUND = 255
 
 
 def as_picture(rendered: Any) -> Picture:
-    """What ``render()`` gave, as a picture.
+    """Convert the result of ``render()`` to a picture.
 
     Args:
         rendered: An image [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], the last with alpha; bytes or
             other integers from 0 to 255, floats from 0 to 1 or from 0 to 255, or bools; or a list
-            of such images, of which the newest counts.
+            of images, whose last one is used.
 
     Raises:
         ConfigError: If it is something else.
@@ -30,7 +30,7 @@ def as_picture(rendered: Any) -> Picture:
         image = image[..., None] if image.ndim == 2 else image
         is_image = image.ndim == 3 and image.size > 0 and image.shape[-1] in (1, 3, 4)
         pixels = _bytes(image) if is_image and image.dtype.kind in "buif" else None
-    except ValueError:  # a list of rows that are not equally long
+    except ValueError:  # a list of rows of unequal length
         pixels = None
     if pixels is None:
         raise ConfigError(

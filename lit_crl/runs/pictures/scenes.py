@@ -1,7 +1,7 @@
-"""How each built-in environment looks: a picture of where an env is and of the way it came.
+"""How each built-in environment looks: a picture of its state and of the path so far.
 
-A *scene* is a function ``draw(path, level)`` of states [t, s], the present one last, and of the
-level [d] in which they were visited, both as NumPy arrays. Its ground is drawn once.
+A *scene* is a function ``draw(path, level)`` of the states [t, s] so far, the present one last, and
+of the level [d] of the episode, both as NumPy arrays. Its background is drawn once.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lit_crl.envs import (
-    Acrobot,
-    BatchedEnv,
-    CartPole,
-    Maze,
-    MountainCar,
-    PointMass,
-    Spiral,
-)
+from lit_crl.envs import Acrobot, BatchedEnv, CartPole, Maze, MountainCar, PointMass, Spiral
 from lit_crl.envs.cartpole import MAX_ANGLE, MAX_POSITION
 from lit_crl.envs.mazes.layouts import MOVES
 from lit_crl.envs.mountain_car import GOAL_POSITION
@@ -40,16 +32,7 @@ from lit_crl.runs.pictures.canvas import (
     on_tiles,
     with_note,
 )
-from lit_crl.runs.pictures.style import (
-    AGENT,
-    DARK,
-    GOAL,
-    GREY,
-    LIGHT,
-    PALE,
-    SKY,
-    TRAIL,
-)
+from lit_crl.runs.pictures.style import AGENT, DARK, GOAL, GREY, LIGHT, PALE, SKY, TRAIL
 
 Draw = Callable[[Array, Array], Picture]
 
@@ -58,7 +41,7 @@ SQUARE = (340, 340)
 
 
 def scene(env: BatchedEnv) -> Draw:
-    """The scene of an environment; without one of its own, its states in the level plane."""
+    """The scene of an environment; by default its states in the level plane."""
     match env:
         case MountainCar():
             return mountain_car(env)
@@ -72,32 +55,27 @@ def scene(env: BatchedEnv) -> Draw:
             return goal_plane(env, env.radius)
         case Spiral():
             return goal_plane(env, RADIUS)
-    return own_pictures(env) if hasattr(env, "render_levels") else level_plane(env)
+    return rendered_levels(env) if hasattr(env, "render_levels") else level_plane(env)
 
 
-def own_pictures(env: Any) -> Draw:
-    """What an environment's own ``render_levels`` makes of the state."""
+def rendered_levels(env: Any) -> Draw:
+    """The state, drawn as a level by the environment's ``render_levels``."""
     return lambda path, level: enlarged(env.render_levels(as_levels(env, path[-1:], level))[0])
 
 
 def as_levels(env: BatchedEnv, states: Array, level: Array) -> Tensor:
-    """The levels [n, d] that stand for states [n, s] of an episode."""
+    """The levels [n, d] that stand for states [n, s] of an episode at ``level``."""
     given = torch.from_numpy(level).to(env.device).expand(len(states), -1)
     return env.visited_level(torch.from_numpy(states).to(env.device), given)
 
 
-def beside(left: Picture, right: Picture) -> Picture:
-    """Two pictures of the same height, one beside the other."""
-    return np.concatenate((left, right), axis=1)
-
-
 def hill(position: Array) -> Array:
-    """Points [..., 2] of the ground that a mountain car drives on."""
+    """Points [..., 2] of the ground under the mountain car at positions [...]."""
     return np.stack((position, np.sin(3 * position)), axis=-1)
 
 
 def mountain_car(env: MountainCar) -> Draw:
-    """The car on its hill, and beside it the phase plane with the way so far."""
+    """The car on its hill, and beside it the phase plane with the path so far."""
 
     def draw_hill(axes: Axes) -> None:
         across, height = hill(np.linspace(LEFT, RIGHT, 201)).T
@@ -110,24 +88,23 @@ def mountain_car(env: MountainCar) -> Draw:
     plane = on_axes(env.draw_level_plane, 230, 230)
 
     def draw(path: Array, level: Array) -> Picture:
-        pen = landscape.pen()
-        car(pen, float(path[-1, 0]))
-        flag(pen, GOAL_POSITION)
-        return beside(pen.picture(), trail(plane, path))
+        pen = Pen(landscape)
+        draw_car(pen, float(path[-1, 0]))
+        foot = hill(np.array(GOAL_POSITION))
+        pen.line(foot + np.array([(0, 0), (0, 0.7)]), DARK, 1.5)
+        pen.polygon(foot + np.array([(0, 0.7), (0, 0.5), (0.09, 0.6)]), GOAL)
+        return np.concatenate((pen.picture(), draw_trail(Pen(plane), path)), axis=1)
 
     return draw
 
 
-def flag(pen: Pen, position: float) -> None:
-    """The goal of a mountain car."""
-    foot = hill(np.array(position))
-    pen.line(foot + np.array([(0, 0), (0, 0.7)]), DARK, 1.5)
-    pen.polygon(foot + np.array([(0, 0.7), (0, 0.5), (0.09, 0.6)]), GOAL)
-
-
-def car(pen: Pen, position: float) -> None:
-    """A car whose middle is above the ground at its position, tilted like the ground."""
-    along, up = directions(pen.canvas, np.array([1.0, 3 * np.cos(3 * position)]))
+def draw_car(pen: Pen, position: float) -> None:
+    """A car on the ground at its position, tilted like the ground."""
+    unit = pen.canvas.unit
+    tangent = np.array([1.0, 3 * np.cos(3 * position)]) * unit
+    pixel = tangent * FINE / np.linalg.norm(tangent)
+    # One pixel along the ground and one upwards, in the task's units; pixels count from the top.
+    along, up = pixel / unit, np.array([pixel[1], -pixel[0]]) / unit
     foot = hill(np.array(position))
     body = [(-20, 5), (-20, 12), (-13, 13), (-8, 20), (6, 20), (11, 13), (20, 11), (20, 5)]
     pen.polygon([foot + x * along + y * up for x, y in body], AGENT)
@@ -135,16 +112,8 @@ def car(pen: Pen, position: float) -> None:
         pen.disc(foot + wheel * along + 5 * up, 5, DARK, DARK)
 
 
-def directions(canvas: Canvas, tangent: Array) -> tuple[Array, Array]:
-    """Steps of one pixel, in the task's units: along a tangent, and upwards at right angles."""
-    fine = tangent * canvas.unit
-    along = fine * FINE / np.linalg.norm(fine)
-    upwards = np.array([along[1], -along[0]])  # pixels are counted from the top
-    return along / canvas.unit, upwards / canvas.unit
-
-
 def cart_pole() -> Draw:
-    """Cart and pole on the track, as wide as the roots of their masses."""
+    """Cart and pole on the track; their widths grow with the square roots of their masses."""
 
     def draw_track(axes: Axes) -> None:
         axes.axhline(0, color=GREY, linewidth=1)
@@ -159,7 +128,7 @@ def cart_pole() -> Draw:
     def draw(path: Array, level: Array) -> Picture:
         position, _, angle, _ = path[-1]
         gravity, cart_mass, pole_mass, half_length, force = level[4:]
-        pen = track.pen()
+        pen = Pen(track)
         top, half = 0.2, 0.25 * cart_mass**0.5
         pivot = np.array([position, top])
         for limit in (-MAX_ANGLE, MAX_ANGLE):
@@ -184,7 +153,7 @@ def heading(angles: ArrayLike) -> Array:
 
 
 def acrobot(env: Acrobot) -> Draw:
-    """Both links and the bar; links are drawn 1 m long, which is how the bar's height counts."""
+    """Both links and the bar; the links are drawn 1 m long, as the bar's height is defined."""
 
     def draw_bar(axes: Axes) -> None:
         axes.axhline(1, color=GOAL, linestyle="--", linewidth=1.5, label="bar")
@@ -194,7 +163,7 @@ def acrobot(env: Acrobot) -> Draw:
     ground = on_axes(draw_bar, *SQUARE)
 
     def draw(path: Array, level: Array) -> Picture:
-        pen = ground.pen()
+        pen = Pen(ground)
         # Angles are from the downward vertical, and grow anticlockwise.
         elbows = -heading(-path[-25:, 0])
         tips = elbows - heading(-path[-25:, 0] - path[-25:, 1])
@@ -215,8 +184,8 @@ def acrobot(env: Acrobot) -> Draw:
 
 
 def maze(env: Maze) -> Draw:
-    """The tiles, the way so far and the agent."""
-    side = max(SQUARE[0] // env.size // 2 * 2, 4)  # even, as films want their pictures
+    """The tiles, the path so far and the agent."""
+    side = max(SQUARE[0] // env.size // 2 * 2, 4)  # even, because H.264 needs even sides
 
     @lru_cache(8)
     def tiles_of(level: bytes) -> Canvas:
@@ -224,11 +193,11 @@ def maze(env: Maze) -> Draw:
         return on_tiles(env.render_levels(levels)[0], side)
 
     def draw(path: Array, level: Array) -> Picture:
-        pen = tiles_of(level.astype(np.float32).tobytes()).pen()
+        pen = Pen(tiles_of(level.astype(np.float32).tobytes()))
         cells = path[:, 1::-1]  # column, row
         pen.line(cells, TRAIL, 4)
         pen.disc(cells[-1], 0.28 * side, AGENT)
-        for heading in path[-1, 2:]:  # of agents that face a way
+        for heading in path[-1, 2:]:  # only agents that face a direction have one
             ahead = np.array(MOVES[int(heading)][::-1])
             pen.line(np.stack((cells[-1], cells[-1] + 0.45 * ahead)), AGENT, 4)
         return pen.picture()
@@ -237,7 +206,7 @@ def maze(env: Maze) -> Draw:
 
 
 def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
-    """The point, its way and its goal in the level plane, and how far that is in all dimensions."""
+    """The point, its path and its goal in the level plane, and the distance in all dimensions."""
 
     def draw_plane(axes: Axes) -> None:
         env.draw_level_plane(axes)
@@ -248,15 +217,14 @@ def goal_plane(env: PointMass | Spiral, radius: float) -> Draw:
     axes = list(env.level_plane)
 
     def draw(path: Array, level: Array) -> Picture:
-        pen = plane.pen()
+        pen = Pen(plane)
         pen.ring(level[axes], radius, GOAL)
-        draw_trail(pen, path[:, axes])
+        picture = draw_trail(pen, path[:, axes])
         if len(level) <= 2:
-            return pen.picture()
+            return picture
         distance = np.linalg.norm(path[-1] - level)
-        return with_note(
-            pen.picture(), f"the goal is {distance:.2f} away, in all {len(level)} dimensions"
-        )
+        words = f"the goal is {distance:.2f} away, in all {len(level)} dimensions"
+        return with_note(picture, words)
 
     return draw
 
@@ -267,19 +235,13 @@ def level_plane(env: BatchedEnv) -> Draw:
 
     def draw(path: Array, level: Array) -> Picture:
         points = as_levels(env, path, level).cpu().numpy()
-        return trail(plane, points[:, list(env.level_plane)])
+        return draw_trail(Pen(plane), points[:, list(env.level_plane)])
 
     return draw
 
 
-def trail(canvas: Canvas, points: Array) -> Picture:
-    """A way through points [t, 2], and a disc at the last."""
-    pen = canvas.pen()
-    draw_trail(pen, points)
-    return pen.picture()
-
-
-def draw_trail(pen: Pen, points: Array) -> None:
-    """Draw what ``trail`` shows."""
+def draw_trail(pen: Pen, points: Array) -> Picture:
+    """Finish a picture with a path through points [t, 2] and a disc at the last."""
     pen.line(points, TRAIL, 2)
     pen.disc(points[-1], 5, AGENT)
+    return pen.picture()

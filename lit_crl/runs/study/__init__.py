@@ -1,1 +1,1 @@
-"""Studies: the same task under several arms and seeds, run in parallel and compared."""
+"""Studies: one task under several arms and seeds, run in parallel and compared."""

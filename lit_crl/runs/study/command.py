@@ -9,15 +9,16 @@ from pathlib import Path
 from lit_crl.runs.cli.usage import STUDY_DESCRIPTION, speak_any_encoding
 
 
-def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's arguments."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the missing runs of a study and compare its arms; report errors in one sentence."""
+    speak_any_encoding()
     parser = argparse.ArgumentParser(prog="python -m lit_crl study", description=STUDY_DESCRIPTION)
     parser.add_argument("study", help="the study's YAML file, e.g. conf/study/point_mass.yaml")
     parser.add_argument("--root", type=Path, default=Path("studies"), help="where studies live")
     parser.add_argument(
         "--processes",
         type=int,
-        help="processes at a time, a core each (default: one for every core there is for it)",
+        help="processes at a time, a core each (default: as many as there are free cores)",
     )
     parser.add_argument(
         "--backend",
@@ -27,13 +28,8 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         "file system that all its machines share)",
     )
     parser.add_argument("--address", help="of the Ray cluster (default: what Ray finds here)")
-    return parser.parse_args(args)
+    given = parser.parse_args(args)
 
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run what is missing of a study, and compare its arms; errors are told in one sentence."""
-    speak_any_encoding()
-    given = parse(args)
     from lit_crl.core.checks import ConfigError, RunError, positive
     from lit_crl.runs.cli.entry import refuse
     from lit_crl.runs.study.backends import connect

@@ -1,4 +1,4 @@
-"""The figures of a study: curves with bands over env steps, and performance profiles."""
+"""The figures of a study: curves with bands over env steps, performance profiles, and sweeps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -8,22 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lit_crl.evaluation.statistics import (
-    Scores,
-    interval,
-    iqm,
-    performance_profile,
-)
+from lit_crl.evaluation.statistics import Estimate, Scores, interval, iqm, performance_profile
 from lit_crl.runs.pictures.style import LINES, styled
 
 #: Bootstrap samples of each point of a curve.
 REPETITIONS = 2_000
 
+#: For each arm the env steps, and the seeds' scores [S] at each.
 Curves = Mapping[str, tuple[Sequence[int], Sequence[Scores]]]
 
 
 def label_of(metric: str) -> str:
-    """A metric's name in words."""
+    """A metric's name in words.
+
+    >>> label_of("heldout_success_rate")
+    'held-out success rate'
+    """
     return metric.replace("heldout", "held-out").replace("_", " ")
 
 
@@ -32,16 +32,11 @@ def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
     """IQM over the seeds and its 95 % interval, for each arm."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(LINES), strict=False):
-        points = [interval(iqm, each[:, None], repetitions=REPETITIONS) for each in values]
-        axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
-        low, high = [p.low for p in points], [p.high for p in points]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.set(xlabel="env steps", ylabel=f"{label_of(metric)} (IQM, 95 % interval)", title=title)
+    _draw_bands(axes, curves)
+    axes.set(ylabel=f"{label_of(metric)} (IQM, 95 % interval)", title=title)
     if metric.endswith("_rate"):
         axes.set_ylim(-0.04, 1.04)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _finish(figure)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -56,32 +51,22 @@ def performance_profiles(scores: Mapping[str, Scores], metric: str, title: str) 
     for (arm, each), (colour, line) in zip(scores.items(), cycle(LINES), strict=False):
         share = performance_profile(each, thresholds)
         axes.step(thresholds, share, where="post", color=colour, linestyle=line, label=arm)
-    axes.set(
-        xlabel=f"{label_of(metric)} at the end, τ", ylabel="share of seeds above τ", title=title,
-        ylim=(-0.04, 1.04),
-    )  # fmt: skip
-    _finish(figure)
+    axes.set(xlabel=f"{label_of(metric)} at the end, τ", ylabel="share of seeds above τ")
+    axes.set(title=title, ylim=(-0.04, 1.04))
+    figure.legend(loc="outside right upper")
     return figure
 
 
 @styled
 def generator_quality(panels: Mapping[str, Curves], title: str) -> Figure:
-    """IQM over the seeds and its interval of each quality of generated levels, a panel each."""
+    """IQM over the seeds, with its interval, of each measure of generated levels, a panel each."""
     figure, grid = _row_of_panels(len(panels))
     for axes, (name, curves) in zip(grid, panels.items(), strict=True):
-        for (arm, (steps, values)), (colour, line) in zip(
-            curves.items(), cycle(LINES), strict=False
-        ):
-            points = [interval(iqm, each[:, None], repetitions=REPETITIONS) for each in values]
-            axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
-            low, high = [p.low for p in points], [p.high for p in points]
-            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        _draw_bands(axes, curves)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("env steps")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle(title)
-    _finish(figure, grid[0])
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
@@ -96,31 +81,27 @@ def sweep(panels: Mapping[str, Mapping[str, Scores]], at: Mapping[str, float], k
     """
     figure, grid = _row_of_panels(len(panels))
     for axes, (name, scores) in zip(grid, panels.items(), strict=True):
-        found = {
-            arm: interval(iqm, each[:, None], repetitions=REPETITIONS)
-            for arm, each in scores.items()
-        }
+        found = {arm: _band(each) for arm, each in scores.items()}
         points = sorted((at[arm], *found[arm]) for arm in found if arm in at)
         where, value, low, high = np.array(points).T
         axes.plot(where, value, color=LINES[0][0], marker="o", label=f"by {key}")
         axes.fill_between(where, low, high, color=LINES[0][0], alpha=0.18, linewidth=0)
-        for arm, (colour, _) in zip(
-            (a for a in found if a not in at), cycle(LINES[1:]), strict=False
-        ):
+        others = [arm for arm in found if arm not in at]
+        for arm, (colour, _) in zip(others, cycle(LINES[1:]), strict=False):
             axes.axhline(found[arm].value, color=colour, linestyle="--", label=arm)
             axes.axhspan(found[arm].low, found[arm].high, color=colour, alpha=0.12, linewidth=0)
-        most = where.max()
-        least = where[where > 0].min(initial=most)
-        if 0 < 100 * least <= most:
-            axes.set_xscale("symlog", linthresh=least)  # 0 may be among the values
-            axes.set_xlim(min(where.min(), least) - 0.3 * least, 2 * most)
+        largest = where.max()
+        smallest = where[where > 0].min(initial=largest)
+        if 0 < 100 * smallest <= largest:
+            axes.set_xscale("symlog", linthresh=smallest)  # 0 may be among the values
+            axes.set_xlim(min(where.min(), smallest) - 0.3 * smallest, 2 * largest)
             axes.tick_params(axis="x", rotation=45)
         axes.set_xticks(where, [f"{x:g}" for x in where])
         axes.minorticks_off()
         axes.set_ylim(bottom=min(0.0, low.min()), top=1.1 * max(high.max(), 0.01))
         axes.set_title(name, fontsize=10)
         axes.set_xlabel(key)
-    _finish(figure, grid[0])
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
@@ -129,7 +110,15 @@ def _row_of_panels(n: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
-def _finish(figure: Figure, labelled: Axes | None = None) -> None:
-    """One legend, with the lines of ``labelled`` if not of all axes."""
-    lines = labelled.get_legend_handles_labels() if labelled else ()
-    figure.legend(*lines, loc="outside right upper")
+def _band(scores: Scores) -> Estimate:
+    return interval(iqm, scores[:, None], repetitions=REPETITIONS)
+
+
+def _draw_bands(axes: Axes, curves: Curves) -> None:
+    for (arm, (steps, values)), (colour, line) in zip(curves.items(), cycle(LINES), strict=False):
+        points = [_band(each) for each in values]
+        axes.plot(steps, [p.value for p in points], color=colour, linestyle=line, label=arm)
+        low, high = [p.low for p in points], [p.high for p in points]
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xlabel("env steps")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,5 +1,6 @@
-"""What a study consists of: its file, and the runs that follow from it."""
+"""A study file, and the runs that follow from it."""
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,6 @@ from lit_crl.core.checks import ConfigError, positive
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
 
-#: What runs of a study may not differ in from those that are there already.
-SETTLED = ("experiment", "settings")
-
 
 @dataclass
 class Study:
@@ -25,16 +23,16 @@ class Study:
     Args:
         name: Folder of the study in the root.
         experiment: Configuration of the task, as for ``--experiment``.
-        arms: Settings of each arm beyond those of all, by their dotted keys.
+        arms: Settings of each arm beyond those of all arms, by their dotted keys.
         seeds: Runs of each arm.
-        first_seed: Their first seed.
+        first_seed: The first seed.
         settings: Settings of all arms, by their dotted keys.
-        metric: What arms are compared by, a number of ``summary.json``.
+        metric: The number of ``summary.json`` by which arms are compared.
         curves: Further numbers of evaluations to draw over env steps.
         against: The arms that every arm is compared with.
-        equivalence_margin: The largest difference in the metric that does not matter. Two arms are
-            called equivalent only where this was named; name it before the runs.
-        sweep: A dotted key in which arms differ by a number: the metric is drawn over it too.
+        equivalence_margin: The largest difference in the metric that does not matter. Arms are
+            called equivalent only if this is given; choose it before the runs.
+        sweep: A dotted key that arms set to different numbers; the metric is drawn over it, too.
     """
 
     name: str = MISSING
@@ -52,14 +50,16 @@ class Study:
     @property
     def swept(self) -> dict[str, float]:
         """The number that ``sweep`` has in each arm that sets it."""
-        found = {arm: setting(given, self.sweep) for arm, given in self.arms.items()}
-        return {
-            arm: float(value) for arm, value in found.items() if isinstance(value, (int, float))
-        }
+        found = ((arm, setting(given, self.sweep)) for arm, given in self.arms.items())
+        return {arm: float(value) for arm, value in found if isinstance(value, (int, float))}
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, which may lie in the mapping that another key has; or None."""
+    """The value of a dotted key, which may lie in another key's mapping; None if there is none.
+
+    >>> setting({"data.curriculum.mix": {"gan": 0.25}}, "data.curriculum.mix.gan")
+    0.25
+    """
     for name, value in settings.items():
         if name == key:
             return value
@@ -70,14 +70,14 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """One run, which has a process of its own.
+    """One run, in its own process.
 
     Args:
-        label: What it is one of several seeds of: an arm of a study, or an experiment.
-        seed: Its seed.
-        run_folder: Where it is kept.
-        arguments: What follows ``python -m lit_crl``.
-        env_steps: Its budget, for the progress bar.
+        label: The arm of a study, or the experiment, of which this is one seed.
+        seed: The seed.
+        run_folder: The folder of the run.
+        arguments: The command line after ``python -m lit_crl``.
+        env_steps: The budget, for the progress bar.
     """
 
     label: str
@@ -88,27 +88,33 @@ class Job:
 
     @property
     def name(self) -> str:
-        """How it is called in messages."""
+        """Its name in messages."""
         return f"{self.label}, seed {self.seed}"
 
     @property
     def log(self) -> Path:
-        """Where what it prints goes: beside its folder."""
+        """The file for its output, beside its folder."""
         return self.run_folder.parent / f"{self.run_folder.name}.log"
 
     @property
     def is_done(self) -> bool:
-        """Whether it has left its summary."""
+        """Whether it has written its summary."""
         return (self.run_folder / "summary.json").is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Its ``summary.json``, once it is done."""
+        text = (self.run_folder / "summary.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     @property
     def command(self) -> list[str]:
-        """What to execute; where something was saved, it goes on from there."""
+        """The command to execute; it goes on where an earlier start stopped."""
         return [sys.executable, "-m", "lit_crl", *self.arguments]
 
 
 def find_study(given: str) -> Path:
-    """The file that is meant: as given, or the package's own where ``conf/study/NAME`` is given.
+    """The file of a study; ``conf/study/NAME`` also finds the studies of the package.
 
     Raises:
         ConfigError: If neither exists.
@@ -119,7 +125,7 @@ def find_study(given: str) -> Path:
     folder = conf_folder() / "study"
     if path.parent == Path("conf/study") and (folder / path.name).is_file():
         return folder / path.name
-    names = ", ".join(f"conf/study/{path.name}" for path in sorted(folder.glob("*.yaml")))
+    names = ", ".join(f"conf/study/{file.name}" for file in sorted(folder.glob("*.yaml")))
     raise ConfigError(f"the study {given} does not exist: give a YAML file, or one of {names}")
 
 
@@ -133,11 +139,10 @@ def read_study(path: Path) -> Study:
         file = OmegaConf.load(path)
         if "seeds_at_once" in file:
             raise ConfigError(
-                f"{path}: seeds_at_once is gone, because every run is a process of its own: delete "
+                f"{path}: seeds_at_once is gone, because every run is a separate process: delete "
                 "the line, and say how many run at a time with --processes"
             )
-        given = OmegaConf.merge(OmegaConf.structured(Study), file)
-        study = OmegaConf.to_object(given)
+        study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), file))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is no study: {str(error).splitlines()[0]}") from error
     assert isinstance(study, Study)
@@ -166,12 +171,13 @@ def read_study(path: Path) -> Study:
 
 
 def check_same(study: Study, before: Study, folder: Path) -> None:
-    """A study that is continued may get arms and seeds, but no other settings.
+    """Check that a study that is continued has the same settings; it may get arms and seeds.
 
     Raises:
-        ConfigError: If the runs in ``folder`` had others.
+        ConfigError: If the runs in ``folder`` had other settings.
     """
-    changed = [key for key in SETTLED if getattr(study, key) != getattr(before, key)]
+    keys = ("experiment", "settings")
+    changed = [key for key in keys if getattr(study, key) != getattr(before, key)]
     both = study.arms.keys() & before.arms.keys()
     changed += [f"arms.{arm}" for arm in sorted(both) if study.arms[arm] != before.arms[arm]]
     if changed:
@@ -182,26 +188,25 @@ def check_same(study: Study, before: Study, folder: Path) -> None:
 
 
 def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """The runs of a study, which go to ``folder``; seed by seed, so that all arms grow."""
-    seeds = range(study.first_seed, study.first_seed + study.seeds)
-    return [_job(study, arm, seed, folder) for seed in seeds for arm in study.arms]
-
-
-def _job(study: Study, arm: str, seed: int, folder: Path) -> Job:
-    run_folder = folder / study.experiment / f"{arm}-seed{seed}"
-    arguments = [
-        "fit",
-        f"--experiment={study.experiment}",
-        f"--name={run_folder.name}",
-        f"--trainer.default_root_dir={folder}",
-        f"--seed_everything={seed}",
-        "--ckpt_path=last",
-        f"--group={study.name}",
-        *flags({"tags": [arm, study.experiment]}),
-        *flags(study.settings),
-        *flags(study.arms[arm]),
-    ]
-    return Job(arm, seed, run_folder, tuple(arguments), env_step_budget(study, arm))
+    """The runs of a study in ``folder``, seed by seed, so that all arms grow together."""
+    jobs = []
+    for seed in range(study.first_seed, study.first_seed + study.seeds):
+        for arm, settings in study.arms.items():
+            run_folder = folder / study.experiment / f"{arm}-seed{seed}"
+            arguments = (
+                "fit",
+                f"--experiment={study.experiment}",
+                f"--name={run_folder.name}",
+                f"--trainer.default_root_dir={folder}",
+                f"--seed_everything={seed}",
+                "--ckpt_path=last",
+                f"--group={study.name}",
+                *flags({"tags": [arm, study.experiment]}),
+                *flags(study.settings),
+                *flags(settings),
+            )
+            jobs.append(Job(arm, seed, run_folder, arguments, env_step_budget(study, arm)))
+    return jobs
 
 
 def env_step_budget(study: Study, arm: str) -> int:

@@ -1,6 +1,5 @@
-"""Running jobs in parallel, a process each, with one progress bar over all of them."""
+"""Runs jobs in parallel, a process each, under one progress bar."""
 
-import json
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +17,9 @@ from lit_crl.runs.folders import is_run
 from lit_crl.runs.study.backends import Backend, Running, local
 from lit_crl.runs.study.plan import Job
 
-#: Seconds between two looks at the runs.
-POLL = 0.5
-#: Columns of the table that ends several seeds: a key of ``summary.json``, its title and its form.
+#: Seconds between two checks of the processes.
+CHECK_EVERY = 0.5
+#: Columns of the table at the end of several seeds: key of ``summary.json``, title and format.
 COLUMNS = (
     ("target_return_mean", "mean return", "{:.2f}"),
     ("target_success_rate", "success", "{:.1%}"),
@@ -31,13 +30,13 @@ COLUMNS = (
 
 
 def env_steps_of(run_folder: Path) -> int:
-    """Env steps that a run has logged so far: the first number in the last line of its metrics."""
+    """Env steps that a run has logged so far: the first number in its last line of metrics."""
     path = run_folder / "metrics.csv"
     if not path.is_file():
         return 0
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4_096))
-        # What is written right now may lack its end.
+        # The last line may still be being written.
         lines = file.read().decode(errors="replace").split("\n")[:-1]
     first = lines[-1].split(",")[0] if lines else ""
     return int(first) if first.isdigit() else 0
@@ -49,19 +48,19 @@ def run(
     console: Console,
     go_on: str = "run the same command again",
 ) -> None:
-    """Run what is not done yet.
+    """Run the jobs that are not done yet.
 
-    A job that fails leaves the others alone. Whatever else goes wrong here, no job outlives it.
+    If a job fails, the others go on. Whatever else goes wrong here, no job outlives this function.
 
     Args:
-        jobs: All jobs, those that are done, too.
+        jobs: All jobs, including those that are done.
         backend: Where they run.
-        console: Where the bar goes.
-        go_on: What the user does for jobs that failed, in words.
+        console: Where the bar is shown.
+        go_on: What the user can do about jobs that failed, in words.
 
     Raises:
         RunError: When all have ended, if some failed.
-        KeyboardInterrupt: If the user stopped it; what runs has saved itself by then.
+        KeyboardInterrupt: If the user stopped it; running jobs have saved themselves by then.
     """
     waiting = [job for job in jobs if not job.is_done]
     running: dict[Job, Running] = {}
@@ -74,13 +73,10 @@ def run(
                 while waiting and len(running) < backend.at_once:
                     job = waiting.pop(0)
                     running[job] = backend.start(job)
-                time.sleep(POLL)
-                ended = {
-                    job: status
-                    for job, process in running.items()
-                    if (status := process.poll()) is not None
-                }
-                for job, status in ended.items():
+                time.sleep(CHECK_EVERY)
+                for job, process in list(running.items()):
+                    if (status := process.poll()) is None:
+                        continue
                     del running[job]
                     if status != 0:
                         failed.append(job)
@@ -93,12 +89,12 @@ def run(
     if failed:
         raise RunError(
             f"{len(failed)} of {len(jobs)} processes failed ({'; '.join(j.name for j in failed)}): "
-            f"see {failed[0].log}, and {go_on} for what is missing"
+            f"see {failed[0].log}, and {go_on} to do the missing runs"
         )
 
 
 def stop(processes: Iterable[Running]) -> None:
-    """Let every job save itself and end; a second interruption ends them at once."""
+    """Let every job save itself and end; a second interruption kills all of them."""
     left = list(processes)
     try:
         for process in left:
@@ -113,10 +109,10 @@ def stop(processes: Iterable[Running]) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM, and SIGHUP from a terminal that closes, interrupt as Ctrl-C does."""
+    """SIGTERM, and SIGHUP of a closing terminal, interrupt as Ctrl-C does."""
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
     for signum, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as nohup has it
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(signum, signal.default_int_handler)
     try:
         yield
@@ -143,17 +139,17 @@ def run_seeds(
     env_steps: int = 1,
     backend: Backend | None = None,
 ) -> list[Path]:
-    """Run the same ``fit`` with several seeds, a process each, and show how all of them ended.
+    """Run the same ``fit`` with several seeds, a process each, and show their results.
 
-    With ``--ckpt_path last`` among the arguments they go on where they stopped, and those that are
-    done are left as they are.
+    With ``--ckpt_path last`` among the arguments, runs go on where they stopped, and those that are
+    done stay as they are.
 
     Args:
         arguments: The command line after ``python -m lit_crl``, beginning with ``fit`` and without
-            ``--seeds``. Its ``--seed_everything`` and ``--name`` are overruled.
+            ``--seeds``. Its ``--seed_everything`` and ``--name`` are overridden.
         seeds: The seeds.
-        runs: The folder that the run folders lie in, ``<root>/<experiment>``.
-        name: What ``--name`` is, if it is given.
+        runs: The folder of the run folders, ``<root>/<experiment>``.
+        name: The value of ``--name``, if it is given.
         env_steps: The budget of one run, for the progress bar.
         backend: Where they run; default: on this machine, as many at a time as there are cores.
 
@@ -161,24 +157,18 @@ def run_seeds(
         The run folders, in the order of the seeds.
 
     Raises:
-        ConfigError: If runs of that name exist and are not to be continued.
+        ConfigError: If runs of that name exist and are not continued.
         RunError: When all have ended, if some failed.
-        KeyboardInterrupt: If the user stopped it; what runs has saved itself by then.
+        KeyboardInterrupt: If the user stopped it; running jobs have saved themselves by then.
     """
     goes_on = "--ckpt_path=last" in arguments or ("--ckpt_path", "last") in pairwise(arguments)
     folders = folders_of(seeds, runs, name, goes_on)
-    jobs = [
-        Job(
-            runs.name,
-            seed,
-            folder,
-            (*arguments, f"--seed_everything={seed}", f"--name={folder.name}"),
-            env_steps,
-        )
-        for seed, folder in zip(seeds, folders, strict=True)
-    ]
+    jobs = []
+    for seed, folder in zip(seeds, folders, strict=True):
+        given = (*arguments, f"--seed_everything={seed}", f"--name={folder.name}")
+        jobs.append(Job(runs.name, seed, folder, given, env_steps))
     console = line_console()
-    console.print(f"{len(jobs)} seeds, a process each; what they print goes to {runs}/*.log")
+    console.print(f"{len(jobs)} seeds, a process each; their output goes to {runs}/*.log")
     try:
         with interruptible():
             run(jobs, backend or local.connect(), console, "add --ckpt_path last")
@@ -190,11 +180,11 @@ def run_seeds(
 def folders_of(seeds: range, runs: Path, name: str | None, goes_on: bool) -> list[Path]:
     """The run folders of several seeds: ``NAME-seedS``.
 
-    Without a name they are ``seedS``, or where one of these is taken ``seedS-2`` and so on. The
-    newest of them go on.
+    Without a name they are ``seedS``, or ``seedS-2`` and so on where one of them is taken; with
+    ``goes_on``, the newest of them.
 
     Raises:
-        ConfigError: If runs of that name exist and are not to be continued.
+        ConfigError: If runs of that name exist and are not continued.
     """
     if name is not None:
         folders = [runs / f"{name}-seed{seed}" for seed in seeds]
@@ -212,13 +202,12 @@ def folders_of(seeds: range, runs: Path, name: str | None, goes_on: bool) -> lis
 
 
 def closing_table(jobs: Sequence[Job]) -> Table:
-    """How the runs of several seeds ended, a line each; what a run does not know stays empty."""
+    """The results of several seeds, a line each; unknown numbers stay empty."""
     table = Table(title=f"{jobs[0].label}, {len(jobs)} seeds", title_justify="left")
     for title in ("seed", *(title for _, title, _ in COLUMNS), "run"):
         table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
     for job in jobs:
-        file = job.run_folder / "summary.json"
-        summary = json.loads(file.read_text()) if job.is_done else {}
+        summary = job.summary() if job.is_done else {}
         cells = [
             "" if summary.get(key) is None else form.format(summary[key])
             for key, _, form in COLUMNS

@@ -1,4 +1,4 @@
-"""A whole study: run what is missing, collect, compare, draw."""
+"""A whole study: do the missing runs, collect the results, compare the arms, draw figures."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,40 +11,30 @@ from rich.table import Table
 
 from lit_crl.runs import folders
 from lit_crl.runs.bars import line_console
-from lit_crl.runs.study import (
-    figures,
-    galleries,
-    results,
-    runner,
-)
+from lit_crl.runs.study import figures, galleries, results, runner
 from lit_crl.runs.study.backends import Backend, local
 from lit_crl.runs.study.code_version import check_same_code
-from lit_crl.runs.study.plan import (
-    Study,
-    check_same,
-    find_study,
-    jobs_of,
-    read_study,
-)
+from lit_crl.runs.study.plan import Study, check_same, find_study, jobs_of, read_study
 
 
 def run_study(
     given: str | Path, root: Path, connect: Callable[[], Backend] = local.connect
 ) -> list[results.Row]:
-    """Run a study in ``root/<name>``; what is there already is not run again.
+    """Run a study in ``root/<name>``; runs that are there already are not run again.
 
     Args:
         given: The study's file.
-        root: Where studies live.
-        connect: Gives the backend that the runs go to, once it is known that there are any;
-            default: this machine, a run for each core at a time.
+        root: The folder of all studies.
+        connect: Gives the backend for the runs, and is called only if some are missing; default:
+            this machine, a run for each core at a time.
 
     Returns:
         The evaluations of all runs.
 
     Raises:
-        ConfigError: If the file is no study, or its folder holds another one or runs of other code.
-        RunError: If runs failed; the others are compared all the same.
+        ConfigError: If the file is no study, or its folder holds another study or runs of other
+            code.
+        RunError: If runs failed; the others are still compared.
     """
     path = find_study(str(given))
     study = read_study(path)
@@ -68,7 +58,7 @@ def run_study(
     finally:
         rows = results.collect(jobs, results.kept(study))
         if rows:
-            # Seed by seed, so that of every arm the first one stays.
+            # In reverse, so that the first seed of every arm stays.
             done = {job.label: job.run_folder for job in reversed(jobs) if job.is_done}
             examples = {arm: done[arm] for arm in study.arms if arm in done}
             report(study, rows, examples, folder, console)
@@ -84,19 +74,17 @@ def report(
 ) -> None:
     """Write ``results.csv``, ``table.md`` and ``figures/``, and show the table.
 
-    ``examples`` has a run of each arm, whose generated levels are shown.
+    ``examples`` has one run folder of each arm, whose generated levels are shown.
     """
     results.write_csv(rows, folder / "results.csv")
-    header, cells = results.table(study, results.compare(study, rows))
+    header, cells = results.table(study, rows)
     if not cells:
-        console.print(
-            f"No run knows its {study.metric}: name another number as metric of the study."
-        )
+        console.print(f"No run knows its {study.metric}: name another metric in the study.")
     (folder / "table.md").write_text(results.markdown(header, cells), encoding="utf-8")
     shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
     for name in header:
         is_arm = name == "arm"
-        # In a narrow terminal numbers are broken rather than cut.
+        # In a narrow terminal, numbers are wrapped and not cut off.
         justify: JustifyMethod = "left" if is_arm else "right"
         shown.add_column(name, justify=justify, no_wrap=is_arm, overflow="fold")
     for line in cells:
@@ -115,9 +103,8 @@ def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
     scores = results.final_scores(rows, study.metric)
     pictures = {}
     if scores:
-        pictures["performance_profiles"] = figures.performance_profiles(
-            scores, study.metric, study.name
-        )
+        profiles = figures.performance_profiles(scores, study.metric, study.name)
+        pictures["performance_profiles"] = profiles
     for metric in dict.fromkeys([study.metric, *study.curves]):
         if found := results.curves(rows, metric):
             pictures[metric] = figures.curves_with_bands(found, metric, study.name)

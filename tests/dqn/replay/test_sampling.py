@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_crl.dqn.replay.sampling import BLOCK, draw_proportional, draw_uniform
+from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_proportional, draw_uniform
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -49,7 +49,7 @@ def test_nothing_allowed_is_said(rows: int) -> None:
     with pytest.raises(RuntimeError, match="the replay buffer is empty"):
         draw_uniform(torch.zeros(rows, dtype=torch.bool), 3, rng())
     with pytest.raises(RuntimeError, match="the replay buffer is empty"):
-        draw_proportional(torch.zeros(rows, BLOCK), torch.zeros(rows), (2, 3), rng())
+        draw_proportional(torch.zeros(rows, ROWS_PER_BLOCK), torch.zeros(rows), (2, 3), rng())
 
 
 def drawn(values: Tensor, shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -58,8 +58,8 @@ def drawn(values: Tensor, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def test_rows_are_drawn_in_proportion_from_the_smallest_to_the_largest() -> None:
     # Eight powers of ten, in random order, with rows and a whole block of zeros among them.
-    values = torch.tensor([10.0]).pow(torch.rand(40, BLOCK, generator=rng(3)) * 8 - 6)
-    values[torch.rand(40, BLOCK, generator=rng(4)) < 0.2] = 0
+    values = torch.tensor([10.0]).pow(torch.rand(40, ROWS_PER_BLOCK, generator=rng(3)) * 8 - 6)
+    values[torch.rand(40, ROWS_PER_BLOCK, generator=rng(4)) < 0.2] = 0
     values[0], values[17], values[-1] = 0, 0, 0
     rows = torch.stack([drawn(values, (16, 256), seed) for seed in range(100)])
     probability = (values.double() / values.double().sum()).flatten()
@@ -69,7 +69,7 @@ def test_rows_are_drawn_in_proportion_from_the_smallest_to_the_largest() -> None
 
 
 def test_single_draws_are_independent_and_in_proportion() -> None:
-    values = torch.rand(2, BLOCK, generator=rng(5)).pow(4)
+    values = torch.rand(2, ROWS_PER_BLOCK, generator=rng(5)).pow(4)
     rows = torch.stack([drawn(values, (2, 1), seed) for seed in range(4_000)]).squeeze(-1)
     probability = (values / values.sum()).flatten()
     assert chi_square(rows, probability) < 5
@@ -78,16 +78,16 @@ def test_single_draws_are_independent_and_in_proportion() -> None:
 
 
 def test_a_minibatch_has_a_row_from_each_of_equal_ranges() -> None:
-    values = torch.rand(64, BLOCK, generator=rng(6))
+    values = torch.rand(64, ROWS_PER_BLOCK, generator=rng(6))
     upto = values.sum(dim=1).cumsum(0) / values.sum()
     for minibatch in drawn(values, (8, 100)):
-        block = (minibatch // BLOCK).bincount(minlength=64).cumsum(0)
+        block = (minibatch // ROWS_PER_BLOCK).bincount(minlength=64).cumsum(0)
         assert ((block - 100 * upto).abs() <= 1 + 1e-3).all()
 
 
 def test_a_million_rows_lose_nothing_to_rounding() -> None:
     # Beyond half a million, a cumulative sum in float32 could not tell these rows apart.
-    values = torch.ones(1_000_000 // BLOCK, BLOCK)
+    values = torch.ones(1_000_000 // ROWS_PER_BLOCK, ROWS_PER_BLOCK)
     values[:, 1::2] = 0.01
     rows = torch.cat([drawn(values, (16, 8192), seed).flatten() for seed in range(8)])
     rare = (rows % 2 == 1).float().mean().item()
@@ -98,11 +98,11 @@ def test_a_million_rows_lose_nothing_to_rounding() -> None:
 
 def test_a_row_that_outweighs_all_others_leaves_them_their_chance() -> None:
     # In float32 several blocks would share one step of the cumulative sum, which only one gets.
-    blocks, tiny = 1_000_000 // BLOCK, 5e-8 / BLOCK
-    values = torch.full((blocks, BLOCK), tiny)
-    values[0] = 1 / BLOCK
+    blocks, tiny = 1_000_000 // ROWS_PER_BLOCK, 5e-8 / ROWS_PER_BLOCK
+    values = torch.full((blocks, ROWS_PER_BLOCK), tiny)
+    values[0] = 1 / ROWS_PER_BLOCK
     rows = torch.cat([drawn(values, (4, 65_536), seed).flatten() for seed in range(8)])
-    others = rows[rows >= BLOCK] // BLOCK
+    others = rows[rows >= ROWS_PER_BLOCK] // ROWS_PER_BLOCK
     expected = len(rows) * (blocks - 1) * 5e-8 / (1 + (blocks - 1) * 5e-8)
     assert abs(len(others) - expected) < 5 * math.sqrt(expected)
     distinct = blocks * -math.expm1(-len(others) / blocks)
@@ -113,7 +113,7 @@ def test_a_row_that_outweighs_all_others_leaves_them_their_chance() -> None:
 def test_not_even_the_first_and_the_last_number_draw_a_row_of_value_zero(
     extreme: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = torch.rand(6, BLOCK, generator=rng(7))
+    values = torch.rand(6, ROWS_PER_BLOCK, generator=rng(7))
     values[[0, 2, 5]], values[:, :3], values[:, -3:] = 0, 0, 0
 
     def rand(*shape: int, generator: torch.Generator, **options: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run leaves behind and prints, against the run itself.
+"""The files and the output of a run, compared with the run itself.
 
 Oracles: a callback that takes its own notes of every batch and validation, the files read back
 with other tools (csv, json, zipfile, a PNG reader), and naive means.
@@ -186,7 +186,7 @@ def test_rows_reach_the_disk_in_time_and_columns_can_come_later(tmp_path: Path) 
 
 
 def test_rows_are_appended_and_a_new_column_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
-    """So time is linear in rows; the file's inode tells which of the two was done."""
+    """This keeps time linear in rows; the file's inode tells which of the two was done."""
     logger, path = MetricsCsv(tmp_path), tmp_path / "metrics.csv"
     logger.log_metrics({"a": 0.0}, step=0)
     logger.save()
@@ -335,7 +335,7 @@ def test_the_rows_before_a_checkpoint_are_on_disk_when_it_is(
     make_run(callbacks=callbacks, trainer={"logger": logger, "log_every_n_steps": 5}).fit()
 
 
-# summary.json, test.json and what lies beside them
+# summary.json, test.json and other files
 
 
 def test_the_summary_has_the_keys_that_others_rely_on(
@@ -476,7 +476,7 @@ def test_predicted_levels_of_a_difficulty_say_which(
     assert sum(abs(p - 0.25) for p in p_hat) / len(p_hat) < usual
 
 
-# What is printed
+# Printed output
 
 
 def test_without_a_terminal_progress_is_plain_lines(finished: Finished) -> None:

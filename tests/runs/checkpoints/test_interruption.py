@@ -1,4 +1,4 @@
-"""Signals at every stage of a run: what is saved goes on as if nothing had happened."""
+"""Signals at every stage of a run: the resumed run ends as an uninterrupted one."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def left_behind(run: Path) -> dict[str, Any]:
-    """What must be the same however often a run was interrupted."""
+    """What a run leaves behind, which must not depend on interruptions."""
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     (collected,) = run.glob(f"checkpoints/collected-*-{saved['lit_crl'].pop('token')}-rank0.pt")
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def signal_at(patch: pytest.MonkeyPatch, kind: type, method: str, number: int, signum: int) -> None:
-    """Send this process a signal in the middle of the so-manieth call of a method."""
+    """Send this process a signal in call ``number`` of a method."""
     usual: Callable[..., Any] = getattr(kind, method)
     calls = [0]
 

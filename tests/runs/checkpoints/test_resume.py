@@ -1,4 +1,4 @@
-"""Runs against each other, bit for bit: resumed against uninterrupted, same seed, other seed.
+"""Compares runs bit for bit: resumed and uninterrupted ones, of the same seed and of others.
 
 A run is "everything": weights, optimizer states, counters, replay, archive, curriculum, running
 episodes and random streams. The interrupted runs are killed between two checkpoints, so what
@@ -37,7 +37,7 @@ Difference = Callable[[Any, Any], str | None]
 
 
 class StopAt(KillAt):
-    """Asks the Trainer to stop after so many batches, as early stopping would."""
+    """Asks the Trainer to stop after a number of batches, as early stopping would."""
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.datamodule.batches_done == self.batches:
@@ -45,7 +45,7 @@ class StopAt(KillAt):
 
 
 class Validations(Callback):
-    """Takes down when validations were."""
+    """Records the env steps of validations."""
 
     def __init__(self) -> None:
         self.at: list[int] = []
@@ -87,7 +87,7 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "the archive arm, and a replay that has wrapped around": {
         "arm": "archive", "capacity": 400, "env_steps": 2_400,
-        # The checkpoint falls into episodes that began with too much exploration to count.
+        # At the checkpoint, episodes run whose ε was too large for their outcomes to count.
         "exploration": LinearEpsilon(1.0, 0.1, 840), "label_epsilon": 0.12,
     },
     "transitions drawn by priority": {"priority_exponent": 0.6, "capacity": 400},
@@ -141,7 +141,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     whole = make_run(**settings).fit()
     checkpoint = interrupted(make_run, tmp_path, 25, **settings)
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings)
-    # What a new process holds by chance must not matter.
+    # The global stream of a new process must not matter.
     torch.manual_seed(99)
     resumed.fit(checkpoint)
     assert difference(whole.everything(), resumed.everything()) is None
@@ -412,7 +412,7 @@ def test_without_its_experience_a_checkpoint_is_tested_but_not_resumed(
         tested.trainer.test(
             tested.learner, datamodule=tested.data, ckpt_path=str(path), verbose=False
         )
-    # The objects that still have their experience may go on.
+    # The first objects still have their experience and may continue.
     first.data.schedule.budget += 640
     first.fit(path)
     assert first.data.env_steps == first.data.schedule.budget == 1_840
@@ -435,6 +435,22 @@ def test_what_an_earlier_version_collected_is_refused(make_run: Make, tmp_path: 
         run.fit(path)
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_another_number_of_processes_is_refused(
+    make_run: Make, tmp_path: Path, processes: int
+) -> None:
+    path = interrupted(make_run, tmp_path, 25)
+    saved = torch.load(path, weights_only=True)
+    saved["lit_crl"]["world_size"] = processes
+    torch.save(saved, path)
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    sentence = rf"saved by {processes} processes, but this run has 1, .*devices {processes}$"
+    with pytest.raises(ConfigError, match=sentence):
+        run.fit(path)
+    tested = make_run(callbacks=[RunCheckpoint(tmp_path)])
+    tested.trainer.test(tested.learner, datamodule=tested.data, ckpt_path=path, verbose=False)
+
+
 def test_a_second_fit_says_that_nothing_is_left(
     make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,13 +463,12 @@ def test_a_second_fit_says_that_nothing_is_left(
     assert "1,200 env steps were taken" in said and "(data.collect.env_steps) is 1,200" in said
 
 
-def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: Path) -> None:
+def test_companions_without_a_checkpoint_are_removed(make_run: Make, tmp_path: Path) -> None:
     checkpoint = interrupted(make_run, tmp_path, 25)
     token = torch.load(checkpoint, weights_only=True)["lit_crl"]["token"]
     orphans = [
-        f"collected-000000000520-{token[::-1]}-rank1.pt",  # two processes were resumed as one
         "collected-000000000999-0badc0de-rank0.pt",  # killed before its checkpoint
-        "collected-000000000999-0badc0de-rank3.pt.partial",  # killed while it was written
+        "collected-000000000999-0badc0de-rank0.pt.partial",  # killed while it was written
         f"collected-000000000999-{token}-rank0.pt.partial",
     ]
     foreign = [tmp_path / "collected-by-hand.pt", tmp_path / "notes.txt"]
@@ -467,7 +482,7 @@ def test_files_of_processes_that_are_gone_are_removed(make_run: Make, tmp_path: 
 
 
 def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
-    """The device is a make-believe one, and files are read to the CPU."""
+    """The device is a fake one, and files are read to the CPU."""
     run = make_run().fit()
     queue = {"levels": torch.ones(2, 2), "source": torch.ones(2, dtype=torch.int64)}
     state = {**run.data.curriculum.state_dict(), **queue}
@@ -485,11 +500,11 @@ def test_what_is_loaded_goes_to_the_device_of_its_owner(make_run: Make) -> None:
             self.state = state
 
     curriculum, archive = run.data.curriculum, Archive(2, tried=256, visited=512, device="meta")
-    curriculum.own = Source()
+    curriculum.custom = Source()
     curriculum._levels = curriculum._levels.to("meta")
     curriculum.load_state_dict({**state, "own": {"kept": [torch.ones(2)], "n": 3}})
     assert curriculum._levels.is_meta and curriculum._source.is_meta
-    assert curriculum.own.state["kept"][0].is_meta and curriculum.own.state["n"] == 3
+    assert curriculum.custom.state["kept"][0].is_meta and curriculum.custom.state["n"] == 3
     found = run.data.archive.state_dict()
     archive.load_state_dict({**found, "new": [[torch.ones(3, 2), torch.ones(3)]]})
     assert all(tensor.is_meta for tensor in archive._new[0])
@@ -524,7 +539,7 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes(
     restored = make_run(**settings)
     restored.data.setup("fit")
     load_collected_state(restored.data, restored.learner, collected)
-    # Every episode that was running is cut off by a boundary of its own.
+    # A boundary cuts off every running episode.
     assert restored.data.replay.boundary.sum() == boundaries + (~done).sum()
     assert torch.equal(restored.data.rollout.obs, restored.data.env.current_observations())
     assert not restored.data.rollout.done.any() and not restored.data.rollout.episode_return.any()

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, stopped by signals, killed and resumed by the command line."""
+"""Runs in other processes: signals stop them, kill -9 ends them, the command line resumes them."""
 
 import contextlib
 import csv
@@ -47,7 +47,7 @@ TINY = [
 
 EXPERIMENTS = {
     "mountain_car": [],
-    # Capacity below the budget: the ring has wrapped around at many of the kills.
+    # The capacity is below the budget: at many of the kills the ring has wrapped around.
     "point_mass": ["--data.replay.capacity=2000", "--data.collect.num_envs=16"],
     "plain_dqn": [],
 }
@@ -85,7 +85,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def left_behind(run: Path) -> dict[str, Any]:
-    """What must be the same however often a run was interrupted."""
+    """What a run leaves behind, which must not depend on interruptions."""
     last = run / "checkpoints" / "last.ckpt"
     saved = torch.load(last, weights_only=True)
     (collected,) = run.glob(f"checkpoints/collected-*-{saved['lit_crl'].pop('token')}-rank0.pt")

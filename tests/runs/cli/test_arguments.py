@@ -1,4 +1,4 @@
-"""What a command line and files say is what runs: order, numbers, strings, ids, and their files."""
+"""A run has the settings that its command line and files say: order, numbers, strings, ids."""
 
 import contextlib
 import io
@@ -84,7 +84,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(*args: str) -> dict[str, Any]:
-    """What a command line sets, without running anything."""
+    """The settings of a command line, without a run."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         cli.main(["fit", *args, "--print_config"])
@@ -144,7 +144,9 @@ def test_a_checkpoint_of_another_experiment_is_refused() -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("experiment: mountain_car\n")
     given = ["fit", "--ckpt_path", "runs/mountain_car/a/checkpoints/last.ckpt"]
-    with pytest.raises(ConfigError, match=r"--experiment is maze, but .* of the experiment m"):
+    with pytest.raises(
+        ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"
+    ):
         complete([*given, "--experiment=maze"])
     assert complete(given)[1] == "--config=runs/mountain_car/a/config.yaml"
 

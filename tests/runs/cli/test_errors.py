@@ -65,7 +65,7 @@ MISTAKES = {
 def complaint(
     args: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """What the console entry prints on standard error before it exits with status 2."""
+    """The text on standard error before the console entry exits with status 2."""
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     with pytest.raises(SystemExit) as stop:
         entry.run()

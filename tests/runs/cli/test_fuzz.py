@@ -159,7 +159,7 @@ test_many_values_on_the_command_line = pytest.mark.slow(
 test_many_files_of_nonsense = pytest.mark.slow(fuzz(80)(given(**texts)(files_of_nonsense)))
 
 
-#: What the walk may give: flags that change a run, and mistakes.
+#: The flags of a walk: some change a run, others are mistakes.
 EXTRAS = [
     [],
     ["--data.curriculum.arm=target"],
@@ -186,7 +186,7 @@ steps = st.tuples(
 
 
 def whole_runs(root: Path) -> dict[Path, bytes]:
-    """The summaries of finished runs; every folder must be a run that can be told apart."""
+    """The summaries of finished runs; every folder must hold a distinguishable run."""
     found = {}
     for folder in root.glob("*/*"):
         assert (folder / "config.yaml").is_file(), f"{folder} is an empty shell"

@@ -44,7 +44,7 @@ UNITS = {
     "checkpoint.every_minutes": "minutes",
     "threads": "CPU threads",
 }
-#: What YAML can name by its class, and with which arguments.
+#: Classes that YAML can name, and their arguments.
 CLASSES = [
     *(getattr(envs, name) for name in envs.__all__ if name not in ("BatchedEnv", "LevelEnv")),
     exploration.EpsilonLadder,
@@ -57,7 +57,7 @@ CLASSES = [
 
 
 def explained(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Every option and what the help says of it."""
+    """Every option and its help text."""
     return {action.dest: " ".join((action.help or "").split()) for action in parser._actions}
 
 
@@ -98,7 +98,7 @@ def test_what_is_counted_is_named(options: dict[str, dict[str, str]]) -> None:
 @pytest.mark.parametrize("given", CLASSES, ids=lambda given: given.__name__)
 def test_every_argument_of_a_class_that_yaml_can_name_is_explained(given: type) -> None:
     parser = ArgumentParser()
-    skipped = {"num_envs", "device", "kwargs"}  # the caller's, and what goes on to Lightning
+    skipped = {"num_envs", "device", "kwargs"}  # the caller's, and those for Lightning
     arguments = parser.add_class_arguments(given, "x", skip=skipped)
     help_of = explained(parser)
     mine = [name for name in arguments if name in help_of and not _is_lightnings(given, name)]
@@ -116,8 +116,8 @@ def test_the_help_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
-    _, _, printed = capsys.readouterr().out.partition("\n\n")  # all but the usage
+    _, _, printed = capsys.readouterr().out.partition("\n\n")  # everything except the usage
     lines = printed.splitlines()
     assert len(lines) > 300
-    # An option's own name is never broken.
+    # The name of an option is never broken.
     assert [line for line in lines if len(line) > columns and not line.startswith("  --")] == []

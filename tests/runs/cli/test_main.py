@@ -1,4 +1,4 @@
-"""The command line: every experiment runs, and what a run leaves reruns and resumes it."""
+"""The command line: every experiment runs, and a run's files rerun and resume it."""
 
 import contextlib
 import csv
@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.cli.main import CreativeCLI, complete, main
+from lit_crl.runs.cli.arguments import complete
+from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.runs.folders import conf_folder, experiments
 from lit_crl.runs.study.plan import read_study
 
@@ -88,7 +89,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
     gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan.updates=2"]
-    # An episode of these takes up to 400 or 500 steps of each of the 8 environments.
+    # In these an episode takes up to 400 or 500 steps of each of the 8 environments.
     is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
     steps = 6000 if is_long else 3000
     budget = [f"--data.collect.env_steps={steps}"]
@@ -122,7 +123,7 @@ def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["gan_updates"] > 0
     assert summary["levels_played"] > 0
-    # What a study says of an arm of that name is the same.
+    # The study's arm of that name has the same settings.
     study = read_study(conf_folder() / "study" / "point_mass_arms.yaml")
     given = OmegaConf.load(conf_folder() / "arm" / f"{arm}.yaml")
     for key, value in study.arms[arm].items():

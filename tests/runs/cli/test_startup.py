@@ -1,4 +1,4 @@
-"""What a command imports before it answers: seconds, on a small machine."""
+"""The modules that a command imports before it answers; they take seconds on a small machine."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_the_public_classes_are_found_when_they_are_asked_for() -> None:
 def test_the_help_is_the_same_from_python_and_lists_every_subcommand(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")  # of both, whatever terminal the tests run in
+    monkeypatch.setenv("COLUMNS", "80")  # of both commands, in any terminal
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert not stop.value.code

@@ -1,10 +1,12 @@
-"""Dashboards: what W&B's and TensorBoard's own files hold after short runs, and the workspace."""
+"""Dashboards: the files of W&B and TensorBoard after short runs, and the workspace."""
 
+import itertools
 import json
 import shutil
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,14 +26,9 @@ from lit_crl.curriculum.archive import Archive
 from lit_crl.envs import GymnasiumEnv, Maze
 from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.cli.main import CreativeCLI, main
-from lit_crl.runs.dashboard import command, workspace
+from lit_crl.runs.dashboard import callback, command, workspace
 from lit_crl.runs.dashboard.callback import MOMENTS, Dashboard
-from lit_crl.runs.dashboard.sheet import (
-    SHOWN,
-    draw_sheet,
-    film_of,
-    gallery,
-)
+from lit_crl.runs.dashboard.overview import DRAWN, film_of, gallery, overview
 from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, earlier_segments
 from lit_crl.runs.folders import conf_folder
 from lit_crl.runs.study import plan
@@ -93,7 +90,7 @@ def items(rows: Any) -> dict[str, Any]:
 
 
 class Segment:
-    """What W&B wrote of one run."""
+    """The data that W&B wrote for one run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,7 +122,7 @@ class Segment:
 
     @property
     def keys(self) -> set[str]:
-        """What was logged, as W&B's panels name it."""
+        """The logged keys, as W&B's panels name them."""
         parts = ("_type", "count", "path", "sha256", "size", "format", "width", "height", "values")
         names = {name for row in self.history for name in row}
         return {name.rpartition(".")[0] if name.endswith(parts) else name for name in names}
@@ -141,7 +138,7 @@ def fit(*args: str) -> CreativeCLI:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the same short run is made thrice, and shown in each dashboard and none."""
+    """A folder with the same short run three times: with each dashboard, and without."""
     folder = tmp_path_factory.mktemp("dashboards")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -162,7 +159,7 @@ def logged(folder: Path) -> Segment:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the runs that may be changed, from inside its folder."""
+    """A copy of the runs that may be changed; its folder is the working directory."""
     shutil.copytree(folder, tmp_path / RUN, symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -212,7 +209,7 @@ def test_levels_are_shown_at_each_validation_with_what_became_of_them(logged: Se
     assert [row["env_steps"] for row in rows] == [1976, 3000]
     media = logged.folder / "files"
     for source in SOURCES:
-        assert rows[-1][f"levels/{source}.count"] == SHOWN
+        assert rows[-1][f"levels/{source}.count"] == DRAWN
         files = rows[-1][f"levels/{source}.filenames"]
         assert all(np.asarray(Image.open(media / name)).std() > 5 for name in files)
         captions = rows[-1][f"levels/{source}.captions"]
@@ -226,11 +223,11 @@ def test_levels_are_shown_at_each_validation_with_what_became_of_them(logged: Se
 
 def test_the_table_of_levels_has_a_row_for_each(logged: Segment) -> None:
     row = [row for row in logged.history if "levels/table.path" in row][-1]
-    assert row["levels/table.nrows"] == 4 * SHOWN
+    assert row["levels/table.nrows"] == 4 * DRAWN
     files = logged.tables[-1]
     table = json.loads(Path(files["levels/table.table.json"]).read_text())
     rows = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]
-    assert [row["source"] for row in rows].count("gan") == SHOWN
+    assert [row["source"] for row in rows].count("gan") == DRAWN
     assert {row["source"] for row in rows} == SOURCES
     for row in rows:
         assert row["env_steps"] == 3000
@@ -362,11 +359,11 @@ def test_tensorboard_that_is_missing_is_named(
         fit("--logger=tensorboard")
 
 
-# What is shown
+# The overview
 
 
 def glance(env: Any, make_env: Any, gan_updates: int = 1) -> tuple[CreativeLearner, Any]:
-    """A learner that has not learned, and as much data as a sheet needs."""
+    """A learner that has not learned, and as much data as an overview needs."""
     torch.manual_seed(0)
     learner = CreativeLearner(**learner_settings(hidden=(8,), gan_hidden=(8,))).build(env)
     learner.gan_updates = gan_updates
@@ -387,37 +384,39 @@ def test_looking_draws_no_number_from_any_stream_of_training() -> None:
         env.elapsed.clone(),
     )
     numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, again = (draw_sheet(learner, data) for _ in range(2))
+    first, again = (overview(learner, data) for _ in range(2))
     after = (z.get_state(), torch.get_rng_state(), env.rng.get_state(), env.state, env.elapsed)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert np.array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
     assert set(learner.streams.state_dict()) == {"z"}
-    assert [level.caption for level in first.shown] == [level.caption for level in again.shown]
+    for source, views in first.views.items():
+        assert [view.caption for view in views] == [view.caption for view in again.views[source]]
 
 
 def test_a_maze_has_its_shortest_way_and_an_invalid_one_no_episode() -> None:
     learner, data = glance(Maze(2), Maze)
-    sheet = draw_sheet(learner, data)
-    assert set(sheet.by_source()) == {"target", "reference", "gan"}  # the archive is empty
-    for level in sheet.shown:
+    shown = overview(learner, data)
+    assert set(shown.views) == {"target", "reference", "gan"}  # the archive is empty
+    for level in itertools.chain(*shown.views.values()):
         if level.recording is None:
-            assert level.outcome == "invalid"
+            assert level.caption.endswith("invalid")
             assert level.path_length is None
         else:
             assert level.path_length is not None and level.path_length >= 1
             assert level.recording.success is (level.recording.steps < data.env.max_episode_steps)
             assert level.recording.steps >= level.path_length
-    for levels in sheet.by_source().values():
+    for levels in shown.views.values():
         p_hat = [level.p_hat for level in levels]
         assert p_hat == sorted(p_hat)  # from hard to easy
 
 
 def test_without_a_gan_nothing_is_predicted() -> None:
     learner, data = glance(Maze(2), Maze, gan_updates=0)
-    sheet = draw_sheet(learner, data)
-    assert set(sheet.by_source()) == {"target", "reference"}
-    assert not sheet.p_hat
-    assert all(level.p_hat is None and "p̂" not in level.caption for level in sheet.shown)
+    shown = overview(learner, data)
+    assert set(shown.views) == {"target", "reference"}
+    assert not shown.p_hat
+    for level in itertools.chain(*shown.views.values()):
+        assert level.p_hat is None and "p̂" not in level.caption
 
 
 def test_an_environment_without_levels_shows_its_own_resets() -> None:
@@ -426,14 +425,14 @@ def test_an_environment_without_levels_shows_its_own_resets() -> None:
     def make(num_envs: int, device: Any = "cpu", **kwargs: Any) -> GymnasiumEnv:
         return GymnasiumEnv(num_envs, device, id="CartPole-v1", **kwargs)
 
-    sheet = draw_sheet(*glance(make(2), make, gan_updates=0))
-    assert [level.source for level in sheet.shown] == ["target"]
-    assert sheet.shown[0].picture.shape == (400, 600, 3)
+    shown = overview(*glance(make(2), make, gan_updates=0))
+    ((source, (view,)),) = shown.views.items()
+    assert source == "target" and view.picture.shape == (400, 600, 3)
 
 
 def test_films_and_galleries_have_a_bounded_size() -> None:
     learner, data = glance(Maze(2), Maze)
-    levels = draw_sheet(learner, data).by_source()["target"]
+    levels = overview(learner, data).views["target"]
     height, width, _ = levels[0].picture.shape
     picture = gallery(levels[:5])
     assert picture.shape[1] > 4 * width
@@ -455,9 +454,12 @@ def test_media_are_few_however_long_the_run(budget: int, expected: int) -> None:
     assert expected - 1 <= shown <= expected + 1
 
 
-def test_a_task_that_cannot_be_drawn_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_that_cannot_be_drawn_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     display: Any = SimpleNamespace(show=None)
     dashboard = Dashboard(display, RunReport(Path(), "x", ""))
+    learner: Any = SimpleNamespace(clock=Stopwatch())
     schedule = SimpleNamespace(
         batches_per_epoch=1, budget=1, steps_of_a_batch=1, is_spent=lambda env_steps: True
     )
@@ -466,7 +468,8 @@ def test_a_task_that_cannot_be_drawn_is_said_once(capsys: pytest.CaptureFixture[
     trainer: Any = SimpleNamespace(
         datamodule=data, state=state, sanity_checking=False, is_global_zero=True
     )
-    learner: Any = SimpleNamespace(clock=Stopwatch())
+    monkeypatch.setattr(callback, "data_of", lambda trainer: data)
+    monkeypatch.setattr(callback, "learner_of", lambda trainer: learner)
     for _ in range(2):
         dashboard.on_validation_end(trainer, learner)
     said = capsys.readouterr().out
@@ -475,9 +478,13 @@ def test_a_task_that_cannot_be_drawn_is_said_once(capsys: pytest.CaptureFixture[
 
 # The workspace
 
+PANEL_KEYS = {
+    key for panels in workspace.SECTIONS.values() for keys in panels.values() for key in keys
+}
+
 
 def test_every_panel_shows_what_a_run_logs(logged: Segment) -> None:
-    assert set(workspace.shown_keys()) <= logged.keys
+    assert logged.keys >= PANEL_KEYS
     for column in workspace.COLUMNS:
         kind, name = column.split(":")
         found = logged.config if kind == "config" else logged.summary
@@ -490,9 +497,12 @@ def test_the_workspace_is_built_without_a_network() -> None:
     assert made.settings.x_axis == "env_steps"
     assert [section.name for section in made.sections] == list(workspace.SECTIONS)
     spec = json.dumps(made._spec)
-    assert all(json.dumps(key) in spec for key in workspace.shown_keys())
-    lines = [p for s in made.sections for p in s.panels if type(p).__name__ == "LinePlot"]
-    assert len(lines) > 10
+    assert all(json.dumps(key) in spec for key in PANEL_KEYS)
+    panels = [panel for section in made.sections for panel in section.panels]
+    kinds = Counter(type(panel).__name__ for panel in panels)
+    assert kinds["MediaBrowser"] == 6 and kinds["WeavePanelSummaryTable"] == 1
+    lines = [panel for panel in panels if type(panel).__name__ == "LinePlot"]
+    assert len(lines) == len(panels) - 7 > 10
     assert {str(line.x) for line in lines} == {"env_steps"}
 
 
@@ -531,7 +541,7 @@ def test_saving_without_a_network_is_told_in_one_sentence(
 
 
 def sweep_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """What W&B's agent executes, by its own functions."""
+    """The command that W&B's agent executes, built by W&B's functions."""
     from wandb.sdk.launch.sweeps import utils
 
     given = {"args": {name: {"value": value} for name, value in values.items()}}

@@ -1,4 +1,4 @@
-"""Figures: what is drawn equals what was given, and files are pictures of the right size.
+"""Figures: drawn data equals given data, and files are pictures of the right size.
 
 The lines and points are read back from matplotlib's own objects, the size from the PNG header.
 """
@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lit_crl.envs import (
     CartPole,
@@ -24,7 +26,7 @@ from lit_crl.envs import (
     MountainCar,
     PointMass,
 )
-from lit_crl.runs.pictures import figures
+from lit_crl.runs.pictures import figures, render_levels
 
 ROWS: list[dict[str, Any]] = [
     {"env_steps": 100, "behaviour/return_mean": -200.0},
@@ -180,6 +182,25 @@ def test_an_environment_that_draws_nothing_of_its_own_gets_its_bounds() -> None:
     assert axes.get_xlabel() == "velocity (position per step)"
 
 
+def test_predicted_levels_say_what_was_asked_for_and_what_came() -> None:
+    def made(n: int, difficulty: float) -> Tensor:
+        return (torch.linspace(-0.6, 0.9, n) - difficulty)[:, None] * torch.tensor([1.0, 0.01])
+
+    env = MountainCar(1)  # positions up to 0.6 are legal
+    learner: Any = SimpleNamespace(
+        generate_levels=lambda n, difficulty: made(n, difficulty).flip(0),
+        success_probability=lambda levels: levels[:, 0].add(2) / 4,
+    )
+    data: Any = SimpleNamespace(env=env, make_env=MountainCar)
+    shown = panels(figures.predicted_levels(learner, data))
+    assert [axes.get_ylabel() for axes in shown[::4]] == ["0.1", "0.3", "0.5", "0.7", "0.9"]
+    for axes, level in zip(shown[:4], made(4, 0.1), strict=True):
+        legal = "" if env.valid(level[None]).item() else ", illegal"
+        assert axes.get_title() == f"p̂ = {(level[0] + 2) / 4:.2f}{legal}"
+        assert np.array_equal(axes.images[0].get_array(), render_levels(env, level[None])[0])
+    assert "illegal" in shown[3].get_title() and "illegal" not in shown[2].get_title()
+
+
 def test_saved_figures_are_whole_pngs_of_the_figures_size(tmp_path: Path) -> None:
     curve = figures.learning_curve(ROWS, "a title")
     levels = figures.generated_levels(snapshots(4, 2), MountainCar(1))
@@ -199,10 +220,8 @@ assert matplotlib.get_backend() == "svg"
 import lit_crl, lit_crl.runs.study.study
 from lit_crl.envs import MountainCar
 from lit_crl.runs.pictures import figures
-from lit_crl.runs.pictures.gallery import Row, gallery
-image = numpy.zeros((4, 20, 30, 3), numpy.uint8)
-row = Row(image, numpy.linspace(0, 1, 4), numpy.ones(4, bool))
-made = [gallery({0.3: row}) for _ in range(3)]
+row = ("a row", numpy.zeros((4, 20, 30, 3), numpy.uint8), ["a title"] * 4)
+made = [figures.picture_grid([row], "", "") for _ in range(3)]
 made.append(figures.learning_curve([{"env_steps": 1, "behaviour/return_mean": 0.0}], ""))
 snapshot = {"env_steps": 1, "levels": torch.rand(5, 2), "p_hat": torch.rand(5)}
 made.append(figures.generated_levels([snapshot], MountainCar(1)))

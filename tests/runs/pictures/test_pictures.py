@@ -1,4 +1,4 @@
-"""Pictures and films: what is measured in the pixels is the state that was drawn.
+"""Pictures and films: measurements of the pixels give back the state that was drawn.
 
 Positions are found by colour, and compared with the state through a straight line fitted to several
 pictures, so that nothing is taken from the drawing code but its colours.
@@ -44,7 +44,6 @@ from lit_crl.runs.pictures import (
     write_mp4,
 )
 from lit_crl.runs.pictures.canvas import strip
-from lit_crl.runs.pictures.gallery import Row, gallery
 from lit_crl.runs.pictures.scenes import scene
 from lit_crl.runs.pictures.style import (
     AGENT,
@@ -78,7 +77,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def where(picture: Array, colour: str) -> Array:
-    """Pixels (across, down) [n, 2] of a colour, those at smoothed edges aside."""
+    """Pixels (across, down) [n, 2] of a colour, without those at smoothed edges."""
     wanted = np.array([round(255 * part) for part in to_rgb(colour)])
     rows, columns = (np.abs(picture.astype(int) - wanted).max(axis=2) <= 6).nonzero()
     return np.stack((columns, rows), axis=1)
@@ -92,7 +91,7 @@ def pictures(env: BatchedEnv, states: Any, levels: Tensor | None = None) -> list
 
 
 def off_line(x: Any, y: Any) -> tuple[float, float]:
-    """How far points are from the straight line through them at most, and its slope."""
+    """The largest distance of points from the straight line through them, and its slope."""
     slope, base = np.polyfit(x, y, 1)
     return float(np.abs(slope * np.asarray(x) + base - y).max()), float(slope)
 
@@ -124,8 +123,8 @@ def test_the_car_drives_on_the_hill() -> None:
     positions = np.linspace(-1.0, 0.4, 15)
     shown = pictures(MountainCar(1), [(x, 0) for x in positions])
     found = np.array([where(p[:, :250], AGENT).mean(axis=0) for p in shown])
-    # The body is some pixels above the ground, at a right angle to it: take that off again. How
-    # steep the ground looks follows from the pixels of a unit across and up, and these from a fit.
+    # The body is some pixels above the ground, at a right angle to it: subtract that. The slope of
+    # the ground in pixels follows from the pixels per unit across and up, which come from a fit.
     height = np.sin(3 * positions)
     across, up = off_line(positions, found[:, 0])[1], off_line(height, found[:, 1])[1]
     tilt = np.arctan2(-up * 3 * np.cos(3 * positions), across)
@@ -423,7 +422,7 @@ def test_a_film_pauses_at_the_end_of_each_episode(tmp_path: Path) -> None:
         for index in range(read.n_frames):  # type: ignore[attr-defined]
             read.seek(index)
             durations.append(read.info["duration"])
-    # A frame before each episode's first step, one after every step, the last one for longer.
+    # One frame before each episode's first step and one after every step; the last one is longer.
     expected = [part for n in steps for part in (*[50] * n, 50 + 1200)]
     assert durations == expected
 
@@ -444,17 +443,6 @@ def test_mp4_without_its_package_names_the_command(
         write_mp4([], tmp_path / "film.mp4")
 
 
-def test_a_gallery_says_what_was_asked_for_and_what_came() -> None:
-    image = np.zeros((4, 20, 30, 3), np.uint8)
-    p_hat, legal = np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, False, True, True])
-    shown = gallery({0.3: Row(image, p_hat, legal), 0.5: Row(image + 9, p_hat + 0.2, legal)})
-    titles = [axes.get_title() for axes in shown.axes]
-    assert titles[:4] == ["p̂ = 0.10", "p̂ = 0.20, illegal", "p̂ = 0.30", "p̂ = 0.40"]
-    assert titles[4] == "p̂ = 0.30"
-    assert [axes.get_ylabel() for axes in shown.axes[::4]] == ["0.3", "0.5"]
-    assert np.asarray(shown.axes[4].images[0].get_array()).max() == 9
-
-
 #: Machado, Oliveira & Fernandes (2009): linear RGB as seen without one kind of cones.
 CONES = {
     "long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
@@ -467,7 +455,7 @@ CONES = {
 
 
 def lab(colour: str, seen: Any) -> Array:
-    """CIELAB of a colour as someone sees it for whom linear RGB is mapped by ``seen``."""
+    """CIELAB of a colour as seen by a person whose vision maps linear RGB by ``seen``."""
     rgb = np.array(to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array(

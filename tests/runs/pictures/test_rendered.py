@@ -1,4 +1,4 @@
-"""Pictures as environments make them: all are drawn, or left out with a sentence."""
+"""Rendered images of all kinds are drawn, or left out with a sentence."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What the documents say of studies is what their kept results say."""
+"""The documents agree with the kept results of studies."""
 
 import csv
 import re
@@ -17,7 +17,6 @@ from lit_crl.evaluation.statistics import (
 )
 from lit_crl.runs.study.plan import read_study
 from lit_crl.runs.study.results import (
-    compare,
     compare_pairs,
     curves,
     final_scores,
@@ -41,7 +40,7 @@ def test_the_table_follows_from_the_results(path: Path) -> None:
     study, rows = read_study(ROOT / "conf" / "study" / f"{path.stem}.yaml"), read_csv(path)
     seeds = {arm: {row.seed for row in rows if row.arm == arm} for arm in study.arms}
     assert {len(found) for found in seeds.values()} <= {0, study.seeds}
-    header, cells = table(study, compare(study, rows))
+    header, cells = table(study, rows)
     assert markdown(header, cells) in RESULTS.read_text()
 
 
@@ -118,7 +117,7 @@ def test_what_the_text_says_of_twenty_dimensions_halfway_follows_from_the_result
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_no_number_is_kept_whose_name_says_what_it_is_not(path: Path) -> None:
-    """Of earlier code: a tail that follows from the mean, and a uniqueness blind to collapse."""
+    """Earlier code had a tail that followed from the mean, and a uniqueness blind to collapse."""
     with path.open(newline="") as file:
         columns = set(next(csv.reader(file)))
     assert not columns & {"heldout_cvar10", "levels_unique_rate"}

@@ -26,7 +26,7 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # The nodes cannot import this file, which has a kind of job of its own.
+    # The nodes cannot import this file, which defines another kind of job.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1)
@@ -46,7 +46,7 @@ def backend(address: str) -> Any:
 
 
 class Script(Job):
-    """A job that is a few lines of Python, with its folder as argument."""
+    """A job that runs a few lines of Python, with its folder as argument."""
 
     @property
     def command(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Studies: what follows from a file, what is run, and how arms are compared."""
+"""Studies: from the file to the jobs, their runs, and the comparison of arms."""
 
 import json
 import os
@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.version import __version__
 from lit_crl.evaluation.statistics import Estimate, difference, iqm
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.cli.main import main as fit
@@ -117,7 +118,7 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds is 0: give a number above 0"),
         ({"seeds": "many"}, "is no study: .*many"),
         ({"sedes": 3}, "is no study: .*sedes"),
-        ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a process of its own"),
+        ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a separate process"),
         ({"against": ["gan", "referense"]}, r"against is \['referense'\], which no arm is called"),
         ({"equivalence_margin": -0.1}, "equivalence_margin is -0.1: give a number above 0"),
     ],
@@ -152,8 +153,8 @@ SHIPPED = [plan.read_study(path) for path in sorted((conf_folder() / "study").gl
 def shipped_arms() -> list[Any]:
     """Every distinct setting of the shipped studies' arms once, made small, as (study, arm).
 
-    What differs from one before it in numbers alone, or in the task alone where both have vectors
-    for levels, is a slow test.
+    A setting is a slow test if it differs from an earlier one only in numbers, or only in the task
+    where the levels of both tasks are vectors.
     """
     known: set[str] = set()
     given = []
@@ -209,7 +210,7 @@ def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
 
 
 class Pretended(Job):
-    """A job that only writes what it was told, without any training."""
+    """A job that runs Python code instead of training."""
 
     @property
     def command(self) -> list[str]:
@@ -250,7 +251,7 @@ def test_a_failure_leaves_the_other_jobs_alone(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()
 
@@ -341,7 +342,7 @@ def test_a_second_interruption_kills(tmp_path: Path) -> None:
 
 
 def test_as_many_run_as_there_are_cores_for_this_process() -> None:
-    """On a machine where a process may only use some cores, the others do not count."""
+    """Cores that this process may not use do not count."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -389,7 +390,7 @@ def fit_of(*more: str) -> list[str]:
 
 
 class Written(Local):
-    """Pretends that runs end at once: what each is told is kept, and its summary written."""
+    """Pretends that runs end at once: keeps their arguments and writes their summaries."""
 
     def __init__(self, **summary: Any) -> None:
         super().__init__(2)
@@ -424,7 +425,7 @@ def test_each_of_several_seeds_is_a_run_of_its_own(
     assert backend.told == told  # type: ignore[attr-defined]
     shown = capsys.readouterr().out
     assert shown.count("-101.50") == 3 and shown.count("12,345") == 3
-    assert "%" not in shown  # a success that is unknown is not shown as 0
+    assert "%" not in shown  # unknown success is not shown as 0
     assert [json.loads((f / "summary.json").read_text())["seed"] for f in folders] == [3, 4, 5]
 
 
@@ -480,7 +481,7 @@ def test_seeds_of_the_command_line_train(tmp_path: Path) -> None:
 
 
 class FakeRay(types.ModuleType):
-    """As much of Ray as joins and leaves a cluster."""
+    """The part of Ray that joins and leaves a cluster."""
 
     def __init__(self) -> None:
         super().__init__("ray")
@@ -582,17 +583,19 @@ def test_arms_are_compared_with_those_of_the_study(tmp_path: Path) -> None:
                 Row(arm, seed, "test", 10, "heldout_success_rate", value),
                 Row(arm, seed, "test", 10, "wall_seconds", 60.0 * seed),
             ]
-    reference, gan = results.compare(study(tmp_path), rows)
-    assert (reference.arm, gan.arm) == ("reference", "gan")
-    standing = gan.against["reference"]
-    assert standing.verdict == "ahead" and standing.difference == difference(
-        iqm, *(results.final_scores(rows, study(tmp_path).metric)[arm][:, None]
-               for arm in ("reference", "gan"))
-    ).negated()  # fmt: skip
-    assert reference.against == {}
-    assert gan.minutes == 4.5
-    assert gan.minimum == min(r.value for r in rows if r.arm == "gan" and "held" in r.metric)
-    header, cells = results.table(study(tmp_path), [reference, gan])
+    header, cells = results.table(study(tmp_path), rows)
+    reference, gan = (dict(zip(header, line, strict=True)) for line in cells)
+    assert (reference["arm"], gan["arm"]) == ("reference", "gan")
+    assert reference["against reference"] == ""
+    assert gan["minutes"] == "4.5"
+    scores = {arm: s[:, None] for arm, s in results.final_scores(rows, SMALL["metric"]).items()}
+    assert gan["minimum"] == f"{scores['gan'].min():.3f}"
+    standing = results.compare_pairs(study(tmp_path), scores)["gan", "reference"]
+    assert gan["against reference"] == str(standing)
+    assert (
+        standing.verdict == "ahead"
+        and standing.difference == difference(iqm, scores["reference"], scores["gan"]).negated()
+    )
     text = results.markdown(header, cells).splitlines()
     assert len(text) == 4 and len({line.count("|") for line in text}) == 1
 
@@ -652,13 +655,12 @@ def test_what_a_run_does_not_know_is_left_out(tmp_path: Path) -> None:
         ("gan", "test", "target_success_rate", 0.5),
         ("gan", "validation", "target_success_rate", 0.25),
     }
-    (gan,) = results.compare(given, rows)
-    assert gan.arm == "gan" and gan.minutes is None and gan.against == {}
-    header_cells, (cells_of_gan,) = results.table(given, [gan])
-    assert cells_of_gan[-1] == "" and "CVaR 10 % [95 %]" not in header_cells
+    header_cells, (cells_of_gan,) = results.table(given, rows)
+    assert cells_of_gan[0] == "gan" and cells_of_gan[-1] == ""
+    assert not any("CVaR" in name or "against" in name for name in header_cells)
     assert "performance_profiles" in draw(given, rows)
     nobody = [row for row in rows if row.metric == "wall_seconds"]
-    assert results.compare(given, nobody) == [] and draw(given, nobody) == {}
+    assert results.table(given, nobody)[1] == [] and draw(given, nobody) == {}
 
 
 def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
@@ -668,13 +670,11 @@ def test_the_tail_has_a_column_where_there_is_one(tmp_path: Path) -> None:
             rows += [Row(arm, seed, "test", 10, "heldout_success_rate", 0.5),
                      Row(arm, seed, "test", 10, "wall_seconds", 1.0)]  # fmt: skip
         rows.append(Row("gan", seed, "test", 10, "heldout_cvar10", 0.1 * seed))
-    header, (reference, gan) = results.table(
-        study(tmp_path), results.compare(study(tmp_path), rows)
-    )
+    header, (reference, gan) = results.table(study(tmp_path), rows)
     column = header.index("CVaR 10 % [95 %]")
     assert reference[column] == "" and gan[column].startswith("0.200 [")
     without = [row for row in rows if row.metric != "heldout_cvar10"]
-    header, _ = results.table(study(tmp_path), results.compare(study(tmp_path), without))
+    header, _ = results.table(study(tmp_path), without)
     assert not any("CVaR" in name for name in header)
 
 
@@ -709,7 +709,7 @@ def test_curves_of_seeds_that_validate_at_other_times_are_drawn_at_the_same(tmp_
     (steps, values), = results.curves(rows, "m").values()  # fmt: skip
     assert steps == [10, 20, 30, 40]
     assert [each.tolist() for each in values] == [[0, 0.5], [1, 0.5, 0.25], [1, 0.5, 0], [0.5, 0]]
-    # A number that one of three seeds has there is nothing to draw a band from.
+    # One of three seeds is too few to draw a band from.
     late = [row for row in rows if row.seed == 0 or row.env_steps > 20]
     (steps, values), = results.curves(late, "m").values()  # fmt: skip
     assert steps == [30, 40] and [len(each) for each in values] == [3, 2]
@@ -845,7 +845,7 @@ def test_a_study_is_not_continued_by_other_code(tmp_path: Path) -> None:
         run_study(write(tmp_path, seeds=2), tmp_path, lambda: pytest.fail("nothing may run"))
     assert re.search(
         rf"small holds runs of commit {'a' * 12}, lit_crl 0\.0\.1, but this is "
-        rf"{code_version.present()}.*another --root",
+        rf"{code_version.described(code_version.git_commit(), __version__)}.*another --root",
         str(told.value),
     )
     run_study(write(tmp_path, seeds=1), tmp_path)  # nothing is missing: results are shown again

@@ -1,17 +1,17 @@
-"""Where the jobs of a study run: one file, one backend, which has a function ``connect``."""
+"""Where the jobs of a study run. Each backend is a file here with a function ``connect``."""
 
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.study.plan import Job
 
 
 class Running(Protocol):
-    """A job that was started, as ``subprocess.Popen`` has it."""
+    """A job that was started, with the methods of ``subprocess.Popen``."""
 
     def poll(self) -> int | None:
-        """Its exit status, 0 if all went well; None while it runs or waits for a place."""
+        """Its exit status, 0 for success; None while it runs or waits for a place."""
 
     def terminate(self) -> None:
         """Tell it to save itself and end."""
@@ -20,7 +20,7 @@ class Running(Protocol):
         """Its exit status, when it has ended after ``terminate``."""
 
     def kill(self) -> None:
-        """End it at once, with all processes that it has started."""
+        """Kill it and all processes that it has started."""
 
 
 class Backend(Protocol):
@@ -28,13 +28,13 @@ class Backend(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many jobs may be started before one has ended."""
+        """How many jobs may run or wait at a time."""
 
     def start(self, job: Job) -> Running:
-        """Start a job, which goes on where an earlier start of it has stopped."""
+        """Start a job; it goes on where an earlier start stopped."""
 
     def close(self) -> None:
-        """Let go of what ``connect`` has taken up."""
+        """Undo ``connect``."""
 
 
 def connect(name: str, processes: int | None, address: str | None) -> Backend:
@@ -43,7 +43,7 @@ def connect(name: str, processes: int | None, address: str | None) -> Backend:
     Args:
         name: ``local`` or ``ray``.
         processes: How many jobs run at a time; None: as many as there are cores for.
-        address: Where the backend is to be found; None: here.
+        address: Address of the backend; None: here.
 
     Raises:
         ConfigError: If it is not installed, or does not answer.
@@ -57,4 +57,5 @@ def connect(name: str, processes: int | None, address: str | None) -> Backend:
             f"--backend {name} needs the package {name}, which is missing: "
             f"pip install 'lit_crl[{name}]'"
         ) from error
-    return cast(Backend, module.connect(processes, address))
+    backend: Backend = module.connect(processes, address)
+    return backend

@@ -9,70 +9,58 @@ from dataclasses import dataclass
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.study.plan import Job
 
-#: Seconds in which a run that is told to end can save itself; then it is killed.
+#: Seconds that a run has to save itself after ``terminate``, before it is killed.
 GRACE = 120.0
 
 
 def cores() -> int:
-    """How many cores this process may use: a container or ``taskset`` may leave it fewer."""
+    """How many cores this process may use; containers and ``taskset`` may allow fewer than all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
-class LocalProcess:
-    """A process that leads a process group of its own, in which all that it starts are."""
+class LocalProcess(subprocess.Popen[bytes]):
+    """A process that leads its own process group, so that all its children can be killed."""
 
-    leader: "subprocess.Popen[bytes]"
-
-    def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
-        return self.leader.poll()
-
-    def terminate(self) -> None:
-        """Tell it to save itself and end."""
-        self.leader.terminate()
-
-    def wait(self) -> int:
-        """Its exit status; what has not ended ``GRACE`` seconds after ``terminate`` is killed."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status; it is killed if it has not ended after ``GRACE`` seconds."""
         with suppress(subprocess.TimeoutExpired):
-            self.leader.wait(GRACE)
+            super().wait(GRACE if timeout is None else timeout)
         self.kill()
-        return self.leader.returncode
+        return self.returncode
 
     def kill(self) -> None:
-        """End it and all processes that it has started."""
-        with suppress(ProcessLookupError):  # none of them is left
-            os.killpg(self.leader.pid, signal.SIGKILL)
-        self.leader.wait()
+        """Kill it and all processes that it has started."""
+        with suppress(ProcessLookupError):  # all have ended
+            os.killpg(self.pid, signal.SIGKILL)
+        super().wait()
 
 
 @dataclass(frozen=True)
 class Local:
-    """Runs every job in a process of its own, ``at_once`` at a time."""
+    """Runs each job in its own process, ``at_once`` at a time."""
 
     at_once: int
 
     def start(self, job: Job) -> LocalProcess:
-        """Start a job; what it prints goes to its log."""
+        """Start a job; its output goes to its log."""
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
-            leader = subprocess.Popen(
+            return LocalProcess(
                 job.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for this process, which passes it on.
                 start_new_session=True,
-                # One core each: more threads would be in each other's way. A notebook's kernel asks
-                # for colours, which are not for files.
+                # One core each: more threads would get in each other's way. Notebook kernels set
+                # FORCE_COLOR, but a log is a file.
                 env=os.environ | {"OMP_NUM_THREADS": "1", "FORCE_COLOR": ""},
             )
-        return LocalProcess(leader)
 
     def close(self) -> None:
-        """Nothing: its processes are the runner's."""
+        """Do nothing: the runner ends its processes."""
 
 
 def connect(processes: int | None = None, address: str | None = None) -> Local:

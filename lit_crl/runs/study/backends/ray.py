@@ -1,8 +1,8 @@
 """A Ray cluster: every job is a task of one CPU, on whichever machine has one free.
 
-All machines need lit_crl and must share the file system: a task works in the folder that the study
-was started in, where its runs go as they do on one machine, and where the study finds them. A task
-whose machine is lost is started anew elsewhere by Ray, and goes on from its last checkpoint.
+All machines need lit_crl and must share a file system: a task works in the folder where the study
+was started. If a machine is lost, Ray restarts its tasks elsewhere, and they go on from their
+last checkpoints.
 """
 
 import logging
@@ -22,12 +22,12 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.runs.study.backends.local import Local
 from lit_crl.runs.study.plan import Job
 
-#: Seconds between two looks at a process.
-POLL = 0.2
+#: Seconds between two checks of a process.
+CHECK_EVERY = 0.2
 
 
 def work(job: Job, folder: str) -> int:
-    """What a task does: run a job's process in ``folder``; if cancelled, let it save itself."""
+    """A task: run a job's process in ``folder``; if cancelled, let it save itself."""
     try:
         os.chdir(folder)
     except OSError as error:
@@ -35,14 +35,15 @@ def work(job: Job, folder: str) -> int:
             f"a machine of the cluster cannot enter {folder}: studies need a file system that all "
             "machines share"
         ) from error
-    # Ray cancels a task with SIGINT; as an exception it might come before the process has a name.
+    # Ray cancels a task with SIGINT. As an exception it could come while the process starts, and
+    # leave it behind.
     cancelled = threading.Event()
     handler = signal.signal(signal.SIGINT, lambda *_: cancelled.set())
     try:
         process = Local(1).start(job)
         try:
             while (status := process.poll()) is None:
-                if cancelled.wait(POLL):
+                if cancelled.wait(CHECK_EVERY):
                     process.terminate()
                     return process.wait()
             return status
@@ -55,7 +56,7 @@ def work(job: Job, folder: str) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A task that was handed to the cluster."""
+    """A task that was submitted to the cluster."""
 
     job: Job
     result: Any
@@ -66,15 +67,15 @@ class Task:
         return self.wait() if ended else None
 
     def terminate(self) -> None:
-        """Cancel it: what waits never starts, what runs saves itself."""
+        """Cancel it: a waiting task never starts, a running one saves itself."""
         ray.cancel(self.result)
 
     def kill(self) -> None:
-        """End the task's worker at once."""
+        """Kill the task's worker."""
         ray.cancel(self.result, force=True)
 
     def wait(self) -> int:
-        """The process's exit status; what went wrong with the task itself goes to the job's log."""
+        """The process's exit status; an error of the task itself goes to the job's log."""
         try:
             return int(ray.get(self.result))
         except TaskCancelledError:
@@ -88,30 +89,30 @@ class Task:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Hands jobs to the cluster, all of them unless told otherwise: Ray has them wait.
+    """Submits jobs to the cluster, where they wait for free CPUs.
 
     Args:
-        at_once: How many jobs may be handed over before one has ended.
-        is_ours: Whether this process joined Ray for it, and leaves Ray when it is closed.
+        at_once: How many jobs may run or wait at a time.
+        is_ours: Whether this object joined Ray, and leaves it when it is closed.
     """
 
     at_once: int
     is_ours: bool
 
     def start(self, job: Job) -> Task:
-        """Hand a job to the cluster."""
+        """Submit a job to the cluster."""
         return Task(job, ray.remote(num_cpus=1)(work).remote(job, str(Path.cwd())))
 
     def close(self) -> None:
-        """Leave Ray, unless somebody else had joined it before."""
+        """Leave Ray, unless it was joined before."""
         if self.is_ours:
             ray.shutdown()
 
 
 def connect(processes: int | None, address: str | None) -> Cluster:
-    """The cluster at an address; None: the one that runs here, or else a new one of this machine.
+    """The cluster at an address; None: the one that runs here, or else a new one on this machine.
 
-    Where this process has joined a cluster already, that one is used, and stays joined.
+    A cluster that this process has already joined is used, and stays joined.
 
     Raises:
         ConfigError: If there is none at the address, or this process has joined a cluster and an
@@ -135,12 +136,12 @@ def connect(processes: int | None, address: str | None) -> Cluster:
             f"there is no Ray cluster to join (--address is {address}): start one with `ray start "
             "--head`, or leave the address out"
         ) from error
-    signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
+    signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
     return Cluster(at_once, is_ours=True)
 
 
 def check_answers(address: str) -> None:
-    """Something answers at ``host:port`` or ``ray://host:port``; Ray would try for many minutes.
+    """Check that something answers at ``host:port``: Ray itself would try for many minutes.
 
     Raises:
         ConfigError: If nothing does.
