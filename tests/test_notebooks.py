@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 #: The parameters with which a notebook takes seconds; each must be one that the notebook sets.
 SMALL: dict[str, dict[str, Any]] = {
-    "01_quickstart": {"env_steps": 20_000, "validate_every": 9_000},
+    "01_quickstart": {"env_steps": 30_000, "validate_every": 14_000},
     "02_how_it_works": {"env_steps": 8_000, "generator_updates": 20},
     "03_your_own_environment": {"env_steps": 4_000, "required_success": 0.0},
     "04_compare_curricula": {"env_steps": 8_000, "seeds": 1},
@@ -76,8 +76,11 @@ def execute(
     client = NotebookClient(
         notebook, km=kernel, timeout=900, coalesce_streams=True, allow_errors=allow_errors
     )
-    client.execute()
-    client.kc.stop_channels()
+    try:
+        client.execute()
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
     del notebook.cells[0]
     return notebook
 

@@ -1,6 +1,7 @@
 """Arms beyond the GAN's own chain: replayed, edited and screened levels, and a user's."""
 
 import copy
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -498,6 +499,7 @@ def test_an_arm_by_its_import_path(
         "        return easy(n, curriculum, teacher)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_arms", raising=False)  # other tests have one, too
     monkeypatch.chdir(tmp_path)
     main(
         [
