@@ -43,6 +43,36 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return workers if is_whole and workers > 1 else 0
 
 
+#: Files whose tests run one after another on one worker, by what they share: processes that would
+#: disturb each other, or runs and kernels that take seconds to make.
+TOGETHER = {
+    "tests/training/test_data_parallel.py": "processes",
+    "tests/runs/checkpoints/test_signals.py": "processes",
+    "tests/runs/study/test_ray.py": "processes",
+    "tests/runs/dashboard/test_dashboard.py": "dashboard",
+    "tests/test_notebooks.py": "kernel",
+    "tests/test_documents.py": "run of the documents",
+    "tests/runs/checkpoints/test_interruption.py": "whole run",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send those together, and all other tests one by one.
+
+    This is not left to the mark ``xdist_group``, which pytest-xdist 3.8 loses under pytest 9.2.
+    """
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+    return Together(config, log)
+
+
 class ShortCar(MountainCar):
     """A mountain car that gives up after 25 steps, and that is evaluated in itself."""
 
@@ -227,3 +257,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
         return compile(function, backend="aot_eager", **settings)
 
     monkeypatch.setattr(torch, "compile", trace)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures at the end of a run are not rendered, which would take a fifth of a short run."""
+    monkeypatch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)

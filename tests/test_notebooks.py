@@ -1,17 +1,20 @@
 """Notebooks: what is kept of their outputs is fit to be read, and they run from start to end.
 
-They are executed by Jupyter's own client in a kernel of their own, in a temporary folder, with
-smaller numbers in the cell that is tagged ``parameters``.
+They are executed by Jupyter's own client in temporary folders, with smaller numbers in the cell
+that is tagged ``parameters``. Starting a kernel takes longer than running most of them, so they
+share one; each begins without the names and settings of the others.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -46,17 +49,40 @@ def outputs(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
-def execute(notebook: NotebookNode, folder: Path, *, allow_errors: bool = False) -> NotebookNode:
-    resources = {"metadata": {"path": str(folder)}}
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Any]:
+    """Jupyter's manager of one kernel, which the first notebook starts."""
+    manager = NotebookClient(new_notebook(), kernel_name="python3").create_kernel_manager()
+    yield manager
+    if manager.has_kernel:
+        run_sync(manager.shutdown_kernel)(now=True)
+
+
+#: What a notebook finds as in a fresh kernel; imported modules stay.
+FRESH = """
+%reset -f
+import os, matplotlib.pyplot
+matplotlib.pyplot.close("all")
+matplotlib.rcdefaults()
+os.chdir({folder!r})
+del os, matplotlib
+"""
+
+
+def execute(
+    notebook: NotebookNode, folder: Path, kernel: Any, *, allow_errors: bool = False
+) -> NotebookNode:
+    notebook.cells.insert(0, new_code_cell(FRESH.format(folder=str(folder))))
     client = NotebookClient(
-        notebook,
-        timeout=900,
-        kernel_name="python3",
-        coalesce_streams=True,
-        resources=resources,
-        allow_errors=allow_errors,
+        notebook, km=kernel, timeout=900, coalesce_streams=True, allow_errors=allow_errors
     )
-    return client.execute()
+    try:
+        client.execute()
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
+    del notebook.cells[0]
+    return notebook
 
 
 def test_there_are_five_and_each_has_small_parameters() -> None:
@@ -110,7 +136,7 @@ LONG = ("04_compare_curricula", "05_explore_a_run")
         for p in NOTEBOOKS
     ],
 )
-def test_it_runs_with_small_parameters(path: Path, tmp_path: Path) -> None:
+def test_it_runs_with_small_parameters(path: Path, tmp_path: Path, kernel: Any) -> None:
     notebook = read(path)
     (position,) = (
         index
@@ -121,15 +147,15 @@ def test_it_runs_with_small_parameters(path: Path, tmp_path: Path) -> None:
     source = notebook.cells[position].source
     assert all(re.search(rf"\b{name}\b.*=", source) for name in SMALL[path.stem])
     notebook.cells.insert(position + 1, new_code_cell("\n".join(lines)))
-    execute(notebook, tmp_path)
+    execute(notebook, tmp_path, kernel)
     # Nothing is left beside the runs.
     assert {child.name for child in tmp_path.iterdir()} <= {"runs"}
 
 
 @pytest.mark.slow
 @each_notebook
-def test_it_runs_as_it_is(path: Path, tmp_path: Path) -> None:
-    execute(read(path), tmp_path)
+def test_it_runs_as_it_is(path: Path, tmp_path: Path, kernel: Any) -> None:
+    execute(read(path), tmp_path, kernel)
 
 
 PREPARE = """
@@ -168,11 +194,11 @@ assert learner.updates > updates
 
 
 def test_an_interrupted_cell_leaves_a_learner_that_acts_and_can_be_trained_on(
-    tmp_path: Path,
+    tmp_path: Path, kernel: Any
 ) -> None:
     cells = [PREPARE, INTERRUPTED, USABLE, GOES_ON, AGAIN]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-    execute(notebook, tmp_path, allow_errors=True)
+    execute(notebook, tmp_path, kernel, allow_errors=True)
     errors = [
         [output.ename for output in cell.outputs if output.output_type == "error"]
         for cell in notebook.cells

@@ -1,6 +1,7 @@
 """What each process of a data-parallel run does; ``test_data_parallel.py`` starts several of them.
 
-``python -m torch.distributed.run ... two_processes.py TASK FOLDER`` leaves ``rank<r>.pt`` files.
+``python -m torch.distributed.run ... two_processes.py TASK FOLDER [TASK FOLDER ...]`` does one
+task after the other, and leaves ``rank<r>.pt`` files in the folder of each.
 """
 
 import os
@@ -133,10 +134,10 @@ def descend(folder: Path, world_size: int, rank: int) -> None:
         return torch.optim.SGD(parameters, lr=0.1)
 
     torch.manual_seed(0)
-    learner = GivenNoise(
+    learner = GivenNoise(**learner_settings(
         hidden=(16, 16), gan_hidden=(16, 16), final_lr=1.0, max_grad_norm=0.5,
         q_optimizer=sgd, generator_optimizer=sgd, discriminator_optimizer=sgd,
-    )  # fmt: skip
+    ))  # fmt: skip
     size = 64 // world_size
     learner.part = slice(rank * size, (rank + 1) * size)
     whole = parts(6, 64, 4)
@@ -152,7 +153,7 @@ def descend(folder: Path, world_size: int, rank: int) -> None:
 
 def evaluate(folder: Path, rank: int) -> None:
     """A validation and a test of networks that nobody trained; no process has other numbers."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     torch.manual_seed(0)
     learner = CreativeLearner(**learner_settings(hidden=(16, 16), gan_hidden=(16, 16))).build(ENV)
@@ -167,16 +168,12 @@ def evaluate(folder: Path, rank: int) -> None:
             results = kind(envs, 15, 12, allowance, seed=0).run(learner, True)
             found[f"{kind.KIND} {allowance}"] = results
     torch.save(found, folder / f"rank{rank}.pt")
-    if torch.distributed.is_initialized():
-        # What gloo still does while the process ends would abort it.
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
-def main() -> None:
-    """Do the task that the command line names."""
-    task, folder = sys.argv[1], Path(sys.argv[2])
+def work(task: str, folder: Path) -> None:
+    """Do one task; the environment says in how many processes."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    folder.mkdir(exist_ok=True)
     if task == "evaluate":
         evaluate(folder, rank)
         return
@@ -199,4 +196,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for task, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        work(task, Path(folder))
+    if torch.distributed.is_initialized():
+        # What gloo still does while the process ends would abort it.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

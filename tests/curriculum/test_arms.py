@@ -1,6 +1,7 @@
 """Arms beyond the GAN's own chain: replayed, edited and screened levels, and a user's."""
 
 import copy
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -428,12 +429,12 @@ def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
 
 @pytest.mark.parametrize("arm", ["plr", "accel", SCREEN, right_half])
 def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, short_car: Any, arm: Any) -> None:
-    run = make_run(env=short_car, arm=copy.deepcopy(arm), env_steps=12_000, num_envs=16)
+    run = make_run(env=short_car, arm=copy.deepcopy(arm), env_steps=8_000, num_envs=16)
     run.fit()
     data = run.data
     assert data.rollout.log.episodes["own"] > 0
     assert sum(data.rollout.log.episodes[source] for source in ("archive", "gan")) == 0
-    assert data.env_steps <= 12_000
+    assert data.env_steps <= 8_000
     if isinstance(arm, LearnabilityScreen):
         assert 0 < data.curriculum.charged_steps < data.env_steps
     if arm in ("plr", "accel"):
@@ -468,7 +469,7 @@ def test_where_nobody_can_sample_valid_levels_none_are_demanded_of_an_own_arm() 
 def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -> None:
     """Most resets are at illegal levels, but archive and buffer hold none of them."""
     mix = {"target": 0.3, "reference": 0.4, "archive": 0.2, "gan": 0.1}
-    run = make_run(env=ThinManifold, arm=copy.deepcopy(arm), mix=mix, env_steps=12_000, num_envs=16)
+    run = make_run(env=ThinManifold, arm=copy.deepcopy(arm), mix=mix, env_steps=6_000, num_envs=16)
     run.fit()
     data = run.data
     assert data.rollout.log.episodes["reference"] > 2 * data.rollout.log.episodes["target"] / 3
@@ -484,6 +485,7 @@ def test_equal_shares_are_of_the_four_sources() -> None:
 
 
 @pytest.mark.parametrize("name", ["easy", "Easy"])
+@pytest.mark.usefixtures("undrawn")
 def test_an_arm_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -497,13 +499,14 @@ def test_an_arm_by_its_import_path(
         "        return easy(n, curriculum, teacher)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_arms", raising=False)  # other tests have one, too
     monkeypatch.chdir(tmp_path)
     main(
         [
             "fit",
             "--data.curriculum.arm",
             f"my_arms.{name}",
-            "--data.collect.env_steps=16000",
+            "--data.collect.env_steps=8000",
             "--trainer.accelerator",
             "cpu",
             "--data.evaluation.test_episodes",
@@ -512,6 +515,9 @@ def test_an_arm_by_its_import_path(
             "2",
             "--name",
             "mine",
+            "--data.collect.num_envs=16",
+            "--data.replay.updates_per_batch=1",
+            "--model.network.hidden=[8]",
         ]
     )
     config = (tmp_path / "runs" / "mountain_car" / "mine" / "config.yaml").read_text()

@@ -1,11 +1,12 @@
 """Training from Python: the README's examples, twice in one process, and interrupted."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,10 @@ import lit_crl
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.envs import MountainCar
+from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
@@ -155,9 +159,16 @@ def with_objects(data: dict[str, Any] | None = None, **settings: Any) -> dict[st
     return together
 
 
-def command_line(*args: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "lit_crl", *args]
-    return subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+def command_line(*args: str) -> tuple[int, str]:
+    """Exit status and standard error of the command line, in this process."""
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
+        patch.setattr(sys, "argv", ["lit_crl", *args])
+        try:
+            entry.run()
+        except SystemExit as stop:
+            return int(stop.code or 0), errors.getvalue()
+    return 0, errors.getvalue()
 
 
 def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
@@ -205,16 +216,17 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     # No file can name a local class: the file says so, and the command line refuses it.
     assert "made in Python" in found["trainer"]["callbacks"][0]
     before = {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
-    refused = command_line("fit", "--config", str(config), "--name", "seed0", "--ckpt_path", "last")
-    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
-    assert "trainer.callbacks only that it was made in Python" in refused.stderr
+    words = ["--name", "seed0", "--ckpt_path", "last"]
+    status, errors = command_line("fit", "--config", str(config), *words)
+    assert status == 2 and len(errors.splitlines()) == 1
+    assert "trainer.callbacks only that it was made in Python" in errors
     assert {path: path.read_bytes() for path in before} == before
     # Without the object, the command line continues the run that Python started.
     del found["trainer"]["callbacks"]
     config.write_text(yaml.safe_dump(found))
-    words = ["--name", "seed0", "--ckpt_path", "last", "--data.collect.env_steps", "1500"]
-    resumed = command_line("fit", "--config", str(config), *words)
-    assert resumed.returncode == 0, resumed.stderr
+    words += ["--data.collect.env_steps", "1500"]
+    status, errors = command_line("fit", "--config", str(config), *words)
+    assert status == 0, errors
     assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 1_488
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from two_processes import work
 
+from lit_crl.core.checks import ConfigError
 from lit_crl.core.tensor_files import newest_whole
-
-# Each starts several processes that wait for each other: one at a time.
-pytestmark = pytest.mark.xdist_group("processes")
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 Difference = Callable[[Any, Any], str | None]
@@ -29,12 +28,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(task: str, folder: Path, processes: int) -> subprocess.CompletedProcess[str]:
-    """Run the script in so many processes on this machine."""
-    folder.mkdir(exist_ok=True)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-                "--master-port", str(free_port())]  # fmt: skip
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), task, str(folder)]
+def start(tasks: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+    """Do the tasks one after the other, each in its folder, in two processes on this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+               "--master-port", str(free_port()), str(SCRIPT)]  # fmt: skip
+    command += [str(word) for task in tasks.items() for word in task]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -44,17 +42,30 @@ def results(folder: Path, processes: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    folder = tmp_path_factory.mktemp("trained")
-    done = start("train", folder, 2)
-    assert done.returncode == 0, done.stderr
-    return folder, results(folder, 2)
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave of each task, in a folder of its name.
+
+    Starting them takes longer than most tasks: those that end well share two processes.
+    """
+    root = tmp_path_factory.mktemp("done")
+    began = time.monotonic()
+    died = start({"die": root / "die"})
+    assert died.returncode != 0 and time.monotonic() - began < 60
+    shutil.copytree(root / "die", root / "resume")
+    both = start({task: root / task for task in ("resume", "train", "descend", "evaluate")})
+    assert both.returncode == 0, both.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(done: Path) -> list[dict[str, Any]]:
+    return results(done / "train", 2)
 
 
 def test_all_processes_have_the_same_weights_and_optimizers(
-    trained: tuple[Path, list[dict[str, Any]]], difference: Difference
+    trained: list[dict[str, Any]], difference: Difference
 ) -> None:
-    first, second = trained[1]
+    first, second = trained
     assert first["learner"]["updates"] >= 1_000 and first["learner"]["gan_updates"] > 20
     assert difference(first["weights"], second["weights"]) is None
     assert difference(first["optimizers"], second["optimizers"]) is None
@@ -62,9 +73,9 @@ def test_all_processes_have_the_same_weights_and_optimizers(
 
 
 def test_each_process_explores_and_draws_for_itself(
-    trained: tuple[Path, list[dict[str, Any]]], difference: Difference
+    trained: list[dict[str, Any]], difference: Difference
 ) -> None:
-    first, second = trained[1]
+    first, second = trained
     for mine, other in zip(first["drawn"], second["drawn"], strict=True):
         assert not torch.equal(mine, other)
     for mine, other in zip(first["noise"], second["noise"], strict=True):
@@ -76,56 +87,46 @@ def test_each_process_explores_and_draws_for_itself(
 
 
 def test_outcomes_are_shared_and_env_steps_counted_over_all_processes(
-    trained: tuple[Path, list[dict[str, Any]]], difference: Difference
+    done: Path, trained: list[dict[str, Any]], difference: Difference
 ) -> None:
-    first, second = (result["data"]["archive"] for result in trained[1])
+    first, second = (result["data"]["archive"] for result in trained)
     for field in ("tried.levels", "tried.values", "tried.written"):
         assert difference(first["rings"][field], second["rings"][field]) is None
     assert not torch.equal(first["rings"]["visited.levels"], second["rings"]["visited.levels"])
-    for result in trained[1]:
+    for result in trained:
         assert 2 * result["data"]["rollout"]["env_steps"] == 8_992  # 9 000, in whole vector steps
-    saved = torch.load(trained[0] / "last.ckpt", weights_only=True)["lit_crl"]
+    saved = torch.load(done / "train" / "last.ckpt", weights_only=True)["lit_crl"]
     assert saved["env_steps"] == 8_992 and saved["world_size"] == 2
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path, difference: Difference
+    done: Path, trained: list[dict[str, Any]], tmp_path: Path, difference: Difference
 ) -> None:
-    began = time.monotonic()
-    died = start("die", tmp_path, 2)
-    assert died.returncode != 0 and time.monotonic() - began < 60
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["lit_crl"]
+    saved = torch.load(done / "die" / "last.ckpt", weights_only=True)["lit_crl"]
     assert 0 < saved["env_steps"] < 8_000
-    alone = tmp_path / "alone"
-    shutil.copytree(tmp_path, alone)
-    resumed = start("resume", tmp_path, 2)
-    assert resumed.returncode == 0, resumed.stderr
-    for whole, again in zip(trained[1], results(tmp_path, 2), strict=True):
+    for whole, again in zip(trained, results(done / "resume", 2), strict=True):
         for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
-    refused = start("resume", alone, 1)
-    assert refused.returncode != 0
-    assert "was saved by 2 processes, but this run has 1" in refused.stderr
+    alone = tmp_path / "alone"
+    shutil.copytree(done / "die", alone)
+    with pytest.raises(ConfigError, match="was saved by 2 processes, but this run has 1"):
+        work("resume", alone)
 
 
-def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(tmp_path: Path) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for processes, folder in enumerate(folders, start=1):
-        done = start("descend", folder, processes)
-        assert done.returncode == 0, done.stderr
-    (alone,), (first, second) = results(folders[0], 1), results(folders[1], 2)
+def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(
+    done: Path, tmp_path: Path
+) -> None:
+    work("descend", tmp_path)
+    (alone,), (first, second) = results(tmp_path, 1), results(done / "descend", 2)
     for name, weights in alone.items():
         assert torch.equal(first[name], second[name]), name
         error = (first[name] - weights).norm() / weights.norm().clamp(min=1e-6)
         assert error < 1e-6, (name, error)
 
 
-def test_processes_share_an_evaluation_and_find_what_one_finds(tmp_path: Path) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for processes, folder in enumerate(folders, start=1):
-        done = start("evaluate", folder, processes)
-        assert done.returncode == 0, done.stderr
-    (alone,), (first, second) = results(folders[0], 1), results(folders[1], 2)
+def test_processes_share_an_evaluation_and_find_what_one_finds(done: Path, tmp_path: Path) -> None:
+    work("evaluate", tmp_path)
+    (alone,), (first, second) = results(tmp_path, 1), results(done / "evaluate", 2)
     assert first.keys() == alone.keys() and len(first) == 6
     for name, numbers in alone.items():
         assert first[name] == second[name], name
@@ -220,8 +221,8 @@ def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_others_wait_while_the_first_process_draws_or_uploads(tmp_path: Path) -> None:
-    done = start("wait", tmp_path, 2)
-    assert done.returncode == 0, done.stderr
+    waited = start({"wait": tmp_path})
+    assert waited.returncode == 0, waited.stderr
 
 
 @pytest.fixture
@@ -251,8 +252,7 @@ def two_hosts() -> Iterator[list[str]]:
 
 
 def start_on_hosts(hosts: list[str], task: str, folder: Path) -> None:
-    """Run the script in one process on each host, as torchrun does on a cluster."""
-    folder.mkdir(exist_ok=True)
+    """Do a task in one process on each host, as torchrun does on a cluster."""
     processes = [
         subprocess.Popen(
             ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run",
@@ -272,20 +272,20 @@ def start_on_hosts(hosts: list[str], task: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_two_hosts_do_what_two_processes_do(
     two_hosts: list[str],
-    trained: tuple[Path, list[dict[str, Any]]],
+    trained: list[dict[str, Any]],
     tmp_path: Path,
     difference: Difference,
 ) -> None:
     start_on_hosts(two_hosts, "train", tmp_path / "train")
-    for local, remote in zip(trained[1], results(tmp_path / "train", 2), strict=True):
+    for local, remote in zip(trained, results(tmp_path / "train", 2), strict=True):
         assert difference(local, remote) is None
     start_on_hosts(two_hosts, "die", tmp_path / "die")
     start_on_hosts(two_hosts, "resume", tmp_path / "die")
-    for whole, again in zip(trained[1], results(tmp_path / "die", 2), strict=True):
+    for whole, again in zip(trained, results(tmp_path / "die", 2), strict=True):
         for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
     start_on_hosts(two_hosts, "descend", tmp_path / "descend")
-    assert start("descend", tmp_path / "alone", 1).returncode == 0
+    work("descend", tmp_path / "alone")
     (alone,), (first, second) = results(tmp_path / "alone", 1), results(tmp_path / "descend", 2)
     for name, weights in alone.items():
         assert torch.equal(first[name], second[name]), name

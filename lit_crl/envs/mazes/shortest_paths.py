@@ -47,7 +47,7 @@ def _search(
     """
     barrier = torch.where(walls, torch.inf, 0.0)
     found = torch.where(goal, 0.0, torch.inf).maximum(barrier)
-    for _ in range(walls[0].numel() if rounds is None else rounds):
+    for _ in range(walls.shape[1:].numel() if rounds is None else rounds):
         shorter = torch.minimum(found, nearest(found) + 1).maximum(barrier)
         if rounds is None and torch.equal(shorter, found):
             break

@@ -88,6 +88,7 @@ class CreativeCLI(LightningCLI):
     ) -> None:
         """Run the command; ``objects`` are settings by dotted key that only Python can make."""
         self.signals, self.place, self.objects = signals, place, dict(objects or {})
+        self.asked = next(iter(kwargs["args"]), None)
         super().__init__(*args, **kwargs)
 
     @property
@@ -123,7 +124,13 @@ class CreativeCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Explain Lightning's own options; the report prints the numbers, not Lightning."""
+        """Explain Lightning's own options; the report prints the numbers, not Lightning.
+
+        The other subcommands get their names alone: making the options of each takes time.
+        """
+        if subcommand != self.asked and self.asked in SUBCOMMANDS:
+            self._subcommand_method_arguments[subcommand] = []
+            return self.init_parser(description=kwargs["description"])
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in ("validate", "test"):
             parser.set_defaults(verbose=False)

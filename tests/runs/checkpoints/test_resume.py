@@ -6,6 +6,7 @@ they did after the last one must be done again.
 """
 
 import copy
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -108,6 +109,31 @@ def whole(make_run: Make) -> Any:
     return run.everything()
 
 
+@pytest.fixture(scope="module")
+def validated(make_run: Make) -> list[int]:
+    """When the validations of the default run were."""
+    notes = Validations()
+    make_run(callbacks=[notes]).fit()
+    return notes.at
+
+
+@pytest.fixture(scope="module")
+def killed(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the default run leaves that was killed after its 25th batch."""
+    folder = tmp_path_factory.mktemp("killed")
+    interrupted(make_run, folder, 25)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed_within(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a checkpoint after every batch."""
+    folder = tmp_path_factory.mktemp("killed_within")
+    with pytest.raises(Killed):
+        make_run(callbacks=[RunCheckpoint(folder, every_env_steps=1), KillAt(25)]).fit()
+    return folder
+
+
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS.keys())
 def test_a_resumed_run_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path, settings: dict[str, Any]
@@ -125,7 +151,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
 @pytest.mark.parametrize("batches", [9, 10, 11, 12, 13, 20])
 def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
-    make_run: Make, difference: Difference, whole: Any, tmp_path: Path, batches: int
+    make_run: Make,
+    difference: Difference,
+    whole: Any,
+    validated: list[int],
+    tmp_path: Path,
+    batches: int,
 ) -> None:
     class Dies(RunCheckpoint):
         def save_within_epoch(self, trainer: Any) -> None:
@@ -143,9 +174,7 @@ def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
     notes = Validations()
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path), notes]).fit(tmp_path / "last.ckpt")
     assert difference(whole, resumed.everything()) is None
-    uninterrupted = Validations()
-    make_run(callbacks=[uninterrupted]).fit()
-    assert notes.at == [at for at in uninterrupted.at if at > saved] and len(notes.at) >= 2
+    assert notes.at == [at for at in validated if at > saved] and len(notes.at) >= 2
 
 
 def test_a_run_killed_after_its_last_batch_still_ends_in_a_validation(
@@ -308,9 +337,10 @@ def test_another_optimizer_goes_on_with_the_same_moments_or_is_refused(
     ids=lambda given: ", ".join(given) if isinstance(given, dict) else "",
 )
 def test_what_was_collected_under_other_settings_is_refused(
-    make_run: Make, tmp_path: Path, changed: dict[str, Any], was: str
+    make_run: Make, killed: Path, tmp_path: Path, changed: dict[str, Any], was: str
 ) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 15)
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "last.ckpt"
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     run = make_run(callbacks=[RunCheckpoint(tmp_path)], **{"env_steps": 2_000, **changed})
     sentence = "other networks|does not fit: " if "env" in changed else was
@@ -341,12 +371,14 @@ def test_what_was_collected_under_other_settings_is_refused(
     ],
 )
 def test_how_the_rest_is_trained_can_be_changed(
-    make_run: Make, tmp_path: Path, changed: dict[str, Any], within: bool
+    make_run: Make,
+    killed: Path,
+    killed_within: Path,
+    tmp_path: Path,
+    changed: dict[str, Any],
+    within: bool,
 ) -> None:
-    save = RunCheckpoint(tmp_path, every_env_steps=1 if within else 0)
-    first = make_run(callbacks=[save, KillAt(25)])
-    with pytest.raises(Killed):
-        first.fit()
+    shutil.copytree(killed_within if within else killed, tmp_path, dirs_exist_ok=True)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     run = make_run(callbacks=[RunCheckpoint(tmp_path)], **{"env_steps": 2_400, **changed})
     notes = Validations()

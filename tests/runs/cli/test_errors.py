@@ -181,6 +181,25 @@ def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.collect.gamma is 2.0")
 
 
+SMALL = [
+    "--data.collect.env_steps=800",
+    "--data.collect.warmup=300",
+    "--data.replay.batch_size=8",
+    "--data.replay.updates_per_batch=1",
+    "--data.evaluation.test_episodes=1",
+    "--data.evaluation.episodes=1",
+]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small run."""
+    root = tmp_path_factory.mktemp("small")
+    sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]"]
+    cli.main(["fit", "--name", "a", f"--trainer.default_root_dir={root}", *sizes, *SMALL])
+    return root / "mountain_car" / "a" / "checkpoints" / "last.ckpt"
+
+
 @pytest.mark.parametrize(
     ("other", "names"),
     [
@@ -201,26 +220,17 @@ def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_sizes_is_refused(
     other: list[str],
     names: str,
+    small_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny = [
-        "--data.collect.env_steps=800",
-        "--data.collect.warmup=300",
-        "--data.replay.batch_size=8",
-        "--data.replay.updates_per_batch=1",
-        "--data.evaluation.test_episodes=1",
-        "--data.evaluation.episodes=1",
-    ]
-    cli.main(["fit", "--name", "a", "--model.network.hidden=[8]", "--model.gan.hidden=[8]", *tiny])
-    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
     sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]", *other[2:]]
-    args = [*other[:2], *tiny, *sizes, "--ckpt_path", checkpoint, "--name", "b"]
+    args = [*other[:2], *SMALL, *sizes, "--ckpt_path", str(small_run), "--name", "b"]
     message = complaint(args, capsys, monkeypatch).splitlines()[-1]
     assert message.startswith("lit_crl: the checkpoint does not fit") and names in message
-    assert not (tmp_path / "runs" / "mountain_car" / "b").exists()
+    assert not [*(tmp_path / "runs").glob("*/b")]
 
 
 @pytest.mark.parametrize("lacks", ["state_dict", "learner", "lit_crl.token"])

@@ -69,13 +69,15 @@ def options() -> dict[str, dict[str, str]]:
     class Looked(CreativeCLI):
         def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
             parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-            found[subcommand] = explained(parser)
+            if subcommand == self.asked:  # the others' options are not made
+                found[subcommand] = explained(parser)
             return parser
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lit_crl.runs.cli.main.CreativeCLI", Looked)
-        with pytest.raises(SystemExit):
-            main(["fit", "--print_config"])
+        for subcommand in SUBCOMMANDS:
+            with pytest.raises(SystemExit):
+                main([subcommand, "--print_config"])
     return found
 
 

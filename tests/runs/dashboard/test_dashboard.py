@@ -2,11 +2,8 @@
 
 import itertools
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections import Counter
@@ -558,7 +555,7 @@ def sweep_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return words
 
 
-def test_the_sweep_runs_as_written(tmp_path: Path) -> None:
+def test_the_sweep_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = yaml.safe_load((conf_folder() / "sweep.yaml").read_text())
     values = {
         name: of["values"][1] if "values" in of else (of["min"] * of["max"]) ** 0.5
@@ -567,13 +564,11 @@ def test_the_sweep_runs_as_written(tmp_path: Path) -> None:
     assert {"model.gan.lambda_gan", "data.curriculum.mix"} < set(values)
     words = sweep_command(sweep, values)
     assert words[:5] == ["/usr/bin/env", "python", "-m", "lit_crl", "fit"]
-    env = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-        "WANDB_DATA_DIR": str(tmp_path / "data"),
-    }
-    subprocess.run([*words, *TINY], cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    main([*words[4:], *TINY])
     run = tmp_path / "runs" / "point_mass" / "seed1"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["gan"]["lambda_gan"] == values["model.gan.lambda_gan"]

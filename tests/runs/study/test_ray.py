@@ -18,7 +18,7 @@ from lit_crl.runs.study.plan import Job
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the interpreter's end.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")

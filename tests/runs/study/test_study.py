@@ -161,6 +161,8 @@ def shipped_arms() -> list[Any]:
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
         del settings["data.env.init_args.dim"]
+        if shipped.experiment == "maze":
+            settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
         for arm, whole in shipped.arms.items():
             own = {key: value for key, value in whole.items() if key != "data.collect.env_steps"}
@@ -177,6 +179,7 @@ def shipped_arms() -> list[Any]:
 
 
 @pytest.mark.parametrize("shipped", shipped_arms())
+@pytest.mark.usefixtures("undrawn")
 def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path) -> None:
     (job,) = plan.jobs_of(shipped, tmp_path)
     fit([*job.arguments, "--trainer.log_every_n_steps=1"])
