@@ -174,7 +174,7 @@ def test_a_difficulty_outside_of_0_to_1_is_refused(difficulty: float) -> None:
 
 def test_noise_has_its_difficulty_already() -> None:
     learner = make()
-    with pytest.raises(ConfigError, match=r"difficulty is 0\.5, but .* give how many levels"):
+    with pytest.raises(ConfigError, match=r"difficulty is 0\.5, but .* give"):
         learner.generate_levels(learner.draw_noise(4), 0.5)
 
 

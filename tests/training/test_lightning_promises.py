@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, ShortCar, make_trainer, prepare_run
+from conftest import Run, ShortCar, learner_settings, make_trainer, prepare_run
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
@@ -205,7 +205,7 @@ def test_step_hooks_are_called_around_each_step_and_change_nothing(difference: D
 
 def test_a_learner_of_ones_own_hears_them_too(difference: Difference) -> None:
     run, plain = prepare_run(validate=False), prepare_run(validate=False).fit()
-    run.learner = OwnHooks(hidden=(16, 16), gan_hidden=(16, 16))
+    run.learner = OwnHooks(**learner_settings(hidden=(16, 16), gan_hidden=(16, 16)))
     torch.manual_seed(0)
     run.fit()
     assert run.learner.heard == 3 * steps_of(run)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.training.schedule import Schedule
+from lit_crl.training.settings import CollectSettings
 
 small = st.integers(1, 9)
 
@@ -18,9 +19,10 @@ def test_warm_up_and_whole_batches_use_the_budget_up(
     fits = budget >= 1 and -(-warmup // num_envs) * num_envs + steps * num_envs <= budget
     if not fits:
         with pytest.raises(ConfigError, match="env_steps"):
-            Schedule(budget, num_envs, warmup, steps, gan_every, validate_every)
+            Schedule(CollectSettings(budget, num_envs, warmup, steps), gan_every, validate_every)
         return
-    schedule = Schedule(budget, num_envs, warmup, steps, gan_every, validate_every)
+    collect = CollectSettings(budget, num_envs, warmup, steps)
+    schedule = Schedule(collect, gan_every, validate_every)
     env_steps, batches, gan_phases = 0, 0, 0
     while schedule.is_warming_up(env_steps):
         env_steps += num_envs

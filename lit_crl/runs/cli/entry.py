@@ -47,7 +47,7 @@ def run() -> None:
         refuse(error)
     except OmegaConfBaseException as error:
         refuse(f"an interpolation cannot be resolved: {error}")
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, TypeError) as error:
         if needs_more_memory(error):
             refuse(
                 "these settings need more memory than there is: lower data.replay.capacity, "
@@ -72,7 +72,7 @@ def run() -> None:
 
 def needs_more_memory(error: BaseException) -> bool:
     """Whether an error means that a tensor did not fit into memory."""
-    words = ("can't allocate memory", "Storage size calculation overflowed")
+    words = ("can't allocate memory", "Storage size calculation overflowed", "Overflow when")
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or any(word in str(error) for word in words)
 

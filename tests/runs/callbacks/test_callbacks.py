@@ -6,6 +6,7 @@ with other tools (csv, json, zipfile, a PNG reader), and naive means.
 
 import copy
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -463,7 +464,9 @@ def test_predicted_levels_of_a_difficulty_say_which(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = finished.run
-    monkeypatch.setattr(run.data, "difficulty", 0.25)
+    settings = run.data.settings
+    wanted = dataclasses.replace(settings.evaluation, difficulty=0.25)
+    monkeypatch.setattr(run.data, "settings", dataclasses.replace(settings, evaluation=wanted))
     (predicted,) = run.trainer.predict(run.learner, datamodule=run.data)
     with (finished.folder / "predicted_levels.csv").open(newline="") as file:
         header, *table = list(csv.reader(file))

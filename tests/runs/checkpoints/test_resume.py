@@ -6,6 +6,7 @@ they did after the last one must be done again.
 """
 
 import copy
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,7 @@ from lit_crl.runs.callbacks import (
     RunReport,
 )
 from lit_crl.runs.checkpoints.experience import collected_state, load_collected_state
+from lit_crl.training.renamed import RENAMED
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
@@ -318,7 +320,7 @@ def test_another_optimizer_goes_on_with_the_same_moments_or_is_refused(
         assert run.data.env_steps == run.data.schedule.budget
         return
     (name,) = after
-    sentence = rf"model\.{name} is now \w+, which cannot go on"
+    sentence = rf"{re.escape(RENAMED[f'model.{name}'])} is now \w+, which cannot go on"
     with pytest.raises(ConfigError, match=sentence) as refusal:
         run.fit(checkpoint)
     assert "\n" not in str(refusal.value)

@@ -33,6 +33,7 @@ from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, earlier_segments
 from lit_crl.runs.folders import conf_folder
 from lit_crl.runs.study import plan
 from lit_crl.training.schedule import Schedule
+from lit_crl.training.settings import CollectSettings
 
 #: Enough for GAN phases, two validations and the final test.
 TINY = [
@@ -444,7 +445,7 @@ def test_films_and_galleries_have_a_bounded_size() -> None:
 
 @pytest.mark.parametrize(("budget", "expected"), [(50_000, 5), (10_000_000, MOMENTS)])
 def test_media_are_few_however_long_the_run(budget: int, expected: int) -> None:
-    schedule = Schedule(budget, 8, 0, 4, 16, 10_000)
+    schedule = Schedule(CollectSettings(budget, 8, 0, 4), 16, 10_000)
     dashboard = Dashboard(None, None)  # type: ignore[arg-type]
     each, shown = schedule.batches_per_epoch, 0
     for batches in range(each, budget // schedule.steps_of_a_batch + 1, each):
