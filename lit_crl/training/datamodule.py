@@ -46,9 +46,10 @@ from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
+from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
 from lit_crl.training.outcome_watch import OutcomeWatch
-from lit_crl.training.rollout import Actor, Play, Rollout
+from lit_crl.training.rollout import Play, Rollout
 from lit_crl.training.schedule import Schedule
 from lit_crl.training.settings import CollectSettings, DataSettings, GanPhaseSettings
 
@@ -183,8 +184,7 @@ class ReplayDataModule(LightningDataModule):
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
         check_processes(self.arm, self.needs, self.world_size)
-        learner: Any = None if self.trainer is None else self.trainer.lightning_module
-        loss = learner.gan.loss if learner is not None else "least_squares"
+        loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
         collecting = OutcomeTiming(
             self.exploration,
@@ -307,15 +307,15 @@ class ReplayDataModule(LightningDataModule):
                 f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
                 "or start a new run."
             )
-        learner: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-        self.rollout.play_with(learner, self._compiled_play(learner))
+        agent = self._agent()
+        self.rollout.play_with(agent, self._compiled_play(agent))
         while self.schedule.is_warming_up(self.trained_env_steps):
-            self._step(learner.act, learner)
+            self._step(agent)
         while not self.schedule.is_spent(self.env_steps):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
             for _ in range(self.settings.collect.steps_per_batch):
-                self._step(learner.act, learner)
+                self._step(agent)
             self.batches_done += 1
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.archive.exchange_outcomes()
@@ -327,7 +327,7 @@ class ReplayDataModule(LightningDataModule):
                     self.env.device,
                 )
             with self.clock("gan"):
-                levels = self._gan_batch(learner)
+                levels = self._gan_batch(agent)
             with self.clock("replay"):
                 batch = self._batch(levels)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
@@ -337,14 +337,21 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is not None:
             trainer_checks.check_minimum(self.trainer)
 
-    def _compiled_play(self, learner: Any) -> Play | None:
-        """Acting and stepping as one graph, if the learner and the environment can."""
-        flat = learner.flat_networks.get(learner.q_network)
+    def _agent(self) -> Agent:
+        """The learner that the Trainer trains."""
+        assert self.trainer is not None
+        learner: Any = self.trainer.lightning_module
+        agent: Agent = learner
+        return agent
+
+    def _compiled_play(self, agent: Agent) -> Play | None:
+        """Acting and stepping as one graph, if updates are compiled and the environment can."""
+        flat = agent.flat_networks.get(agent.q_network)
         if flat is None or not has_pure_step(self.env):
             return None
         from lit_crl.training.compiled.play import CompiledPlay  # imports the compiler
 
-        play = CompiledPlay(learner.toss, self.env, flat, self.clock)
+        play = CompiledPlay(agent.toss, self.env, flat, self.clock)
         return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _batch(self, levels: GanBatch | None) -> Batch:
@@ -362,14 +369,14 @@ class ReplayDataModule(LightningDataModule):
         if self.schedule.is_spent(self.env_steps) and self.trainer is not None:
             self.trainer.should_stop = True
 
-    def _step(self, act: Actor, teacher: Teacher) -> None:
+    def _step(self, agent: Agent) -> None:
         def draw(n: int) -> tuple[Tensor, Tensor]:
             curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
             with self.clock("gan"):
-                return curriculum.draw(n, teacher)
+                return curriculum.draw(n, agent)
 
         with self.clock("environments"):
-            self.rollout.step(act, self.epsilon, draw)
+            self.rollout.step(agent.act, self.epsilon, draw)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)

@@ -59,6 +59,8 @@ class CreativeLearner(LightningModule):
     q_network: ActionValues
     target_network: ActionValues
     num_actions: int
+    #: Where updates are compiled: each network with its parameters as one vector.
+    flat_networks: dict[nn.Module, FlatNetwork]
     #: Generator and discriminator; None where the environment has no levels.
     level_gan: LevelGan | None
 
@@ -258,8 +260,7 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        #: Where updates are compiled: each network with its parameters as one vector.
-        self.flat_networks: dict[nn.Module, FlatNetwork] = {}
+        self.flat_networks = {}
         optimizers: Any = self.optimizers()
         q_optimizer, *gan_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         update_dqn = partial(dqn_update, self.q_network, self.target_network, self.dqn)

@@ -10,6 +10,7 @@ from lit_crl.core.seeding import random_stream
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.training.agent import Agent
 from lit_crl.training.episode_log import EpisodeLog
 from lit_crl.training.value_trace import ValueTrace
 
@@ -100,9 +101,9 @@ class Rollout:
         if self.archive is not None and self.env_steps % (VISIT_EVERY * self.env.num_envs) == 0:
             self._visit()
 
-    def play_with(self, learner: Any, play: Play | None = None) -> None:
-        """Act with a learner. ``play`` replaces acting and stepping, with one compiled graph."""
-        self._action_values = learner.action_values
+    def play_with(self, agent: Agent, play: Play | None = None) -> None:
+        """Act with an agent. ``play`` replaces acting and stepping, with one compiled graph."""
+        self._action_values = agent.action_values
         self.play = play or self._play
 
     def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:

@@ -1,0 +1,24 @@
+"""The learner as the data sees it, so that learner and data need not import each other."""
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from lit_crl.curriculum.sources import Teacher
+from lit_crl.gan.settings import GanSettings
+from lit_crl.training.compiled.parameters import FlatNetwork
+
+
+class Agent(Teacher, Protocol):
+    """Acts in the environments, and teaches the curriculum."""
+
+    gan: GanSettings
+    q_network: nn.Module
+    #: Where updates are compiled: each network with its parameters as one vector.
+    flat_networks: dict[nn.Module, FlatNetwork]
+
+    def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
+        """Actions ``[N]``: random with probability ε, else greedy."""
+
+    def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
