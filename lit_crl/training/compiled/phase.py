@@ -8,6 +8,7 @@ and without compilation, and the numbers are the same up to rounding.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import repeat
 from typing import Any, Generic
 
 import torch
@@ -120,7 +121,8 @@ class CompiledPhase(Generic[AnyMinibatch]):
         held = [flat.vector for flat in self.flat.values()]
         for adam in self._adams.values():
             held += [adam.lr, *adam.state()]
-        self._device, self._is_compiled = learner.device, False
+        self._device = learner.device
+        self._compiled: set[bool] = set()  # whether the slow network moves in a compiled graph
         self._graph = compiled(self._updates, self._device, held)
 
     def __call__(self, rates: Sequence[float], stack: AnyMinibatch) -> Report:
@@ -137,9 +139,13 @@ class CompiledPhase(Generic[AnyMinibatch]):
         reports = []
         for start in range(0, len(rates), size):
             chunk = slice(start, start + size)
-            with nullcontext() if self._is_compiled else compiling(self._clock):
-                report: Report = self._graph(all_rates[chunk], stack.chunk(chunk))
-            self._is_compiled = True
+            # A second graph, for chunks in which the slow network stays as it is, saves its steps.
+            moves = any(rates[chunk])
+            with nullcontext() if moves in self._compiled else compiling(self._clock):
+                report: Report = self._graph(
+                    all_rates[chunk] if moves else None, stack.chunk(chunk)
+                )
+            self._compiled.add(moves)
             if self._device.type == "cuda":  # the next call overwrites what a CUDA graph gives
                 report = {name: numbers.clone() for name, numbers in report.items()}
             reports.append(report)
@@ -147,8 +153,8 @@ class CompiledPhase(Generic[AnyMinibatch]):
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
 
     @torch.no_grad()
-    def _updates(self, rates: Tensor, stack: AnyMinibatch) -> Report:
-        """All updates of one graph.
+    def _updates(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
+        """All updates of one graph; without rates the slow network stays as it is.
 
         The networks use views that are made in the graph. Their parameters alias the vectors, too,
         but a graph whose inputs alias each other is slow.
@@ -159,11 +165,10 @@ class CompiledPhase(Generic[AnyMinibatch]):
         report: Report = functional_call(self._together, views, (self._one_by_one, rates, stack))
         return report
 
-    def _one_by_one(self, rates: Tensor, stack: AnyMinibatch) -> Report:
-        reports = [
-            self._update(self, minibatch, rate)
-            for rate, minibatch in zip(rates.unbind(), stack.unstack(), strict=True)
-        ]
+    def _one_by_one(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
+        each: Iterable[float | Tensor] = repeat(0.0) if rates is None else rates.unbind()
+        minibatches = zip(stack.unstack(), each, strict=False)
+        reports = [self._update(self, minibatch, rate) for minibatch, rate in minibatches]
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
 
     def descend(
@@ -189,8 +194,9 @@ class CompiledPhase(Generic[AnyMinibatch]):
         return report | {norm_name: norm}
 
     def follow(self, slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
-        """See ``Engine``."""
-        self.flat[slow].vector.lerp_(self.flat[fast].vector, rate)
+        """See ``Engine``; a number is a rate of 0, in a graph without rates."""
+        if isinstance(rate, Tensor):
+            self.flat[slow].vector.lerp_(self.flat[fast].vector, rate)
 
 
 def check_can_compile(learner: LightningModule) -> None:
