@@ -152,13 +152,14 @@ def world_update(
     Args:
         world: The networks; its units stay as they are.
         settings: Which loss, its penalties, and λ.
-        engine: Changes the networks.
+        engine: Changes the networks. The compiled one was not tried.
         batch: One minibatch, with rows of each member's own.
     """
     generators, discriminators, heads = world.generators, world.discriminators, world.heads
     rows, rare, end_log_odds, z = batch
     condition = world.condition(rows.obs, rows.action)
     target, learns = world.target(rows.obs, rows.next_obs), rows.learns_next
+    real = torch.cat([condition, target], -1)
 
     def loss_of_heads() -> LossAndReport:
         both = RealSteps(*(torch.cat(fields, 1) for fields in zip(rows, rare, strict=True)))
@@ -172,6 +173,16 @@ def world_update(
         }
         return summed(losses)
 
+    report = engine.descend(heads, loss_of_heads, "world/heads_gradient_norm")
+    norm_name = "world/generators_gradient_norm"
+    if isinstance(generators, LikelihoodGenerators):
+
+        def loss_of_likelihood() -> LossAndReport:
+            return summed({"likelihood_loss": generators.loss(condition, target, learns)})
+
+        return report | engine.descend(generators, loss_of_likelihood, norm_name)
+    assert discriminators is not None
+
     def loss_of_discriminators() -> LossAndReport:
         with torch.no_grad():
             fake = torch.cat([condition, generators(condition, z[..., 0, :])], -1)
@@ -179,27 +190,21 @@ def world_update(
         return summed(dream.discriminator_losses(discriminators, real, fake, learns, r1, r2))
 
     def loss_of_generators() -> LossAndReport:
-        if isinstance(generators, LikelihoodGenerators):
-            return summed({"likelihood_loss": generators.loss(condition, target, learns)})
         draw = generators(condition, z[..., 0, :])
         fake = torch.cat([condition, draw], -1)
         adversarial = dream.generator_loss(discriminators, real, fake, learns)
+        loss, report = summed({"generator_loss": adversarial})
         if settings.loss == "gan":
-            return summed({"generator_loss": adversarial})
+            return loss, report
         other = generators(condition, z[..., 1, :])
         error = dream.squared_error_of_mean(target, draw, other, learns)
-        loss = (settings.lambda_gan * adversarial + error).sum()
-        report = {"generator_loss": adversarial, "reconstruction_loss": error}
-        return loss, summed(report)[1]
+        reconstruction, about_it = summed({"reconstruction_loss": error})
+        return settings.lambda_gan * loss + reconstruction, report | about_it
 
-    report = engine.descend(heads, loss_of_heads, "world/heads_gradient_norm")
-    if discriminators is not None:
-        real = torch.cat([condition, target], -1)
-        norm_name = "world/discriminators_gradient_norm"
-        report |= engine.descend(discriminators, loss_of_discriminators, norm_name)
-    return report | engine.descend(
-        generators, loss_of_generators, "world/generators_gradient_norm"
+    report |= engine.descend(
+        discriminators, loss_of_discriminators, "world/discriminators_gradient_norm"
     )
+    return report | engine.descend(generators, loss_of_generators, norm_name)
 
 
 def summed(losses: Mapping[str, Tensor]) -> LossAndReport:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class RealSteps(NamedTuple):
-    """Rows of each member of the world, ``[E, B, ...]``; those of a stack are ``[K, E, B, ...]``."""
+    """Rows of each member, ``[E, B, ...]``; those of a stack are ``[K, E, B, ...]``."""
 
     obs: Tensor
     action: Tensor

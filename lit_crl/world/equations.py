@@ -49,18 +49,17 @@ def discriminator_losses(
     ``real`` and ``fake [E, B, c + d]`` are conditions with their targets; ``discriminators`` gives
     their logits ``[E, B]``.
     """
-    members, rows = mask.shape
     both = torch.cat([real, fake], 1)
 
     def by_rows(flat: Tensor) -> Tensor:
         return discriminators(flat.view_as(both)).flatten()
 
     if r1 + r2 == 0:
-        real_logit, fake_logit = discriminators(both).split(rows, 1)
+        real_logit, fake_logit = discriminators(both).chunk(2, 1)
         return {"discriminator_loss": relativistic(real_logit, fake_logit, mask)}
     found = gradient_penalty(by_rows, both.flatten(0, 1))
     (real_norm, fake_norm), (real_logit, fake_logit) = (
-        one.view(members, -1).split(rows, 1) for one in found
+        one.view(len(mask), -1).chunk(2, 1) for one in found
     )
     return {
         "discriminator_loss": relativistic(real_logit, fake_logit, mask),

@@ -96,7 +96,9 @@ class NoiseGenerators(Generators):
 
     def centre(self, condition: Tensor) -> Tensor:
         """What each member makes of z = 0."""
-        return self(condition, condition.new_zeros(*condition.shape[:-1], self.noise_dim))
+        still = condition.new_zeros(*condition.shape[:-1], self.noise_dim)
+        made: Tensor = self(condition, still)
+        return made
 
     def rescale(self, factor: Tensor) -> None:
         """See ``Generators``."""
@@ -108,7 +110,7 @@ class LikelihoodGenerators(Generators):
 
     @abstractmethod
     def loss(self, condition: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Negative log-likelihood of ``target [E, B, d]``, ``[E]``; ``mask [E, B]`` are its rows."""
+        """−log p(target), ``[E]``, of ``target [E, B, d]`` in the rows of ``mask [E, B]``."""
 
 
 class GaussianGenerators(LikelihoodGenerators):
@@ -167,7 +169,8 @@ class BernoulliGenerators(LikelihoodGenerators):
 
     def forward(self, condition: Tensor, z: Tensor) -> Tensor:
         """See ``Generators``: a bit is 1 where Φ(z), which is uniform, is below its probability."""
-        return (torch.special.ndtr(z) < torch.sigmoid(self.logits(condition))).float()
+        bit: Tensor = torch.special.ndtr(z) < self.centre(condition)
+        return bit.float()
 
     def centre(self, condition: Tensor) -> Tensor:
         """The probabilities."""

@@ -60,7 +60,7 @@ def of_drawn_members(
     slot = slot.to(condition.device)
     row = torch.zeros(members * dealt, dtype=torch.int64, device=condition.device)
     row[slot] = torch.arange(rows, device=condition.device)
-    draws = generators(*(x[row].view(members, dealt, -1) for x in (condition, z)))
+    draws: Tensor = generators(*(x[row].view(members, dealt, -1) for x in (condition, z)))
     return draws.flatten(0, 1)[slot]
 
 
