@@ -152,7 +152,7 @@ def world_update(
     Args:
         world: The networks; its units stay as they are.
         settings: Which loss, its penalties, and λ.
-        engine: Changes the networks. The compiled one was not tried.
+        engine: Changes the networks.
         batch: One minibatch, with rows of each member's own.
     """
     generators, discriminators, heads = world.generators, world.discriminators, world.heads

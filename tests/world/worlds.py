@@ -39,7 +39,7 @@ class Adams:
         parameters = list(network.parameters())
         gradients = torch.autograd.grad(minimised, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()  # a fused step takes it as it lies in memory
         self.optimizers[network].step()
         return {name: number.detach() for name, number in report.items()}
 
