@@ -43,7 +43,7 @@ class WorldSettings:
     """
 
     loss: WorldLoss = "gan_reconstruction"
-    lambda_gan: float = 1.0
+    lambda_gan: float = 4.0
     members: int = 5
     noise_dim: int = 4
     hidden: Sequence[int] = (200, 200)

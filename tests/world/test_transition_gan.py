@@ -49,7 +49,7 @@ def test_one_step_ahead_is_near_what_follows(trained: tuple[TransitionGan, RealS
     world, rows = trained
     imagined = world.imagine(rows.obs, rows.action, torch.Generator().manual_seed(2))
     error = ((imagined.next_obs - rows.next_obs) / world.delta_scale).abs().median(0).values
-    assert (error < 0.25).all()
+    assert (error < 0.2).all()
     assert (imagined.reward == -1).all()
 
 
@@ -97,7 +97,7 @@ def test_a_gan_imagines_both_outcomes_and_the_mean_of_a_likelihood_is_neither() 
             centre = world.generators.centre(world.condition(rows.obs, rows.action))
             assert centre.abs().max() < 0.4  # no step leads there
     assert between["gan"] < 0.2
-    assert between["likelihood"] > 0.33
+    assert between["likelihood"] > 0.3
 
 
 @pytest.mark.parametrize("loss", ["gan_reconstruction", "likelihood"])
