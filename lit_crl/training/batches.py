@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_crl.dqn.equations import Transitions
 from lit_crl.gan.batch import GanBatch
+from lit_crl.world.batch import RealSteps
 
 
 class Batch(NamedTuple):
@@ -67,6 +68,33 @@ class GanMinibatch(NamedTuple):
     def chunk(self, rows: slice) -> "GanMinibatch":
         """See ``Minibatch``."""
         return GanMinibatch(self.z[rows], GanBatch(*(field[rows] for field in self.levels)))
+
+
+class WorldMinibatch(NamedTuple):
+    """What an update of the world learns from: each member has real steps and noise of its own."""
+
+    #: Steps as they came, ``[E, B, ...]``.
+    rows: RealSteps
+    #: Ends and rare rewards, ``[E, R, ...]``, that the heads alone learn from besides; R may be 0.
+    rare: RealSteps
+    #: By how much ``rare`` raises the log odds of an end (``end_log_odds``), ``[E]``.
+    end_log_odds: Tensor
+    #: Two draws of the generators' noise for each of ``rows``, ``[E, B, 2, noise_dim]``.
+    z: Tensor
+
+    def unstack(self) -> Iterator["WorldMinibatch"]:
+        """See ``Minibatch``."""
+        rows, rare = (
+            map(RealSteps, *(field.unbind() for field in steps)) for steps in (self.rows, self.rare)
+        )
+        return map(WorldMinibatch, rows, rare, self.end_log_odds.unbind(), self.z.unbind())
+
+    def chunk(self, rows: slice) -> "WorldMinibatch":
+        """See ``Minibatch``."""
+        drawn, rare = (
+            RealSteps(*(field[rows] for field in steps)) for steps in (self.rows, self.rare)
+        )
+        return WorldMinibatch(drawn, rare, self.end_log_odds[rows], self.z[rows])
 
 
 class ReplayLoader:

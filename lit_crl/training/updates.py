@@ -1,4 +1,4 @@
-"""One update of the DQN and one update of the GAN, each from its minibatch to the slow network.
+"""One update of the DQN, of the level GAN and of the world GAN, each from its minibatch on.
 
 The functions here say what happens in an update. An *engine* says how a network is changed: one
 operation at a time (``eager.py``), or in one compiled graph (``compiled/phase.py``). Both engines
@@ -19,7 +19,12 @@ from lit_crl.dqn.settings import DqnSettings
 from lit_crl.gan import equations as gan
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
-from lit_crl.training.batches import DqnMinibatch, GanMinibatch, Minibatch
+from lit_crl.training.batches import DqnMinibatch, GanMinibatch, Minibatch, WorldMinibatch
+from lit_crl.world import equations as dream
+from lit_crl.world.batch import RealSteps
+from lit_crl.world.networks import LikelihoodGenerators
+from lit_crl.world.settings import WorldSettings
+from lit_crl.world.transition_gan import TransitionGan
 
 #: Numbers about an update by their names: 0-dimensional, except for the DQN's TD errors ``[B]``.
 Report = dict[str, Tensor]
@@ -135,6 +140,77 @@ def gan_update(
     made = engine.descend(generator, loss_of_generator, "gan/generator_gradient_norm")
     engine.follow(level_gan.generator_ema, generator, rate)
     return judged | made
+
+
+def world_update(
+    world: TransitionGan, settings: WorldSettings, engine: Engine, batch: WorldMinibatch
+) -> Report:
+    """Train heads, discriminators and then, against these, generators: all members at once.
+
+    What is minimised is the sum over members, and what is reported is their mean.
+
+    Args:
+        world: The networks; its units stay as they are.
+        settings: Which loss, its penalties, and λ.
+        engine: Changes the networks.
+        batch: One minibatch, with rows of each member's own.
+    """
+    generators, discriminators, heads = world.generators, world.discriminators, world.heads
+    rows, rare, end_log_odds, z = batch
+    condition = world.condition(rows.obs, rows.action)
+    target, learns = world.target(rows.obs, rows.next_obs), rows.learns_next
+    real = torch.cat([condition, target], -1)
+
+    def loss_of_heads() -> LossAndReport:
+        both = RealSteps(*(torch.cat(fields, 1) for fields in zip(rows, rare, strict=True)))
+        given = world.condition(both.obs, both.action), world.target(both.obs, both.next_obs)
+        reward, end_logit = heads(*given)
+        # Of the rare rows the end head sees the ends alone, so that their odds are known.
+        counts = torch.cat([torch.ones_like(rows.terminated), rare.terminated], 1)
+        losses = {
+            "reward_loss": dream.reward_loss(reward, world.scaled_reward(both.reward)),
+            "end_loss": dream.end_loss(end_logit, both.terminated.float(), end_log_odds, counts),
+        }
+        return summed(losses)
+
+    report = engine.descend(heads, loss_of_heads, "world/heads_gradient_norm")
+    norm_name = "world/generators_gradient_norm"
+    if isinstance(generators, LikelihoodGenerators):
+
+        def loss_of_likelihood() -> LossAndReport:
+            return summed({"likelihood_loss": generators.loss(condition, target, learns)})
+
+        return report | engine.descend(generators, loss_of_likelihood, norm_name)
+    assert discriminators is not None
+
+    def loss_of_discriminators() -> LossAndReport:
+        with torch.no_grad():
+            fake = torch.cat([condition, generators(condition, z[..., 0, :])], -1)
+        r1, r2 = settings.r1, settings.r2
+        return summed(dream.discriminator_losses(discriminators, real, fake, learns, r1, r2))
+
+    def loss_of_generators() -> LossAndReport:
+        draw = generators(condition, z[..., 0, :])
+        fake = torch.cat([condition, draw], -1)
+        adversarial = dream.generator_loss(discriminators, real, fake, learns)
+        loss, report = summed({"generator_loss": adversarial})
+        if settings.loss == "gan":
+            return loss, report
+        other = generators(condition, z[..., 1, :])
+        error = dream.squared_error_of_mean(target, draw, other, learns)
+        reconstruction, about_it = summed({"reconstruction_loss": error})
+        return settings.lambda_gan * loss + reconstruction, report | about_it
+
+    report |= engine.descend(
+        discriminators, loss_of_discriminators, "world/discriminators_gradient_norm"
+    )
+    return report | engine.descend(generators, loss_of_generators, norm_name)
+
+
+def summed(losses: Mapping[str, Tensor]) -> LossAndReport:
+    """The sum of the world's losses, ``[E]`` each, and their means over members as its report."""
+    report = {f"world/{name}": loss.mean() for name, loss in losses.items()}
+    return torch.stack(list(losses.values())).sum(), report
 
 
 AnyMinibatch = TypeVar("AnyMinibatch", bound=Minibatch)

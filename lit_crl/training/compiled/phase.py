@@ -28,7 +28,7 @@ from lit_crl.training.updates import AnyMinibatch, LossAndReport, Networks, Repo
 #: How many updates one graph holds at most, by the number of networks that an update trains. More
 #: would take long to compile and gain little: with two networks an update takes several times as
 #: long.
-UNROLL = {1: 10, 2: 2}
+UNROLL = {1: 10, 2: 2, 3: 1}
 
 
 class _Together(nn.Module):

@@ -1,0 +1,1 @@
+"""The world GAN: what follows an observation and an action, imagined."""

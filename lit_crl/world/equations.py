@@ -1,0 +1,174 @@
+"""The mathematics of the world GAN: pure tensor functions, one equation each.
+
+Everything has a leading axis of E members: losses are ``[E]``, one of each member. They are means
+over the member's rows ``[E, B, ...]``. An objective is their *sum*, so that a member's gradient
+does not depend on how many others there are. ``mask [E, B]`` says which rows count.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_crl.gan.equations import gradient_penalty
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each member's ``values [E, B]`` where ``mask [E, B]`` is 1; 0 where it never is.
+
+    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0], [1.0, 1.0, 1.0]]),
+    ...             torch.tensor([[True, True, False], [False, False, False]]))
+    tensor([2., 0.])
+    """
+    return (mask * values).sum(-1) / mask.sum(-1).clamp_min(1)
+
+
+def relativistic(better: Tensor, worse: Tensor, mask: Tensor) -> Tensor:
+    """E[softplus(−(D(better) − D(worse)))] of each member, Jolicoeur-Martineau 2019.
+
+    The logits ``[E, B]`` are those of a real and an imagined target under the same condition. The
+    discriminators want the real one to be the better one, and the generators want the opposite.
+
+    >>> relativistic(torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 3))
+    tensor([0.6931, 0.6931])
+    """
+    return masked_mean(F.softplus(worse - better), mask)
+
+
+def discriminator_losses(
+    discriminators: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    mask: Tensor,
+    r1: float,
+    r2: float,
+) -> dict[str, Tensor]:
+    """The adversarial loss and, if r1 or r2 is above 0, the penalty r1 · R1 + r2 · R2.
+
+    ``real`` and ``fake [E, B, c + d]`` are conditions with their targets; ``discriminators`` gives
+    their logits ``[E, B]``.
+    """
+    both = torch.cat([real, fake], 1)
+
+    def by_rows(flat: Tensor) -> Tensor:
+        return discriminators(flat.view_as(both)).flatten()
+
+    if r1 + r2 == 0:
+        real_logit, fake_logit = discriminators(both).chunk(2, 1)
+        return {"discriminator_loss": relativistic(real_logit, fake_logit, mask)}
+    found = gradient_penalty(by_rows, both.flatten(0, 1))
+    (real_norm, fake_norm), (real_logit, fake_logit) = (
+        one.view(len(mask), -1).chunk(2, 1) for one in found
+    )
+    return {
+        "discriminator_loss": relativistic(real_logit, fake_logit, mask),
+        "penalty": r1 * masked_mean(real_norm, mask) + r2 * masked_mean(fake_norm, mask),
+    }
+
+
+def generator_loss(
+    discriminators: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mask: Tensor
+) -> Tensor:
+    """L_GAN of the imagined rows ``fake [E, B, c + d]``, through frozen discriminators."""
+    with torch.no_grad():
+        real_logit = discriminators(real)
+    return relativistic(discriminators(fake), real_logit, mask)
+
+
+def squared_error_of_mean(target: Tensor, draw: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """‖y − E_z[G(z)]‖² / d, without bias, from two independent draws: E[(y − g₁)(y − g₂)] / d.
+
+    The squared error of a single draw would be larger by the variance over z, so that minimising
+    it would teach the generator to ignore z. Here the variance has no part: draws on both sides of
+    the target are as good as their mean.
+
+    Args:
+        target: What followed, ``[E, B, d]``.
+        draw: One draw of the generator, ``[E, B, d]``.
+        other: Another one, with other noise.
+        mask: Rows that count, ``[E, B]``.
+
+    >>> y, ones = torch.zeros(1, 4, 1), torch.ones(1, 4, 1)
+    >>> first, second = torch.tensor([[-1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0]])[..., None]
+    >>> squared_error_of_mean(y, first[None], second[None], torch.ones(1, 4))
+    tensor([0.])
+    >>> squared_error_of_mean(y, 3 * ones, 3 * ones, torch.ones(1, 4))
+    tensor([9.])
+    """
+    return masked_mean(((target - draw) * (target - other)).mean(-1), mask)
+
+
+def gaussian_loss(target: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor) -> Tensor:
+    """−log N(y; μ, σ²) for each dimension, without its constant ½ log 2π; all ``[E, B, d]``.
+
+    >>> one = torch.ones(1, 1, 1)
+    >>> gaussian_loss(3 * one, one, 0 * one, torch.ones(1, 1))
+    tensor([2.])
+    """
+    square = ((target - mean) * torch.exp(-log_std)).square()
+    return masked_mean((0.5 * square + log_std).mean(-1), mask)
+
+
+def bernoulli_loss(target: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
+    """−log P(bits) for each bit, from log odds ``[E, B, d]``."""
+    nll = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    return masked_mean(nll.mean(-1), mask)
+
+
+def reward_loss(predicted: Tensor, reward: Tensor) -> Tensor:
+    """Mean squared error of each member's rewards ``[E, B]``.
+
+    It may have rows that are drawn more often: their share does not move the minimum where the
+    reward follows from (obs, action, next obs).
+    """
+    return (predicted - reward).square().mean(-1)
+
+
+def end_log_odds(drawn: int, extra: int, share: Tensor, extra_share: Tensor) -> Tensor:
+    """By how much extra rows raise the log odds of an end.
+
+    A minibatch has ``drawn`` rows as they come, a ``share`` of which are ends, and of ``extra``
+    rows more only the ends count. An end is then drawn 1 + extra · extra_share / (drawn · share)
+    times as often as by itself. It is 0 where there are no ends.
+
+    >>> share = torch.tensor([0.002, 0.0])
+    >>> end_log_odds(100, 20, share, torch.tensor([1.0, 0.0])).exp()  # 20 ends beside 0.2
+    tensor([101.0000,   1.0000])
+    """
+    times = 1 + extra * extra_share / (drawn * share)
+    return torch.where(share > 0, times.log(), torch.zeros_like(share))
+
+
+def end_loss(logit: Tensor, ended: Tensor, log_odds: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of ends that are drawn more often than they come, with that undone.
+
+    With ``log_odds [E]`` added (King & Zeng 2001, eq. 7; Menon et al. 2021, eq. 10) the logit fits
+    the rows as they are drawn. So the logit itself, ``[E, B]``, is the log odds in the data, and
+    stays what it is when the share of ends in the data moves.
+
+    >>> rare, ended = torch.tensor([[-6.0]]), torch.ones(1, 1)
+    >>> end_loss(rare, ended, torch.tensor([6.0]), torch.ones(1, 1))  # even odds: log 2
+    tensor([0.6931])
+    """
+    drawn_logit = logit + log_odds.unsqueeze(-1)
+    nll = F.binary_cross_entropy_with_logits(drawn_logit, ended, reduction="none")
+    return masked_mean(nll, mask)
+
+
+def disagreement(centre: Tensor, counts: Tensor) -> Tensor:
+    """How far members are apart: standard deviation over E, mean over dimensions; ``[N]``.
+
+    Pathak et al. 2019, eq. 1, with deviations for variances, so that it has the target's unit.
+    What members expect is compared, not what they draw: noise is not ignorance.
+
+    Args:
+        centre: What each member expects, ``[E, N, d]``.
+        counts: Dimensions that count, ``[d]``.
+
+    >>> centre = torch.tensor([[[0.0, 0.0]], [[2.0, 9.0]]])
+    >>> disagreement(centre, torch.tensor([True, False]))
+    tensor([1.])
+    """
+    apart = centre.std(0, correction=0)
+    return (apart * counts).sum(-1) / counts.sum().clamp_min(1)

@@ -1,0 +1,231 @@
+"""The GAN of transitions: its networks, its units, and what it imagines."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_crl.world import equations
+from lit_crl.world.interface import Imagined
+from lit_crl.world.networks import (
+    BernoulliGenerators,
+    Discriminators,
+    GaussianGenerators,
+    Generators,
+    Heads,
+    NoiseGenerators,
+)
+from lit_crl.world.settings import WorldSettings
+
+#: How far imagined observations may go beyond the real ones, as a share of their range.
+MARGIN = 0.25
+#: Disagreement below this, in units of targets, is rounding.
+LEAST_DISAGREEMENT = 1e-6
+
+
+def floored(spread: Tensor, values: Tensor) -> Tensor:
+    """A spread in float32, 0 where it is no more than the rounding of float32 ``values [n, d]``.
+
+    >>> floored(torch.tensor([0.01, 0.01]), torch.tensor([[1.0, 1e6]]))
+    tensor([0.0100, 0.0000])
+    """
+    resolution = torch.finfo(torch.float32).eps * values.abs().amax(0)
+    return torch.where(spread > resolution, spread, 0.0).float()
+
+
+def one_or(scale: Tensor) -> Tensor:
+    """The scale, and 1 where it is 0."""
+    return torch.where(scale > 0, scale, 1.0)
+
+
+def rescaling(old: Tensor, new: Tensor) -> Tensor:
+    """Factor of numbers whose unit was ``old`` and is ``new``; 1 where there was or is no unit.
+
+    >>> rescaling(torch.tensor([3.0, 0.0, 3.0]), torch.tensor([1.5, 7.0, 0.0]))
+    tensor([2., 1., 1.])
+    """
+    return torch.where((old > 0) & (new > 0), old / new, 1.0)
+
+
+def of_drawn_members(
+    generators: Generators, condition: Tensor, z: Tensor, rng: torch.Generator
+) -> Tensor:
+    """One draw ``[N, d]`` for each row, by a member that is drawn for it.
+
+    Each member is as likely as the others. The rows are dealt out, so that no row is computed by
+    members that it does not get.
+    """
+    rows, members = len(condition), generators.network.members
+    dealt = -(-rows // members)
+    slot = torch.randperm(members * dealt, generator=rng, device=rng.device)[:rows]
+    slot = slot.to(condition.device)
+    row = torch.zeros(members * dealt, dtype=torch.int64, device=condition.device)
+    row[slot] = torch.arange(rows, device=condition.device)
+    draws: Tensor = generators(*(x[row].view(members, dealt, -1) for x in (condition, z)))
+    return draws.flatten(0, 1)[slot]
+
+
+class TransitionGan(nn.Module):
+    """Generators, discriminators and heads of E members; the ``World`` of an imagined environment.
+
+    Methods take observations ``[..., d]`` and actions ``[...]`` as the environment gives them. The
+    networks see a *condition* (scaled observation and one-hot action) and a *target*: the change
+    of the observation in units of its root mean square or, for bits, the next bits.
+
+    Attributes:
+        generators: Make targets.
+        discriminators: Judge targets; None where the loss is a likelihood.
+        heads: Tell reward and end from condition and target.
+        mean_disagreement: Unit of disagreement; infinite until ``fit_disagreement``, because an
+            untrained world knows no novelty.
+    """
+
+    generators: Generators
+    discriminators: Discriminators | None
+    obs_mean: Tensor
+    obs_std: Tensor
+    delta_scale: Tensor
+    obs_low: Tensor
+    obs_high: Tensor
+    reward_mean: Tensor
+    reward_std: Tensor
+    reward_low: Tensor
+    reward_high: Tensor
+    mean_disagreement: Tensor
+
+    def __init__(
+        self, obs_dim: int, num_actions: int, settings: WorldSettings, binary: bool = False
+    ) -> None:
+        """Make the networks that fit the observations.
+
+        Args:
+            obs_dim: Length d of an observation.
+            num_actions: How many actions there are.
+            settings: Loss, number of members, and sizes.
+            binary: Whether observations are bits, 0 or 1.
+        """
+        super().__init__()
+        self.num_actions, self.binary = num_actions, binary
+        members, hidden = settings.members, settings.hidden
+        condition_dim = obs_dim + num_actions
+        self.discriminators = None
+        if settings.loss == "likelihood":
+            of_likelihood = BernoulliGenerators if binary else GaussianGenerators
+            self.generators = of_likelihood(members, condition_dim, obs_dim, hidden)
+        else:
+            self.generators = NoiseGenerators(
+                members, condition_dim, obs_dim, hidden, settings.noise_dim
+            )
+            self.discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
+        self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden)
+        zeros, ones = torch.zeros(obs_dim), torch.ones(obs_dim)
+        everywhere = torch.full((obs_dim,), torch.inf)
+        for name, start in {
+            "obs_mean": zeros,
+            "obs_std": ones,
+            "delta_scale": zeros,
+            "obs_low": -everywhere,
+            "obs_high": everywhere,
+            "reward_mean": torch.tensor(0.0),
+            "reward_std": torch.tensor(0.0),
+            "reward_low": torch.tensor(-torch.inf),
+            "reward_high": torch.tensor(torch.inf),
+            "mean_disagreement": torch.tensor(torch.inf),
+        }.items():
+            self.register_buffer(name, start.clone())
+
+    @torch.no_grad()
+    def fit_normaliser(self, obs: Tensor, reward: Tensor, next_obs: Tensor) -> None:
+        """Take units and bounds from real transitions ``[n, ...]``; never give it imagined ones.
+
+        Statistics are computed in float64. A dimension that never changes has scale 1 as an input,
+        and imagined steps leave it exactly as it is. Units stay as they are until the next call.
+        Then the last layers of generators and reward heads are rescaled, so that what they give in
+        the environment's units does not jump. Inputs have new units at once: a world that kept
+        those of its first few steps would see all later ones far outside them.
+        """
+        obs, reward, next_obs = (values.double() for values in (obs, reward, next_obs))
+        delta_scale = floored((next_obs - obs).square().mean(0).sqrt(), obs)
+        if not self.binary:
+            self.generators.rescale(rescaling(self.delta_scale, delta_scale))
+        self.delta_scale.copy_(delta_scale)
+        self.obs_mean.copy_(obs.mean(0))
+        self.obs_std.copy_(one_or(floored(obs.std(0, correction=0), obs)))
+        low, high = next_obs.amin(0), next_obs.amax(0)
+        self.obs_low.copy_(low - MARGIN * (high - low))
+        self.obs_high.copy_(high + MARGIN * (high - low))
+        reward_mean, reward_std = reward.mean(), floored(reward.std(correction=0), reward)
+        moved = torch.where(self.reward_low.isinf(), 0.0, self.reward_mean - reward_mean)
+        self.heads.reward.transform_outputs(
+            rescaling(self.reward_std, reward_std), moved.float() / one_or(reward_std)
+        )
+        self.reward_mean.copy_(reward_mean)
+        self.reward_std.copy_(reward_std)
+        self.reward_low.copy_(reward.min())
+        self.reward_high.copy_(reward.max())
+
+    @torch.no_grad()
+    def fit_disagreement(self, obs: Tensor, action: Tensor) -> None:
+        """Measure disagreement on real transitions ``[n, ...]``: it is the unit from now on."""
+        mean = self._disagreement(self.condition(obs, action)).mean()
+        self.mean_disagreement.copy_(mean.clamp_min(LEAST_DISAGREEMENT))
+
+    def condition(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Scaled observations and one-hot actions, ``[..., c]``."""
+        scaled = (obs.float() - self.obs_mean) / self.obs_std
+        return torch.cat([scaled, F.one_hot(action, self.num_actions).float()], -1)
+
+    def target(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """What the generators should make, ``[..., d]``."""
+        if self.binary:
+            return next_obs.float()
+        return (next_obs.float() - obs.float()) / one_or(self.delta_scale)
+
+    def next_obs(self, obs: Tensor, target: Tensor) -> Tensor:
+        """The observation ``[..., d]`` that a target leads to, before any bounds."""
+        if self.binary:
+            return (target > 0.5).float()
+        return obs.float() + self.delta_scale * target
+
+    def scaled_reward(self, reward: Tensor) -> Tensor:
+        """Rewards in the unit of the reward heads."""
+        return (reward.float() - self.reward_mean) / one_or(self.reward_std)
+
+    def draw_noise(self, *shape: int, rng: torch.Generator) -> Tensor:
+        """Noise z, ``[*shape, noise_dim]``."""
+        noise_dim = self.generators.noise_dim
+        noise = torch.randn(*shape, noise_dim, generator=rng, device=rng.device)
+        return noise.to(self.obs_mean.device)
+
+    @torch.no_grad()
+    def imagine(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Imagined:
+        """See ``World``.
+
+        A member that is drawn for each row makes the next observation. Reward and end are the mean
+        of all heads, since theirs is no noise to be kept. An end is *drawn* with its probability:
+        with a threshold, an end that comes every third time would never come, and dreams would hold
+        fewer of the rare ends than real episodes do wherever the heads are in doubt.
+        """
+        condition = self.condition(obs, action)
+        target = of_drawn_members(
+            self.generators, condition, self.draw_noise(len(obs), rng=rng), rng
+        )
+        next_obs = self.next_obs(obs, target).clamp(self.obs_low, self.obs_high)
+        reward, end = self.judge(obs, action, next_obs)
+        chance = torch.rand(len(obs), generator=rng, device=rng.device).to(end.device)
+        return Imagined(next_obs, reward, chance < end, self.disagreement(obs, action))
+
+    @torch.no_grad()
+    def judge(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards, within the range of real ones, and probabilities of an end, ``[N]`` each."""
+        scaled, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
+        reward = self.reward_mean + self.reward_std * scaled.mean(0)
+        return reward.clamp(self.reward_low, self.reward_high), torch.sigmoid(end_logit).mean(0)
+
+    @torch.no_grad()
+    def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:
+        """How far members are apart, ``[N]``, in units of the mean on real transitions."""
+        return self._disagreement(self.condition(obs, action)) / self.mean_disagreement
+
+    def _disagreement(self, condition: Tensor) -> Tensor:
+        counts = torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
+        return equations.disagreement(self.generators.centre(condition), counts)
