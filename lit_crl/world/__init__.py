@@ -1,1 +1,1 @@
-"""Who imagines: the world that follows an observation and an action, and life in it."""
+"""The world GAN: what follows an observation and an action, imagined."""

@@ -38,7 +38,7 @@ def novelty(disagreement: Tensor, clip: float = CLIP) -> Tensor:
 
 
 def bonus(disagreement: Tensor, weight: Tensor | float, clip: float = CLIP) -> Tensor:
-    """weight · novelty; a negative weight is caution, a cost of what is not known.
+    """The bonus, weight · novelty; a negative weight is caution, a cost of what is not known.
 
     >>> bonus(torch.tensor([1.0, 3.0]), -0.5)
     tensor([-0.0000, -0.2500])

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 
@@ -22,19 +21,21 @@ def gate(real: Tensor, quantile: float) -> Tensor:
     Returns:
         The gate, 0-dimensional, on the device of ``real``.
 
+    >>> import torch
     >>> gate(torch.arange(1.0, 20.0), 0.95), gate(torch.arange(1.0, 19.0), 0.95)
     (tensor(19.), tensor(inf))
     """
     # The product of decimals is rounded: 0.95 · 20 must be 19, not a little more.
-    rank = math.ceil(round(quantile * (len(real) + 1), 9))
+    rank = max(1, math.ceil(round(quantile * (len(real) + 1), 9)))
     if rank > len(real):
         return real.new_tensor(math.inf)
-    return real.sort().values[max(rank, 1) - 1]
+    return real.sort().values[rank - 1]
 
 
 def unknown(disagreement: Tensor, gate: Tensor) -> Tensor:
     """Which steps lead where the world knows too little, ``[N]``: above the gate, or not finite.
 
+    >>> import torch
     >>> unknown(torch.tensor([1.0, 3.0, torch.nan, torch.inf]), torch.tensor(torch.inf))
     tensor([False, False,  True,  True])
     """

@@ -16,7 +16,7 @@ from lit_crl.envs import (
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.world.interface import Imagined
 
-#: Target levels that are compared to see whether they hold physics which observations hide.
+#: Target levels that are drawn to see whether observations hide something of them.
 COMPARED = 64
 
 
@@ -67,20 +67,18 @@ class PerfectWorld:
                 f"the world of {type(env).__name__} cannot be perfect, because its step() is not "
                 "that of lit_crl.envs.BatchedEnv: use a world that is learnt"
             )
-        obs = env.current_observations()
-        state, levels = states_of(env, obs)
-        if not torch.allclose(env.observe(state, levels), obs, atol=1e-5):
+        levels = env.target_levels(COMPARED, torch.Generator(env.device))
+        state = env.initial_state(levels)
+        if not torch.allclose(states_of(env, env.observe(state, levels))[0], state, atol=1e-5):
             raise ConfigError(
                 f"the world of {type(env).__name__} cannot be perfect, because its observations "
                 "are not those of the built-in task: use a world that is learnt"
             )
-        if isinstance(env, CartPole | Acrobot):
-            drawn = env.target_levels(COMPARED, torch.Generator(env.device))
-            if (drawn[:, 4:] != drawn[:1, 4:]).any():
-                raise ConfigError(
-                    f"the world of {type(env).__name__} cannot be perfect, because its target "
-                    "levels have physics that observations do not show: use a world that is learnt"
-                )
+        if isinstance(env, CartPole | Acrobot) and (levels[:, 4:] != levels[:1, 4:]).any():
+            raise ConfigError(
+                f"the world of {type(env).__name__} cannot be perfect, because its target levels "
+                "have physics that observations do not show: use a world that is learnt"
+            )
         self.env = env
 
     @torch.no_grad()

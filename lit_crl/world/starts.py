@@ -139,7 +139,7 @@ class Starts:
         self,
         first: FirstStates,
         visited: ReplayBuffer,
-        shares: StartShares = StartShares(),
+        shares: StartShares,
         generated: DrawObservations | None = None,
     ) -> None:
         """Draw from what these hold at the time.
