@@ -36,7 +36,7 @@ def unknown(disagreement: Tensor, gate: Tensor) -> Tensor:
     """Which steps lead where the world knows too little, ``[N]``: above the gate, or not finite.
 
     >>> import torch
-    >>> unknown(torch.tensor([1.0, 3.0, torch.nan, torch.inf]), torch.tensor(torch.inf))
-    tensor([False, False,  True,  True])
+    >>> unknown(torch.tensor([3.0, 3.1, torch.nan]), torch.tensor(3.0))
+    tensor([False,  True,  True])
     """
     return (disagreement > gate) | ~disagreement.isfinite()
