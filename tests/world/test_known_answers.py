@@ -4,6 +4,8 @@ The world is a ring of three cells, written by hand, and pays 1 for each step. T
 rollout and replay collect the transitions; a table is fitted to them by the project's own targets.
 """
 
+import io
+
 import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
@@ -43,32 +45,44 @@ class Anywhere:
         return torch.randint(CELLS, (n, 1), generator=rng).float()
 
 
+class Player:
+    """Random actions in dreams, by the project's own rollout."""
+
+    def __init__(
+        self, world: Ring, starts: AtZero | Anywhere, horizon: int, gate: float | None = None
+    ) -> None:
+        env = ImaginedEnv(
+            ENVS,
+            world,
+            starts,
+            observation_space=SPACE,
+            action_space=Discrete(ACTIONS),
+            horizon=horizon,
+        )
+        if gate is not None:
+            env.gate = torch.tensor(gate)
+        self.replay = ReplayBuffer(4_000, ENVS, SPACE)
+        self.rollout = Rollout(env, self.replay, None, gamma=GAMMA, label_epsilon=1.0, seed=0)
+        self.rng = torch.Generator().manual_seed(0)
+
+    def act(self, obs: Tensor, epsilon: Tensor) -> Tensor:
+        return torch.randint(ACTIONS, (len(obs),), generator=self.rng)
+
+    def no_levels(self, n: int) -> tuple[Tensor, Tensor]:
+        raise AssertionError("dreams take no levels")
+
+    def play(self, steps: int) -> None:
+        for _ in range(steps):
+            self.rollout.step(self.act, torch.ones(ENVS), self.no_levels)
+
+
 def dream(
     world: Ring, starts: AtZero | Anywhere, horizon: int, steps: int, gate: float | None = None
 ) -> tuple[Transitions, ReplayBuffer]:
-    """What the rollout stores of dreams under random actions."""
-    env = ImaginedEnv(
-        ENVS,
-        world,
-        starts,
-        observation_space=SPACE,
-        action_space=Discrete(ACTIONS),
-        horizon=horizon,
-    )
-    if gate is not None:
-        env.gate = torch.tensor(gate)
-    replay = ReplayBuffer(4_000, ENVS, SPACE)
-    rollout = Rollout(env, replay, None, gamma=GAMMA, label_epsilon=1.0, seed=0)
-    rng = torch.Generator().manual_seed(0)
-
-    def act(obs: Tensor, epsilon: Tensor) -> Tensor:
-        return torch.randint(ACTIONS, (len(obs),), generator=rng)
-
-    def no_levels(n: int) -> tuple[Tensor, Tensor]:
-        raise AssertionError("dreams take no levels")
-
-    for _ in range(steps):
-        rollout.step(act, torch.ones(ENVS), no_levels)
+    """What the rollout stores of dreams."""
+    player = Player(world, starts, horizon, gate)
+    player.play(steps)
+    replay = player.replay
     return replay.gather(replay.startable.nonzero().squeeze(1)), replay
 
 
@@ -122,3 +136,19 @@ def test_an_end_where_the_gate_cuts_is_an_end():
     rows, _ = dream(doubted, AtZero(), horizon=3, steps=60, gate=5.0)
 
     assert_equal(fitted(rows)[0], ENDED)
+
+
+def test_a_rollout_in_dreams_that_was_saved_goes_on_bit_for_bit():
+    whole, first, second = (Player(Ring(ends=True), Anywhere(), horizon=2) for _ in range(3))
+    whole.play(50)
+    first.play(20)
+    file = io.BytesIO()
+    torch.save([first.rollout.state_dict(), first.replay.state_dict(), first.rng.get_state()], file)
+    file.seek(0)
+    rollout, replay, rng = torch.load(file, weights_only=True)
+    second.rollout.load_state_dict(rollout)
+    second.replay.load_state_dict(replay)
+    second.rng.set_state(rng)
+    second.play(30)
+    for name, expected in whole.replay.state_dict().items():
+        assert torch.equal(second.replay.state_dict()[name], expected), name
