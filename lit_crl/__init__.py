@@ -10,6 +10,7 @@ __all__ = [
     "CreativeLearner",
     "CurriculumSettings",
     "DqnSettings",
+    "DreamSettings",
     "EvaluationSettings",
     "GanPhaseSettings",
     "GanSettings",
@@ -17,6 +18,7 @@ __all__ = [
     "Policy",
     "ReplayDataModule",
     "ReplaySettings",
+    "WorldSettings",
     "load",
     "train",
     "trainer",
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from lit_crl.runs.policy import Policy, load
     from lit_crl.training.datamodule import ReplayDataModule
     from lit_crl.training.learner import CreativeLearner
-    from lit_crl.training.settings import CollectSettings, GanPhaseSettings
+    from lit_crl.training.settings import CollectSettings, DreamSettings, GanPhaseSettings
+    from lit_crl.world.settings import WorldSettings
 else:
     # Imported when they are first asked for: `--help` does without torch.
     _MODULES = {
@@ -40,6 +43,7 @@ else:
         "CreativeLearner": "lit_crl.training.learner",
         "CurriculumSettings": "lit_crl.curriculum.settings",
         "DqnSettings": "lit_crl.dqn.settings",
+        "DreamSettings": "lit_crl.training.settings",
         "EvaluationSettings": "lit_crl.evaluation.settings",
         "GanPhaseSettings": "lit_crl.training.settings",
         "GanSettings": "lit_crl.gan.settings",
@@ -47,6 +51,7 @@ else:
         "Policy": "lit_crl.runs.policy",
         "ReplayDataModule": "lit_crl.training.datamodule",
         "ReplaySettings": "lit_crl.dqn.replay.settings",
+        "WorldSettings": "lit_crl.world.settings",
         "load": "lit_crl.runs.policy",
         "train": "lit_crl.runs.api",
         "trainer": "lit_crl.runs.api",

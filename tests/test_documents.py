@@ -179,6 +179,42 @@ def test_every_number_of_a_run_is_explained_and_none_besides(run: Path) -> None:
     compare(summary, validation + final + alone)
 
 
+def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -> None:
+    columns: set[str] = set()
+    for loss in ("gan_reconstruction", "likelihood"):
+        main(
+            [
+                "fit",
+                "--experiment=plain_dqn",
+                f"--name={loss}",
+                f"--trainer.default_root_dir={tmp_path}",
+                "--trainer.log_every_n_steps=1",
+                "--data.collect.env_steps=900",
+                "--data.collect.num_envs=8",
+                "--data.collect.warmup=400",
+                "--data.replay.batch_size=16",
+                "--data.replay.updates_per_batch=2",
+                "--data.evaluation.test_episodes=2",
+                "--data.evaluation.episodes=2",
+                "--data.world.every=200",
+                "--data.world.updates=2",
+                "--data.world.first_updates=2",
+                "--data.world.dreams=8",
+                "--data.world.horizon=4",
+                "--model.network.hidden=[8]",
+                f"--model.world.loss={loss}",
+                "--model.world.hidden=[8]",
+                "--model.world.members=2",
+            ]
+        )
+        with (tmp_path / "plain_dqn" / loss / "metrics.csv").open(newline="") as file:
+            columns |= set(next(csv.reader(file)))
+        summary = json.loads((tmp_path / "plain_dqn" / loss / "summary.json").read_text())
+        assert summary["world_updates"] >= 2 and summary["imagined_steps"] >= 32
+    of_world = {key for key in columns if key.startswith(("world/", "explorer/"))}
+    compare(of_world, documented("metrics.csv, with a world"))
+
+
 def test_every_part_of_the_time_and_every_source_of_levels_is_named() -> None:
     text = NUMBERS.read_text()
     assert {part for part in (*PARTS, "lightning", *SOURCES) if f"`{part}`" not in text} == set()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.world.transition_gan import TransitionGan
 
 
 class Agent(Teacher, Protocol):
@@ -14,11 +15,16 @@ class Agent(Teacher, Protocol):
 
     gan: GanSettings
     q_network: nn.Module
+    #: Acts where little is known, and what it dreams in; None where there is no world.
+    explorer: nn.Module | None
+    world_gan: TransitionGan | None
     #: Where updates are compiled: each network with its parameters as one vector.
     flat_networks: dict[nn.Module, FlatNetwork]
 
-    def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
-        """Actions ``[N]``: random with probability ε, else greedy."""
+    def act(
+        self, obs: Tensor, epsilon: Tensor | float = 0.0, explores: Tensor | None = None
+    ) -> Tensor:
+        """Actions ``[N]``: random with probability ε, else greedy; the explorer's where asked."""
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""

@@ -11,19 +11,6 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.world.batch import RealSteps
 
 
-class Batch(NamedTuple):
-    """The argument of one ``training_step``; without ``gan`` only the DQN phase runs."""
-
-    dqn: Transitions
-    gan: GanBatch | None
-    #: Share of the budget that is spent.
-    progress: float
-    #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
-    weight: Tensor | None = None
-    #: Takes the TD errors ``[K, B]`` that the updates found, where priorities depend on them.
-    reprioritize: Callable[[Tensor], None] | None = None
-
-
 class Minibatch(Protocol):
     """What an update takes: tensors ``[B, ...]``. K of them are a stack ``[K, B, ...]``."""
 
@@ -95,6 +82,25 @@ class WorldMinibatch(NamedTuple):
             RealSteps(*(field[rows] for field in steps)) for steps in (self.rows, self.rare)
         )
         return WorldMinibatch(drawn, rare, self.end_log_odds[rows], self.z[rows])
+
+
+class Batch(NamedTuple):
+    """The argument of one ``training_step``; without ``gan`` only the DQN phase runs."""
+
+    dqn: Transitions
+    gan: GanBatch | None
+    #: Share of the budget that is spent.
+    progress: float
+    #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
+    weight: Tensor | None = None
+    #: What the explorer learns from besides, where there is a world.
+    explorer: DqnMinibatch | None = None
+    #: The weight of its curiosity at the start of the run.
+    curiosity: float = 0.0
+    #: Where a world phase is due.
+    world: WorldMinibatch | None = None
+    #: Takes the TD errors ``[K, B]`` that the updates found, where priorities depend on them.
+    reprioritize: Callable[[Tensor], None] | None = None
 
 
 class ReplayLoader:

@@ -48,10 +48,16 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
+from lit_crl.training.dreaming import Dreaming
 from lit_crl.training.outcome_watch import OutcomeWatch
 from lit_crl.training.rollout import Play, Rollout
 from lit_crl.training.schedule import Schedule
-from lit_crl.training.settings import CollectSettings, DataSettings, GanPhaseSettings
+from lit_crl.training.settings import (
+    CollectSettings,
+    DataSettings,
+    DreamSettings,
+    GanPhaseSettings,
+)
 
 #: Settings that a resumed run must leave as they were: what was collected depends on them.
 LASTING = (
@@ -80,6 +86,7 @@ class ReplayDataModule(LightningDataModule):
         replay: ReplaySettings = ReplaySettings(),
         curriculum: CurriculumSettings = CurriculumSettings(),
         gan: GanPhaseSettings = GanPhaseSettings(),
+        world: DreamSettings = DreamSettings(),
         evaluation: EvaluationSettings = EvaluationSettings(),
         seed: int = 0,
     ) -> None:
@@ -94,6 +101,7 @@ class ReplayDataModule(LightningDataModule):
             replay: What the replay keeps, and the minibatches of the DQN.
             curriculum: Where levels come from.
             gan: When the GAN learns, how much, and from what.
+            world: When the world learns and dreams, and who learns from dreams.
             evaluation: When and how long the policy and the generator are examined.
             seed: Seed of every random stream of the data.
 
@@ -106,6 +114,7 @@ class ReplayDataModule(LightningDataModule):
             checks.group("data.replay", ReplaySettings, replay),
             checks.group("data.curriculum", CurriculumSettings, curriculum),
             checks.group("data.gan", GanPhaseSettings, gan),
+            checks.group("data.world", DreamSettings, world),
             checks.group("data.evaluation", EvaluationSettings, evaluation),
         )
         collect, arm = self.settings.collect, self.settings.curriculum.arm
@@ -116,6 +125,9 @@ class ReplayDataModule(LightningDataModule):
         self.rank, self.world_size = 0, 1
         #: Batches handed out, and how many had been when the loaded checkpoint was saved.
         self.batches_done = self._saved_batches = 0
+        #: Dreams, where the learner has a world, and the environments in which its explorer acts.
+        self.dreaming: Dreaming | None = None
+        self._explores: Tensor | None = None
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
         self.clock = Stopwatch()
@@ -252,6 +264,35 @@ class ReplayDataModule(LightningDataModule):
             record=None if self.curriculum is None else self.curriculum.record,
         )
 
+    def set_up_dreams(self) -> None:
+        """Prepare to dream, if the learner has a world; once, after the learner was built.
+
+        Raises:
+            ConfigError: If other settings do not go with a world.
+        """
+        world = None if self.trainer is None else self._agent().world_gan
+        if world is None or self.dreaming is not None:
+            return
+        if self.world_size > 1 or self.needs.outcomes or self.settings.replay.frame_stack > 1:
+            raise ConfigError(
+                "model.world.loss is on, but a world does not work with several processes, with "
+                f"data.curriculum.arm {self.arm!r} if that learns from outcomes, or with "
+                "data.replay.frame_stack yet: use one process, data.curriculum.arm target, and no "
+                "stack, or set model.world.loss to none"
+            )
+        collect = self.settings.collect
+        seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
+        self.dreaming = Dreaming(
+            self.settings.world, world, self.env, self.replay, collect.gamma, seed
+        )
+        self.dreaming.starts.first.add(self.rollout.obs)
+        self.rollout.tell_starts = self.dreaming.starts.first.add
+        explorers = round(self.settings.world.explorers * self.num_envs)
+        # Spread evenly, so that both act with large and small ε.
+        place = torch.arange(self.num_envs, device=self.env.device)
+        before, after = (p * explorers // self.num_envs for p in (place, place + 1))
+        self._explores = after > before
+
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
         name = getattr(self.env, "name", type(self.env).__name__)
@@ -297,6 +338,7 @@ class ReplayDataModule(LightningDataModule):
                 "CreativeLearner.load_from_checkpoint"
             )
         self._saved_batches = 0
+        self.set_up_dreams()
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
@@ -317,6 +359,9 @@ class ReplayDataModule(LightningDataModule):
             for _ in range(self.settings.collect.steps_per_batch):
                 self._step(agent)
             self.batches_done += 1
+            if self.dreaming is not None and agent.explorer is not None:
+                with self.clock("world"):
+                    self.dreaming.dream(agent.explorer, int(self.env.single_action_space.n))
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.archive.exchange_outcomes()
                 self._outcomes.look(
@@ -358,12 +403,26 @@ class ReplayDataModule(LightningDataModule):
         settings, progress = self.settings.replay, self.env_steps / self.schedule.budget
         shape = (settings.updates_per_batch, settings.batch_size)
         if self.replay.priorities is None:
-            return Batch(self.replay.sample(shape, self.rng, self._goals), levels, progress)
+            drawn_uniformly = self.replay.sample(shape, self.rng, self._goals)
+            return self._with_dreams(Batch(drawn_uniformly, levels, progress), shape)
         # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
         beta = settings.importance_exponent + progress * (1 - settings.importance_exponent)
         drawn = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
         update = partial(self.replay.priorities.update, drawn.row)
-        return Batch(drawn.transitions, levels, progress, drawn.weight, update)
+        batch = Batch(drawn.transitions, levels, progress, drawn.weight, reprioritize=update)
+        return self._with_dreams(batch, shape)
+
+    def _with_dreams(self, batch: Batch, shape: tuple[int, int]) -> Batch:
+        """The batch with what the explorer and, if it is due, the world learn from."""
+        if (dreaming := self.dreaming) is None:
+            return batch
+        env_steps = self.env_steps
+        is_due = dreaming.is_due(env_steps)
+        return batch._replace(
+            explorer=dreaming.explorer_batch(shape),
+            curiosity=self.settings.world.curiosity,
+            world=dreaming.world_batch(env_steps) if is_due else None,
+        )
 
     def _stop_if_spent(self) -> None:
         if self.schedule.is_spent(self.env_steps) and self.trainer is not None:
@@ -375,8 +434,11 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 return curriculum.draw(n, agent)
 
+        def act(obs: Tensor, epsilon: Tensor | float) -> Tensor:
+            return agent.act(obs, epsilon, self._explores)
+
         with self.clock("environments"):
-            self.rollout.step(agent.act, self.epsilon, draw)
+            self.rollout.step(act, self.epsilon, draw)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)

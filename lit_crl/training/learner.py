@@ -26,7 +26,7 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training import trainer_checks
-from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch
+from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMinibatch
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import EagerPhase
@@ -35,12 +35,18 @@ from lit_crl.training.running_means import LossSums
 from lit_crl.training.updates import (
     TD_ERROR,
     AnyMinibatch,
+    Engine,
     Networks,
     Phase,
+    Report,
     Update,
     dqn_update,
     gan_update,
+    world_update,
 )
+from lit_crl.world.curiosity import bonus, falling
+from lit_crl.world.settings import WorldSettings
+from lit_crl.world.transition_gan import TransitionGan
 
 #: Settings that make optimizers, in the order of ``configure_optimizers``.
 OPTIMIZERS = ("dqn.optimizer", "gan.discriminator_optimizer", "gan.generator_optimizer")
@@ -63,12 +69,17 @@ class CreativeLearner(LightningModule):
     flat_networks: dict[nn.Module, FlatNetwork]
     #: Generator and discriminator; None where the environment has no levels.
     level_gan: LevelGan | None
+    #: Imagines transitions, and the Q-network that explores in them; None without a world.
+    world_gan: TransitionGan | None
+    explorer: ActionValues | None
+    explorer_target: ActionValues
 
     def __init__(
         self,
         network: NetworkSettings = NetworkSettings(),
         dqn: DqnSettings = DqnSettings(),
         gan: GanSettings = GanSettings(),
+        world: WorldSettings = WorldSettings(),
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -80,6 +91,7 @@ class CreativeLearner(LightningModule):
             network: Architecture of the Q-network.
             dqn: How the Q-network learns.
             gan: The level GAN and what it minimises.
+            world: The world GAN, in whose dreams an explorer learns where to go.
             compile: Compile whole updates. The run then starts up to a minute later (seconds, from
                 a cache), and its updates take a third to a half of the time.
             seed: Seed of the first weights, of exploration and of z.
@@ -91,18 +103,25 @@ class CreativeLearner(LightningModule):
         self.network = checks.group("model.network", NetworkSettings, network)
         self.dqn = checks.group("model.dqn", DqnSettings, dqn)
         self.gan = checks.group("model.gan", GanSettings, gan)
+        self.world = checks.group("model.world", WorldSettings, world)
         if compile and self.network.planning_steps:
             raise ConfigError(
                 "model.compile is on, but the sweeps of model.network.planning_steps "
                 f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
                 "turn one of them off"
             )
+        if compile and self.world.loss != "none":
+            raise ConfigError(
+                "model.compile is on, but updates of the world are not compiled yet: set it to "
+                "false, or model.world.loss to none"
+            )
         self._save_settings(compile, seed)
         self.automatic_optimization = False
         self.compile_updates = compile
         self.level_gan = None
+        self.world_gan, self.explorer = None, None
         self.clock, self.losses = Stopwatch(), LossSums()
-        self.updates = self.gan_updates = 0
+        self.updates = self.gan_updates = self.world_updates = 0
         #: Which numbers the last evaluation had.
         self._measured: set[str] = set()
         self.streams, self.seed = RandomStreams(seed), seed
@@ -113,6 +132,7 @@ class CreativeLearner(LightningModule):
             "network": dataclasses.asdict(self.network),
             "dqn": dataclasses.asdict(self.dqn),
             "gan": dataclasses.asdict(self.gan),
+            "world": dataclasses.asdict(self.world),
         }
         for fields in groups.values():
             for name in [name for name in fields if name.endswith("optimizer")]:
@@ -143,9 +163,22 @@ class CreativeLearner(LightningModule):
         with torch.random.fork_rng(devices=()):  # the global stream is left as it was
             torch.default_generator.manual_seed(self.seed)
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
+            if self.world.loss != "none":
+                self._build_world(blueprint)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.level_gan = level_gan
         return self
+
+    def _build_world(self, blueprint: Blueprint) -> None:
+        space = blueprint.obs_space
+        if len(space.shape) != 1 or space.dtype == "uint8":
+            raise ConfigError(
+                f"model.world.loss is {self.world.loss!r}, but observations {space} are no vectors "
+                "of numbers, which a world needs: set it to none"
+            )
+        self.world_gan = TransitionGan(space.shape[0], blueprint.num_actions, self.world)
+        self.explorer = blueprint.q_network()
+        self.explorer_target = copy.deepcopy(self.explorer).requires_grad_(False)
 
     @classmethod
     def load_from_checkpoint(
@@ -186,8 +219,13 @@ class CreativeLearner(LightningModule):
             self.build(cast(Any, self.trainer).datamodule.env)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer each for Q-network, discriminator and generator."""
-        optimizers = [make_optimizer("dqn.optimizer", self.dqn.optimizer, self.q_network)]
+        """One optimizer each for Q-networks, discriminators and generators.
+
+        A world adds parameters to them: its explorer to the first, its discriminators and heads to
+        the second, its generators to the third.
+        """
+        q_networks = [self.q_network] if self.explorer is None else [self.q_network, self.explorer]
+        optimizers = [make_optimizer("dqn.optimizer", self.dqn.optimizer, *q_networks)]
         # Kept here, so that a resumed run uses the configured rates and not the checkpoint's.
         self._q_optimizer = optimizers[0]
         self._q_rates = [group["lr"] for group in self._q_optimizer.param_groups]
@@ -202,12 +240,37 @@ class CreativeLearner(LightningModule):
                     "gan.generator_optimizer", self.gan.generator_optimizer, level_gan.generator
                 ),
             ]
+        if (world := self.world_gan) is not None:
+            judges = [world.heads, *([world.discriminators] if world.discriminators else [])]
+            of_world = [
+                make_optimizer(
+                    "world.discriminator_optimizer", self.world.discriminator_optimizer, *judges
+                ),
+                make_optimizer(
+                    "world.generator_optimizer", self.world.generator_optimizer, world.generators
+                ),
+            ]
+            if level_gan is None:
+                optimizers += of_world
+            else:
+                for optimizer, more in zip(optimizers[1:], of_world, strict=True):
+                    for group in more.param_groups:
+                        optimizer.add_param_group(group)
         return optimizers
 
     @torch.no_grad()
-    def act(self, obs: Tensor, epsilon: Tensor | float = 0.0) -> Tensor:
-        """Actions ``[N]`` of the online network: random with probability ε, else greedy."""
-        return greedy_unless(*self.toss(len(obs), epsilon), self.q_network(obs))
+    def act(
+        self, obs: Tensor, epsilon: Tensor | float = 0.0, explores: Tensor | None = None
+    ) -> Tensor:
+        """Actions ``[N]``: random with probability ε, else greedy.
+
+        Greedy is the online network or, where ``explores [N]``, the explorer.
+        """
+        explore, random = self.toss(len(obs), epsilon)
+        q = self.q_network(obs)
+        if explores is not None and self.explorer is not None:
+            q = torch.where(explores[:, None], self.explorer(obs), q)
+        return greedy_unless(explore, random, q)
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
@@ -275,6 +338,20 @@ class CreativeLearner(LightningModule):
                 level_gan.generator_ema: None,
             }
             self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
+            gan_optimizers = [discriminator_optimizer, generator_optimizer]
+        if (world := self.world_gan) is not None and self.explorer is not None:
+            update_explorer = partial(dqn_update, self.explorer, self.explorer_target, self.dqn)
+            networks = {self.explorer: q_optimizer, self.explorer_target: None}
+            self._train_explorer: Phase[DqnMinibatch] = self._phase(update_explorer, networks)
+            judges_optimizer, makers_optimizer = gan_optimizers
+            networks = {world.heads: judges_optimizer, world.generators: makers_optimizer}
+            if world.discriminators is not None:
+                networks[world.discriminators] = judges_optimizer
+
+            def update_world(engine: Engine, batch: WorldMinibatch, rate: float | Tensor) -> Report:
+                return world_update(world, self.world, engine, batch)
+
+            self._train_world: Phase[WorldMinibatch] = self._phase(update_world, networks)
 
     def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
         if not self.compile_updates:
@@ -293,6 +370,12 @@ class CreativeLearner(LightningModule):
             # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
             with self.clock("gan"), torch.autocast(self.device.type, enabled=False):
                 self._gan_phase(batch.gan)
+        if batch.explorer is not None:
+            with self.clock("dqn"):
+                self._explorer_phase(batch.explorer, batch.progress, batch.curiosity)
+        if batch.world is not None:
+            with self.clock("world"), torch.autocast(self.device.type, enabled=False):
+                self._world_phase(batch.world)
         self.losses.check_finite()
 
     def _dqn_phase(self, batch: Batch) -> None:
@@ -313,6 +396,29 @@ class CreativeLearner(LightningModule):
         report = self._train_gan([self.gan.ema_rate] * updates, GanMinibatch(noise, stack))
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
+
+    def _explorer_phase(self, stack: DqnMinibatch, progress: float, curiosity: float) -> None:
+        """The explorer learns the task's reward and curiosity; the judge sees none of it."""
+        assert self.world_gan is not None
+        transitions = stack.transitions
+        updates, size = transitions.reward.shape
+        found = self.world_gan.disagreement(
+            transitions.obs.flatten(0, 1), transitions.action.flatten()
+        )
+        extra = bonus(found, falling(curiosity, progress)).view(updates, size)
+        curious = transitions._replace(reward=transitions.reward + extra)
+        rates = [self.dqn.target_rate * (k % self.dqn.target_period == 0) for k in range(updates)]
+        report = self._train_explorer(rates, DqnMinibatch(curious))
+        names = {"dqn/loss": "explorer/loss", "dqn/q_mean": "explorer/q_mean"}
+        told = {names[name]: numbers for name, numbers in report.items() if name in names}
+        told["explorer/bonus"] = extra.mean(1)
+        self.losses.add(told, self.updates - updates + 1)
+
+    def _world_phase(self, stack: WorldMinibatch) -> None:
+        updates = len(stack.end_log_odds)
+        report = self._train_world([0.0] * updates, stack)
+        self.losses.add(report, self.world_updates + 1)
+        self.world_updates += updates
 
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
@@ -346,7 +452,11 @@ class CreativeLearner(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add counters and sizes; ``collected_state`` has what each process holds by itself."""
-        counters = {"updates": self.updates, "gan_updates": self.gan_updates}
+        counters = {
+            "updates": self.updates,
+            "gan_updates": self.gan_updates,
+            "world_updates": self.world_updates,
+        }
         checkpoint["learner"] = {**counters, "blueprint": self.blueprint.state_dict()}
         for optimizer in checkpoint.get("optimizer_states", []):
             optimizer["state"] = contiguous(optimizer["state"])
@@ -371,6 +481,7 @@ class CreativeLearner(LightningModule):
         self.blueprint.check_layout(saved["blueprint"])
         check_fit(dict(self.state_dict()), checkpoint["state_dict"])
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
+        self.world_updates = saved["world_updates"]
         if self._trainer is not None and self._trainer.state.fn == "fit":
             if not checkpoint.get("optimizer_states"):
                 raise ConfigError(

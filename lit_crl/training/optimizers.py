@@ -13,14 +13,14 @@ from torch.optim.optimizer import ParamsT
 from lit_crl.core.checks import ConfigError
 
 
-def make_optimizer(key: str, make: Callable[[ParamsT], object], network: nn.Module) -> Optimizer:
-    """The optimizer that the setting ``model.<key>`` makes for a network's parameters.
+def make_optimizer(key: str, make: Callable[[ParamsT], object], *networks: nn.Module) -> Optimizer:
+    """The optimizer that the setting ``model.<key>`` makes for the parameters of networks.
 
     Raises:
         ConfigError: If it makes no optimizer, or one that an update cannot step.
     """
     try:
-        optimizer = make(network.parameters())
+        optimizer = make([p for network in networks for p in network.parameters()])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.{key} cannot be made: {error}") from error
     name = type(optimizer).__name__

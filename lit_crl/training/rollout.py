@@ -76,6 +76,8 @@ class Rollout:
         self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
         self._action_values: Callable[[Tensor], Tensor] | None = None
         self.log = EpisodeLog()
+        #: Is told of the observations ``[m, ...]`` with which episodes start.
+        self.tell_starts: Callable[[Tensor], None] | None = None
         #: Acts and steps the environments: one operation at a time, or as one graph.
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
@@ -125,6 +127,8 @@ class Rollout:
         obs, _ = self.env.reset(options=options)
         fresh = self.done.view(-1, *[1] * (obs.ndim - 1))
         self.obs = torch.where(fresh, obs, self.obs)
+        if self.tell_starts is not None:
+            self.tell_starts(obs[self.done])
         self.episode_return.index_fill_(0, self._ended, 0)
         self.largest_epsilon.index_fill_(0, self._ended, 0)
 

@@ -71,6 +71,53 @@ class GanPhaseSettings:
 
 
 @dataclass(frozen=True)
+class DreamSettings:
+    """When the world learns and dreams, and who learns from dreams (with ``model.world.loss``).
+
+    Args:
+        every: Env steps from one world phase to the next.
+        updates: Updates of the world in one phase.
+        first_updates: Updates of the world in its first phase.
+        batch_size: Real steps of each member in one update of the world.
+        rare: Ends and rare rewards beside them, for the heads of reward and end.
+        member_share: Share of the real steps that each member learns from.
+        held_back: Share of the episodes that no member learns from.
+        dreams: Dreams that run at the same time.
+        horizon: Imagined steps after which a dream is cut.
+        first_states: Share of the dreams that start in first states; others start in visited ones.
+        gate: Quantile of disagreement on real steps above which a dream is cut; 1: never.
+        share: Share of dreamed transitions in the explorer's minibatches.
+        curiosity: Weight of the explorer's bonus at the start; it falls to 0 over the run.
+        explorers: Share of the environments in which the explorer acts.
+    """
+
+    every: int = 200
+    updates: int = 200
+    first_updates: int = 600
+    batch_size: int = 256
+    rare: int = 32
+    member_share: float = 0.8
+    held_back: float = 0.1
+    dreams: int = 256
+    horizon: int = 100
+    first_states: float = 0.25
+    gate: float = 1.0
+    share: float = 0.8
+    curiosity: float = 0.3
+    explorers: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        fields = Fields("data.world", self)
+        fields.positive(
+            "every", "updates", "first_updates", "batch_size", "dreams", "horizon", "gate"
+        )
+        fields.non_negative("rare")
+        fields.positive_unit_interval("member_share")
+        fields.unit_interval("held_back", "first_states", "gate", "share", "explorers")
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """All groups of ``ReplayDataModule``, which must make sense together."""
 
@@ -78,6 +125,7 @@ class DataSettings:
     replay: ReplaySettings
     curriculum: CurriculumSettings
     gan: GanPhaseSettings
+    world: DreamSettings
     evaluation: EvaluationSettings
 
     def __post_init__(self) -> None:

@@ -8,9 +8,10 @@ from torch.optim import Adam, Optimizer
 
 from lit_crl.core.checks import ConfigError, Fields
 
-WorldLoss = Literal["gan", "gan_reconstruction", "likelihood"]
+WorldLoss = Literal["none", "gan", "gan_reconstruction", "likelihood"]
 #: Settings that a loss has no use for.
 UNUSED: dict[str, tuple[str, ...]] = {
+    "none": (),
     "gan": ("lambda_gan",),
     "gan_reconstruction": (),
     "likelihood": ("lambda_gan", "r1", "r2", "noise_dim"),
@@ -27,8 +28,9 @@ class WorldSettings:
     """The world GAN and what it minimises.
 
     Args:
-        loss: ``gan`` (relativistic), ``gan_reconstruction`` (λ · L_GAN + the squared error of the
-            mean over z), or ``likelihood`` (Gaussian, or Bernoulli for observations of bits).
+        loss: ``none`` (there is no world), ``gan`` (relativistic), ``gan_reconstruction``
+            (λ · L_GAN + the squared error of the mean over z), or ``likelihood`` (Gaussian, or
+            Bernoulli for observations of bits).
         lambda_gan: λ of ``gan_reconstruction``, in L_GAN for each unit of squared error; the
             error is in units of the spread of Δobs.
         members: Number E of generators, each with its discriminator and heads.
@@ -42,7 +44,7 @@ class WorldSettings:
         discriminator_optimizer: Optimizer of the discriminators and of the heads.
     """
 
-    loss: WorldLoss = "gan_reconstruction"
+    loss: WorldLoss = "none"
     lambda_gan: float = 4.0
     members: int = 5
     noise_dim: int = 4

@@ -17,7 +17,7 @@ LOSSES: tuple[WorldLoss, ...] = ("gan", "gan_reconstruction", "likelihood")
 
 def world_of(obs_dim: int, num_actions: int, **settings: object) -> TransitionGan:
     torch.manual_seed(0)
-    small = {"members": 3, "hidden": (32, 32), "head_hidden": (32,)}
+    small = {"loss": "gan_reconstruction", "members": 3, "hidden": (32, 32), "head_hidden": (32,)}
     return TransitionGan(obs_dim, num_actions, WorldSettings(**small | settings))  # type: ignore[arg-type]
 
 
@@ -201,7 +201,7 @@ def test_new_units_do_not_move_what_is_imagined() -> None:
 
 def test_imagining_and_updates_leave_the_units_as_they_are() -> None:
     rng = torch.Generator().manual_seed(9)
-    settings = WorldSettings(members=2, hidden=(8,), head_hidden=(8,))
+    settings = WorldSettings("gan_reconstruction", members=2, hidden=(8,), head_hidden=(8,))
     world, rows = TransitionGan(2, 3, settings), steps(200, rng)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
     world.fit_disagreement(rows.obs, rows.action)
@@ -267,7 +267,7 @@ def test_imagined_observations_stay_near_the_real_ones_and_ends_come_by_chance()
 
 def test_a_restored_world_imagines_the_same() -> None:
     rng = torch.Generator().manual_seed(14)
-    settings = WorldSettings(members=2, hidden=(8,), head_hidden=(8,))
+    settings = WorldSettings("gan_reconstruction", members=2, hidden=(8,), head_hidden=(8,))
     world, rows = TransitionGan(2, 3, settings), steps(200, rng)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
     train(world, settings, rows, 3, rng, size=8)

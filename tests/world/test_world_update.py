@@ -240,7 +240,7 @@ def test_each_setting_changes_what_is_learnt_or_is_refused(loss: WorldLoss, name
     [
         (
             {"loss": "l2"},
-            "model.world.loss is 'l2': use one of gan, gan_reconstruction, likelihood",
+            "model.world.loss is 'l2': use one of none, gan, gan_reconstruction, likelihood",
         ),
         ({"members": 0}, "model.world.members is 0: give a number above 0"),
         ({"lambda_gan": 0.0}, "model.world.lambda_gan is 0.0: give a number above 0"),

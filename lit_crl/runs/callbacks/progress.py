@@ -48,7 +48,9 @@ class EnvStepProgress(ProgressBar):
         if not self._enabled:
             return
         data = data_of(trainer)
-        gan = "DQN and GAN" if data.trains_gan else "DQN alone"
+        trained = ["GAN"] if data.trains_gan else []
+        trained += ["world GAN"] if data.dreaming is not None else []
+        gan = " and ".join(["DQN", *trained]) if trained else "DQN alone"
         env = getattr(data.env, "name", type(data.env).__name__)
         devices = "" if trainer.world_size == 1 else f"{trainer.world_size} × "
         self.console.print(

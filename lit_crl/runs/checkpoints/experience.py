@@ -21,6 +21,7 @@ def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[st
         "rollout": data.rollout.state_dict(),
         "archive": data.archive.state_dict() if data.archive is not None else {},
         "curriculum": data.curriculum.state_dict() if data.curriculum is not None else {},
+        "dreams": data.dreaming.state_dict() if data.dreaming is not None else {},
         "losses": learner.losses.state_dict(),
         "streams": learner.streams.state_dict(),
     }
@@ -40,6 +41,9 @@ def load_collected_state(
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])
             data.curriculum.load_state_dict(state["curriculum"])
+        data.set_up_dreams()
+        if data.dreaming is not None:
+            data.dreaming.load_state_dict(state["dreams"])
         # Files are read to the CPU; tensors that are not copied into existing ones move here.
         learner.losses.load_state_dict(move_data_to_device(state["losses"], learner.device))
         learner.streams.load_state_dict(state["streams"])

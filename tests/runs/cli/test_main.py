@@ -88,13 +88,21 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
-    gan = [] if experiment in ("plain_dqn", "gymnasium") else ["--data.gan.updates=2"]
+    without = ("plain_dqn", "gymnasium", "weak_engine_world")
+    gan = [] if experiment in without else ["--data.gan.updates=2"]
     # In these an episode takes up to 400 or 500 steps of each of the 8 environments.
     is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
     steps = 6000 if is_long else 3000
     budget = [f"--data.collect.env_steps={steps}"]
     if "acrobot" in experiment:
         budget += ["--data.evaluation.share=0.5"]
+    if "world" in experiment:
+        budget += [
+            "--data.world.updates=2",
+            "--data.world.first_updates=2",
+            "--data.world.dreams=8",
+        ]
+        budget += ["--data.curriculum.arm=target", "--model.world.hidden=[16]"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
         budget += ["--data.evaluation.every=3000", "--data.env.init_args.size=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
@@ -105,6 +113,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     assert summary["env_steps"] == steps
     assert summary["updates"] > 0
     assert (summary["gan_updates"] > 0) == bool(gan)
+    assert bool(summary["world_updates"]) == ("world" in experiment)
     assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
     assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
     rows = table(folder / "metrics.csv")
@@ -145,6 +154,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "spiral",
         "thin_manifold",
         "weak_engine",
+        "weak_engine_world",
     }
 
 
