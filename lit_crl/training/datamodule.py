@@ -434,9 +434,9 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 return curriculum.draw(n, agent)
 
-        def act(obs: Tensor, epsilon: Tensor | float) -> Tensor:
-            return agent.act(obs, epsilon, self._explores)
-
+        act = agent.act
+        if self._explores is not None:
+            act = partial(agent.act, explores=self._explores)
         with self.clock("environments"):
             self.rollout.step(act, self.epsilon, draw)
 
