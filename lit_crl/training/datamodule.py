@@ -264,6 +264,25 @@ class ReplayDataModule(LightningDataModule):
             record=None if self.curriculum is None else self.curriculum.record,
         )
 
+    def _check_world(self) -> None:
+        """Refuse settings that do not go with a world."""
+        found, remedy = None, ""
+        if self.world_size > 1:
+            found, remedy = f"there are {self.world_size} processes", "use --trainer.devices 1"
+        elif self.needs.outcomes:
+            found = f"data.curriculum.arm {self.arm!r} learns from outcomes"
+            remedy = "use data.curriculum.arm target or reference"
+        elif (stack := self.settings.replay.frame_stack) > 1:
+            found, remedy = f"data.replay.frame_stack is {stack}", "set it to 1"
+        elif self.settings.collect.gamma == 0:
+            # A step's discount is then 0 at every step, and only an end's may be.
+            found, remedy = "data.collect.gamma is 0", "give a number above 0"
+        if found is not None:
+            raise ConfigError(
+                f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "
+                "or set model.world.loss to none"
+            )
+
     def set_up_dreams(self) -> None:
         """Prepare to dream, if the learner has a world; once, after the learner was built.
 
@@ -273,13 +292,7 @@ class ReplayDataModule(LightningDataModule):
         world = None if self.trainer is None else self._agent().world_gan
         if world is None or self.dreaming is not None:
             return
-        if self.world_size > 1 or self.needs.outcomes or self.settings.replay.frame_stack > 1:
-            raise ConfigError(
-                "model.world.loss is on, but a world does not work with several processes, with "
-                f"data.curriculum.arm {self.arm!r} if that learns from outcomes, or with "
-                "data.replay.frame_stack yet: use one process, data.curriculum.arm target, and no "
-                "stack, or set model.world.loss to none"
-            )
+        self._check_world()
         collect = self.settings.collect
         seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
         self.dreaming = Dreaming(

@@ -148,6 +148,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     ("given", "says"),
     [
         ({"arm": "gan", "gan_updates": 2, "env_steps": 4_000}, "data.curriculum.arm 'gan'"),
+        ({"gamma": 0.0}, "data.collect.gamma is 0, .*: give a number above 0"),
         ({"env": lambda n, device: Maze(n, device, size=5)}, "are no vectors"),
     ],
 )
