@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import torch
 
 from lit_crl.envs import CartPole, MountainCar, ThinManifold
 from lit_crl.evaluation.solved import meets_bar, return_threshold, solved_at
@@ -21,6 +22,8 @@ def test_it_is_the_first_of_two_validations_running() -> None:
     ("results", "threshold", "expected"),
     [
         ({"target_success_rate": 0.9}, None, True),
+        ({"target_success_rate": torch.tensor(0.9).item()}, None, True),
+        ({"target_success_rate": 0.8999}, None, False),
         ({"target_success_rate": 0.85, "target_return_mean": 500.0}, 475.0, False),
         ({"target_return_mean": 475.0}, 475.0, True),
         ({"target_return_mean": 474.9}, 475.0, False),

@@ -125,6 +125,7 @@ class RunReport(Callback):
         self.played = 0
         #: Env steps of each validation, and whether it met the bar of a solved task.
         self.validations: list[tuple[int, bool]] = []
+        self._is_regular = True
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
         self._started: float | None = None
@@ -166,6 +167,11 @@ class RunReport(Callback):
         total = distributed.reduce_metrics({"generated_played": played})
         self.played = int(total["generated_played"])
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether a run that is stopped early validates once more: that does not count."""
+        data = data_of(trainer)
+        self._is_regular = not trainer.should_stop or data.schedule.is_spent(data.env_steps)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the env steps of a validation in training; print the table of any other."""
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -173,9 +179,10 @@ class RunReport(Callback):
             return
         if trainer.state.fn == "fit":
             self.evaluation_env_steps += numbers["evaluation_env_steps"]
-            data = data_of(trainer)
-            is_met = meets_bar(numbers, return_threshold(data.env))
-            self.validations.append((data.env_steps, is_met))
+            if self._is_regular:
+                data = data_of(trainer)
+                is_met = meets_bar(numbers, return_threshold(data.env))
+                self.validations.append((data.env_steps, is_met))
         else:
             self._print("Validation", numbers)
 
