@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
+from lit_crl.evaluation import world_verdicts as verdicts
 from lit_crl.evaluation.protocol import Played
 from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint, RunReport
 from lit_crl.runs.callbacks.metrics import MetricsCsv
 from lit_crl.runs.checkpoints.experience import collected_state
-from lit_crl.training.world_measurements import measure
+from lit_crl.training.world_measurements import measure, noise
 from lit_crl.training.world_watch import WorldWatch
+from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import Imagined
+from lit_crl.world.networks import Ensemble, Generators
+from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
 LIMIT = 25
@@ -266,3 +271,74 @@ def test_a_watch_keeps_what_it_said() -> None:
     assert other.state_dict() == data.watch.state_dict()
     assert data.clock.seconds.get("watch") is None  # it is charged to the learner's clock alone
     assert learner.clock.seconds["watch"] > 0
+
+
+class Handmade(Generators):
+    """Members that all are one function of the observation, the action and the noise."""
+
+    def __init__(self, world: TransitionGan, target: Callable[..., Tensor]) -> None:
+        members = world.heads.end.members
+        super().__init__(Ensemble(members, [1, 1]), world.generators.noise_dim)
+        self._world, self._target = [world], target  # in a list: it is no part of this module
+
+    def forward(self, condition: Tensor, z: Tensor) -> Tensor:
+        world = self._world[0]
+        scaled, action = condition[..., : -world.num_actions], condition[..., -world.num_actions :]
+        obs = world.obs_mean + world.obs_std * scaled
+        made = self._target(obs, action.argmax(-1), z)
+        return made if made.ndim == 3 else made.expand(self.network.members, -1, -1)
+
+    def centre(self, condition: Tensor) -> Tensor:
+        return self(condition, condition.new_zeros(*condition.shape[:-1], self.noise_dim))
+
+    def rescale(self, factor: Tensor) -> None:
+        raise AssertionError("it is not trained")
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.01])
+def test_errors_of_a_world_that_knows_the_task(bias: float) -> None:
+    """The car's own dynamics, and a position that is wrong by a bias at each step."""
+    learner, data, _ = fitted()
+    world, dreaming = learner.world_gan, data.dreaming
+    assert world is not None and dreaming is not None
+    car = ShortCar(1)
+
+    def dynamics(obs: Tensor, action: Tensor, z: Tensor) -> Tensor:
+        after, _, _ = car.dynamics(obs, obs, action)
+        return world.target(obs, after + torch.tensor([bias, 0.0]))
+
+    world.generators = Handmade(world, dynamics)
+    found = measure_now(learner, data)
+    spread = data.replay.obs[data.replay.startable].double().std(0, correction=0)
+    error = bias / spread[0].item() / math.sqrt(2)
+    assert found["world/error_1"] == pytest.approx(error, abs=1e-4)
+    if bias == 0:
+        assert found["world/error_20"] < 1e-4 and found["world/data_noise"] < 1e-4
+        assert found["world/z_used"] == found["world/beyond_bounds"] == 0
+    else:
+        # The bias adds up; gravity, which sees it, changes the velocity a little.
+        assert found["world/error_5"] == pytest.approx(5 * error, rel=0.05)
+        assert found["world/error_20"] > 15 * error
+        assert found["world/data_noise"] < 0.1  # what is wrong alike is no noise
+    assert found["world/disagreement"] < 1e-5
+
+
+@pytest.mark.parametrize(("uses_noise", "expected"), [(True, 1.0), (False, 0.0)])
+def test_a_coin_is_dreamed_with_z_or_without(uses_noise: bool, expected: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    world = TransitionGan(1, 2, WorldSettings(loss="gan", members=3))
+    obs, n = torch.rand(800, 1, generator=rng), 800
+    coin = torch.where(torch.rand(n, 1, generator=rng) < 0.5, 1.0, -1.0)
+    action = torch.randint(2, (n,), generator=rng)
+    going_on = torch.ones(n).bool()
+    world.fit_normaliser(obs, torch.zeros(n), obs + coin)
+
+    def toss(obs: Tensor, action: Tensor, z: Tensor) -> Tensor:
+        return z[..., :1].sign() if uses_noise else 0 * obs
+
+    world.generators = Handmade(world, toss)
+    found = noise(world, RealSteps(obs, action, obs[:, 0], ~going_on, obs + coin, going_on), rng)
+    assert found["data_noise"].item() == pytest.approx(1.0, abs=0.1)
+    assert found["z_used"].item() == pytest.approx(expected, abs=0.1)
+    numbers = {f"world/{name}": number.item() for name, number in found.items()}
+    assert (verdicts.ignores_noise(numbers) is None) == uses_noise
