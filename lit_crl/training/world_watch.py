@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from lit_crl.core import distributed
 from lit_crl.core.seeding import random_stream
 from lit_crl.evaluation import world_verdicts as verdicts
@@ -43,9 +45,10 @@ class WorldWatch:
         dreaming = self.dreaming
         if dreaming is None or not dreaming.phases:
             return {}
-        with judge.clock("watch"):
+        device = dreaming.env.device
+        with judge.clock("watch"), torch.autocast(device.type, enabled=False):
             # The same draws at each look: what changes between two looks is the world.
-            rng = random_stream(self._seed, "watch over the world", device=dreaming.env.device)
+            rng = random_stream(self._seed, "watch over the world", device=device)
             measured = measure(dreaming, judge, played, rng)
             self.numbers = distributed.reduce_metrics(measured)
             self._judge(dreaming)
