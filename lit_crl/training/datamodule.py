@@ -42,7 +42,7 @@ from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
-from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
@@ -58,6 +58,7 @@ from lit_crl.training.settings import (
     DreamSettings,
     GanPhaseSettings,
 )
+from lit_crl.training.world_watch import WorldWatch
 
 #: Settings that a resumed run must leave as they were: what was collected depends on them.
 LASTING = (
@@ -127,6 +128,7 @@ class ReplayDataModule(LightningDataModule):
         self.batches_done = self._saved_batches = 0
         #: Dreams, where the learner has a world, and the environments in which its explorer acts.
         self.dreaming: Dreaming | None = None
+        self.watch = WorldWatch(seed)
         self._explores: Tensor | None = None
         self.archive: Archive | None = None
         self.curriculum: Curriculum | None = None
@@ -298,6 +300,7 @@ class ReplayDataModule(LightningDataModule):
         self.dreaming = Dreaming(
             self.settings.world, world, self.env, self.replay, collect.gamma, seed
         )
+        self.watch.dreaming = self.dreaming
         self.dreaming.starts.first.add(self.rollout.obs)
         self.rollout.tell_starts = self.dreaming.starts.first.add
         explorers = round(self.settings.world.explorers * self.num_envs)
@@ -486,7 +489,12 @@ class ReplayDataModule(LightningDataModule):
         settings = self.settings.evaluation
         allowed = max(2**4, int(settings.share * env_steps))
         sizes = (episodes, settings.generated_levels, allowed)
-        return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed))
+        return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed, self._look))
+
+    def _look(self, learner: Learner, played: Played) -> dict[str, float]:
+        """Measure the world; a resumed run must not do so before it goes on."""
+        is_trial = self.trainer is not None and self.trainer.sanity_checking
+        return {} if is_trial else self.watch.look(learner, played)
 
     def teardown(self, stage: str) -> None:
         """Close all environments; a later stage that needs them makes new ones."""
