@@ -303,13 +303,8 @@ def _load(path: Path, device: torch.device | str) -> Policy:
         made = Blueprint.from_state_dict(blueprint)
         world = saved.get(SETTINGS, {}).get("world", {})
         return Policy(made, weights, gan_updates=gan_updates, world=world, device=device)
-    except (
-        ConfigError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        MemoryError,
-    ) as error:  # torch refuses sizes beyond memory
+    # Torch refuses sizes beyond memory, and settings from a stranger may be anything.
+    except (ConfigError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
         raise ConfigError(f"{path} cannot be used: {error}") from error
 
 

@@ -10,7 +10,8 @@ from lit_crl.world.real_steps import numbered, split, steps_at
 def held_back_episodes(replay: ReplayBuffer, share: float) -> list[RealSteps]:
     """The episodes in a replay that are held back, with their steps in order, ``[T, ...]`` each.
 
-    Of an episode whose first rows were overwritten, the rest is left.
+    Of an episode whose first rows were overwritten, the rest is left. One whose last rows still
+    wait, as the newest n rows of a replay of n-step transitions do, is not there yet.
 
     Args:
         replay: Where the real steps are.
@@ -23,6 +24,7 @@ def held_back_episodes(replay: ReplayBuffer, share: float) -> list[RealSteps]:
         place = held_back[:, column].nonzero().squeeze(1)
         place = place[serial[place, column].argsort()]
         _, lengths = torch.unique_consecutive(final[place, column], return_counts=True)
-        for episode in torch.split(place, lengths.tolist()):
-            episodes.append(steps_at(replay, episode * replay.num_envs + column))
+        for row in torch.split(place, lengths.tolist()):
+            if len(row) and serial[row[-1], column] + 1 == final[row[-1], column]:
+                episodes.append(steps_at(replay, row * replay.num_envs + column))
     return episodes
