@@ -83,23 +83,18 @@ class Beside:
         return (f"{words} · not over", VERMILLION) if is_end else (words, DARK)
 
     def frames(self, at_most: int = FRAMES) -> Iterator[Picture]:
-        """Frames [H, W, 3] at equal intervals, and the last one, made one by one."""
-        obs = (self.real.obs, self.dream.obs[0])
-        real, dream = (self.look.seen(each) for each in obs)
+        """Frames [H, W, 3] at equal intervals, and the last one, made one by one.
+
+        Beyond the end that the world sees, its dream is pale.
+        """
+        real, dream = (self.look.seen(obs) for obs in (self.real.obs, self.dream.obs[0]))
         for step in moments(self.steps, at_most):
-            yield np.concatenate(
-                (
-                    captioned(
-                        "What really happened", *self.reality_at(step), self.picture(real, step)
-                    ),
-                    captioned(
-                        "A dream of the same actions",
-                        *self.dream_at(step),
-                        self.picture(dream, step),
-                    ),
-                ),
-                axis=1,
-            )[:, :-GAP]
+            happened, dreamt = (self.picture(seen, step) for seen in (real, dream))
+            if self.ended is not None and step > self.ended:
+                dreamt = faded(dreamt)
+            left = captioned("What really happened", *self.reality_at(step), happened)
+            right = captioned("A dream of the same actions", *self.dream_at(step), dreamt)
+            yield np.concatenate((left, right), axis=1)[:, :-GAP]
 
     def picture(self, seen: Array, step: int) -> Picture:
         """The picture of one side after ``step`` steps."""
@@ -119,6 +114,11 @@ def moments(steps: int, at_most: int) -> list[int]:
     """
     interval = -(-steps // max(at_most - 1, 1)) or 1
     return sorted({*range(0, steps + 1, interval), steps})
+
+
+def faded(picture: Picture) -> Picture:
+    """A paler picture."""
+    return (255 - (255 - picture.astype(np.uint16)) // 3).astype(np.uint8)
 
 
 def captioned(title: str, words: str, colour: str, picture: Picture) -> Picture:
@@ -184,8 +184,7 @@ def beside(
     """
     episodes = list(episodes)
     dreams = [follow_actions(world, each.obs[:1], each.action[None], rng) for each in episodes]
-    obs = [each.obs for each in episodes] + [dream.obs[0] for dream in dreams]
-    look = look_of(env, torch.cat(obs))
+    look = look_of(env, torch.cat([each.obs for each in episodes]))
     return [Beside(real, dream, look) for real, dream in zip(episodes, dreams, strict=True)]
 
 

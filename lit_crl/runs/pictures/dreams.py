@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,9 +14,9 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
 from lit_crl.envs import LevelEnv
-from lit_crl.runs.pictures.canvas import spread
+from lit_crl.runs.pictures.canvas import Array, spread
 from lit_crl.runs.pictures.figures import Rows, series
-from lit_crl.runs.pictures.observed import Plane, plane_of
+from lit_crl.runs.pictures.observed import RIM, Plane, plane_of
 from lit_crl.runs.pictures.style import BLACK, BLUE, DARK, GREY, ORANGE, PALE, WHITE, styled
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
@@ -26,12 +27,14 @@ from lit_crl.world.interface import World
 from lit_crl.world.open_loop import follow_actions
 
 #: Held-back episodes, dreams of the explorer, and visited states that are drawn at most.
-EPISODES, FREE, VISITED = 4, 12, 3_000
+EPISODES, FREE, VISITED = 3, 8, 3_000
 #: Columns of ``metrics.csv`` with open-loop errors, and how they are drawn.
 ERRORS = (
     ("world/error_1", BLUE, "o", "after 1 step"),
     ("world/error_20", ORANGE, "s", "after 20 steps"),
 )
+#: Room for the mark of a point at the border, as a share of the axis.
+MARK = 0.02
 #: The column of ``metrics.csv`` with the share of imagined steps that were clamped.
 CLAMPED = "world/clamped"
 
@@ -141,12 +144,14 @@ def dreams(env: LevelEnv, pairs: Sequence[Pair], free: Sequence[Dream], visited:
     Raises:
         ConfigError: If observations are no vectors.
     """
-    everything = [visited, *(x for each in pairs for x in each[:2]), *(each.obs for each in free)]
-    plane = plane_of(env, torch.cat(everything))
+    real = torch.cat((visited, *(each.real for each in pairs)))
+    dreamt = [*(each.dream for each in pairs), *(each.obs for each in free)]
+    plane = plane_of(env, real)
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     draw_pairs(left, plane, pairs)
     draw_free(right, plane, free, visited)
+    widen(left, plane.points(real), plane.points(torch.cat(dreamt)))
     handles: dict[str, Artist] = {}
     for axes in (left, right):
         handles |= {
@@ -163,12 +168,26 @@ def dreams(env: LevelEnv, pairs: Sequence[Pair], free: Sequence[Dream], visited:
     return figure
 
 
+def widen(axes: Axes, real: Array, dreamt: Array) -> None:
+    """Widen the limits until they hold real points [n, 2], and dreams that are not far beyond."""
+    low, high = real.min(axis=0), real.max(axis=0)
+    beyond = RIM * (high - low)
+    near = dreamt.clip(low - beyond, high + beyond)
+    held = np.concatenate((real, near))
+    now = np.transpose([axes.get_xlim(), axes.get_ylim()])
+    rim = MARK * (now[1] - now[0])
+    start = np.minimum(now[0], held.min(axis=0) - rim)
+    stop = np.maximum(now[1], held.max(axis=0) + rim)
+    axes.set_xlim(start[0], stop[0])
+    axes.set_ylim(start[1], stop[1])
+
+
 def draw_pairs(axes: Axes, plane: Plane, pairs: Sequence[Pair]) -> None:
     """Real paths and dreams in two colours, with their ends."""
     plane.draw(axes)
     for real, dream, ended in pairs:
         # The dream is thinner and above, so that both are seen where they agree.
-        axes.plot(*plane.path(real).T, color=BLUE, linewidth=2.6, label="really happened")
+        axes.plot(*plane.path(real).T, color=BLUE, linewidth=2.4, label="really happened")
         axes.plot(*plane.path(dream).T, color=ORANGE, linewidth=1.2, label="dream")
         start, end, dreamt = plane.points(torch.stack((real[0], real[-1], dream[-1])))
         axes.plot(*start, "o", mfc=WHITE, mec=DARK, markersize=6, label="start of a path")
@@ -176,7 +195,9 @@ def draw_pairs(axes: Axes, plane: Plane, pairs: Sequence[Pair]) -> None:
         axes.plot(*dreamt, "s", color=ORANGE, mec=DARK, markersize=6, label="dream's last step")
         if ended is not None:
             where = plane.points(dream[ended][None])[0]
-            axes.plot(*where, "X", color=BLACK, mec=WHITE, markersize=9, label="end, to the world")
+            axes.plot(
+                *where, "X", color=BLACK, mec=WHITE, markersize=9, label="the world ends the task"
+            )
     axes.set_title("Held-back episodes, and dreams under the same actions")
 
 
@@ -190,7 +211,9 @@ def draw_free(axes: Axes, plane: Plane, free: Sequence[Dream], visited: Tensor) 
         start, end = plane.points(torch.stack((obs[0], obs[-1])))
         axes.plot(*start, "o", mfc=WHITE, mec=DARK, markersize=6, label="start of a path")
         if ended:
-            axes.plot(*end, "X", color=BLACK, mec=WHITE, markersize=9, label="end, to the world")
+            axes.plot(
+                *end, "X", color=BLACK, mec=WHITE, markersize=9, label="the world ends the task"
+            )
         else:
             axes.plot(*end, "s", color=ORANGE, mec=DARK, markersize=6, label="dream's last step")
     axes.set_title("Where the explorer goes in its dreams")

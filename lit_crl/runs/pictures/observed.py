@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
@@ -21,8 +22,9 @@ from lit_crl.world.perfect import states_of
 
 #: Target levels that are drawn to see whether observations determine the state.
 COMPARED = 64
-#: White rim around all points of a plain plane, as a share of their range.
-RIM = 0.06
+#: Rim around the real points of a plain plane, as a share of their range. Worlds keep dreams within
+#: a quarter of the range of what they have seen.
+RIM = 0.3
 
 
 class Plane(NamedTuple):
@@ -69,8 +71,8 @@ def plane_of(env: LevelEnv, seen: Tensor) -> Plane:
 
     Args:
         env: The task.
-        seen: Observations ``[n, d]``. If the task has no plane for them, two of their dimensions
-            make one that holds them all.
+        seen: Real observations ``[n, d]``. If the task has no plane for them, two of their
+            dimensions make one. Dreams have no say in it: they may be far off.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -122,12 +124,21 @@ def plain_plane(seen: Tensor) -> Plane:
     return Plane(points, draw)
 
 
+def limits(plane: Plane) -> tuple[Array, Array]:
+    """The lower and the upper corner ``[2]`` of a plane."""
+    axes = Figure().add_subplot()
+    plane.draw(axes)
+    low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
+    return low, high
+
+
 def look_of(env: LevelEnv, seen: Tensor) -> Look:
     """How pictures show observations of a task.
 
     Args:
         env: The task.
-        seen: All observations ``[n, d]`` that will be drawn; only a plain plane depends on them.
+        seen: Real observations ``[n, d]``; only a plain plane depends on them. What lies beyond it
+            is drawn at its border.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -135,7 +146,13 @@ def look_of(env: LevelEnv, seen: Tensor) -> Look:
     if not shows_state(env):
         plane = plane_of(env, seen)
         canvas = on_axes(plane.draw, *SQUARE)
-        return Look(plane.points, lambda path, level: draw_trail(Pen(canvas), path))
+        low, high = limits(plane)
+
+        def clipped(obs: Tensor) -> Array:
+            found: Array = plane.points(obs).clip(low, high)
+            return found
+
+        return Look(clipped, lambda path, level: draw_trail(Pen(canvas), path))
     task, of_task, size = env, scene(env), env.state.shape[1]
 
     def states_and_levels(obs: Tensor) -> Array:
