@@ -35,8 +35,8 @@ ERRORS = (
 )
 #: Room for the mark of a point at the border, as a share of the axis.
 MARK = 0.02
-#: The column of ``metrics.csv`` with the share of imagined steps that were clamped.
-CLAMPED = "world/clamped"
+#: The column with the share of imagined steps that were stopped at a bound.
+BEYOND = "world/beyond_bounds"
 
 
 class Pair(NamedTuple):
@@ -102,7 +102,7 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
         ConfigError: If no episode was held back, or observations are no vectors.
     """
     dreaming, explorer = data.dreaming, learner.explorer
-    assert dreaming is not None and explorer is not None
+    assert dreaming is not None  # there is a world
     episodes = held_back_episodes(data.replay, data.settings.world.held_back)
     if not episodes:
         raise ConfigError(
@@ -113,8 +113,11 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
     world, horizon = dreaming.env.world, data.settings.world.horizon
     chosen = [episodes[index] for index in spread(len(episodes), EPISODES)]
     pairs = [pair(world, episode, horizon, rng) for episode in chosen]
-    first = dreaming.starts.first.draw(FREE // 2, rng)
-    starts = torch.cat((first, data.replay.sample((FREE - len(first),), rng).obs))
+    first = dreaming.starts.first
+    of_first = FREE // 2 if len(first) else 0  # a log may not say where episodes begin
+    starts = data.replay.sample((FREE - of_first,), rng).obs
+    if of_first:
+        starts = torch.cat((first.draw(of_first, rng), starts))
     imagined = ImaginedEnv(
         len(starts),
         world,
@@ -125,21 +128,31 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
         device=starts.device,
     )
     imagined.gate, imagined.rng = dreaming.env.gate, rng
-    free = free_dreams(imagined, lambda obs: explorer(obs).argmax(1), starts)
+    network, name = (
+        (explorer, "explorer") if explorer is not None else (learner.q_network, "policy")
+    )
+    free = free_dreams(imagined, lambda obs: network(obs).argmax(1), starts)
     rows = data.replay.startable.nonzero().squeeze(1)
     visited = data.replay.observations(rows[spread(len(rows), VISITED)])
-    return dreams(data.env, pairs, free, visited)
+    return dreams(data.env, pairs, free, visited, name)
 
 
 @styled
-def dreams(env: LevelEnv, pairs: Sequence[Pair], free: Sequence[Dream], visited: Tensor) -> Figure:
+def dreams(
+    env: LevelEnv,
+    pairs: Sequence[Pair],
+    free: Sequence[Dream],
+    visited: Tensor,
+    dreamer: str = "explorer",
+) -> Figure:
     """Dreams under real actions over what really followed, and free dreams over visited states.
 
     Args:
         env: The task, which may have a plane to draw in.
         pairs: Real paths and dreams, at least one.
-        free: Dreams of the explorer.
+        free: Dreams in which somebody acted freely.
         visited: Observations ``[n, ...]`` that the run has visited.
+        dreamer: Who acted in them.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -151,6 +164,7 @@ def dreams(env: LevelEnv, pairs: Sequence[Pair], free: Sequence[Dream], visited:
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     draw_pairs(left, plane, pairs)
     draw_free(right, plane, free, visited)
+    right.set_title(f"Where the {dreamer} goes in its dreams")
     widen(left, plane.points(real), plane.points(torch.cat(dreamt)))
     handles: dict[str, Artist] = {}
     for axes in (left, right):
@@ -202,7 +216,7 @@ def draw_pairs(axes: Axes, plane: Plane, pairs: Sequence[Pair]) -> None:
 
 
 def draw_free(axes: Axes, plane: Plane, free: Sequence[Dream], visited: Tensor) -> None:
-    """Where the explorer goes in its dreams, over the states that were really visited."""
+    """Where somebody goes in dreams, over the states that were really visited."""
     plane.draw(axes)
     axes.plot(*plane.points(visited).T, ".", color=PALE, markersize=2, zorder=0.5)
     axes.plot([], [], ".", color=GREY, markersize=7, label="visited states")
@@ -216,7 +230,6 @@ def draw_free(axes: Axes, plane: Plane, free: Sequence[Dream], visited: Tensor) 
             )
         else:
             axes.plot(*end, "s", color=ORANGE, mec=DARK, markersize=6, label="dream's last step")
-    axes.set_title("Where the explorer goes in its dreams")
     axes.label_outer()
 
 
@@ -231,9 +244,9 @@ def world_error(rows: Rows, title: str) -> Figure | None:
     found = {name: points for name, *_ in ERRORS if (points := series(rows, name))[0]}
     if not found:
         return None
-    clamped = series(rows, CLAMPED)
-    figure = Figure(figsize=(7, 5.4 if clamped[0] else 3.8), layout="constrained")
-    heights = [3, 1] if clamped[0] else [1]
+    beyond = series(rows, BEYOND)
+    figure = Figure(figsize=(7, 5.4 if beyond[0] else 3.8), layout="constrained")
+    heights = [3, 1] if beyond[0] else [1]
     top, *below = figure.subplots(
         len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
     )[:, 0]
@@ -242,12 +255,12 @@ def world_error(rows: Rows, title: str) -> Figure | None:
             top.plot(*found[name], color=colour, marker=marker, label=label)
     if all(min(values) > 0 for _, values in found.values()):
         top.set_yscale("log")
-    top.axhline(1, color=GREY, linestyle="--", linewidth=1, label="as large as a usual change")
-    top.set(ylabel="error on held-back episodes", title=title)
+    top.axhline(1, color=GREY, linestyle="--", linewidth=1, label="as if it always said the mean")
+    top.set(ylabel="error on held-back episodes\n(spread of observations)", title=title)
     top.legend()
     for axes in below:
-        axes.plot(*clamped, color=DARK)
-        axes.set(ylabel="share of\nclamped steps", ylim=(-0.04, 1.04))
+        axes.plot(*beyond, color=DARK)
+        axes.set(ylabel="steps at\na bound", ylim=(-0.04, 1.04))
     last = below[-1] if below else top
     last.set_xlabel("env steps")
     last.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def test_the_error_is_drawn_over_env_steps_where_it_was_measured() -> None:
     assert perfect is not None and perfect.axes[0].get_yscale() == "linear"
 
 
-def test_the_share_of_clamped_steps_has_a_panel_of_its_own() -> None:
-    rows = [{"env_steps": 100, "world/error_1": 0.5, dreams.CLAMPED: 0.125}]
+def test_the_share_of_steps_at_a_bound_has_a_panel_of_its_own() -> None:
+    rows = [{"env_steps": 100, "world/error_1": 0.5, dreams.BEYOND: 0.125}]
     figure = dreams.world_error(rows, "")
     assert figure is not None
     _, below = figure.axes
@@ -243,7 +244,9 @@ def beside_one(env: BatchedEnv, world: World, steps: int = 20) -> Beside:
 def test_a_perfect_dream_looks_like_reality(name: str) -> None:
     env = BUILT_IN[name](1)
     found = beside_one(env, PerfectWorld(env))
-    frames = list(found.frames())
+    assert torch.equal(found.dream.ended[0], episode(env, 20).terminated)
+    never = found.dream._replace(ended=torch.zeros_like(found.dream.ended))  # or it would be pale
+    frames = list(replace(found, dream=never).frames())
     assert len(frames) == 21 and len({frame.shape for frame in frames}) == 1
     for frame in frames:
         left, right = halves(frame)
@@ -281,6 +284,8 @@ def test_rewards_and_ends_are_told() -> None:
     assert early.reality_at(10)[0] == "step 10 · reward -10 · the task ended"
     never = ending(True, 9.0)
     assert never.dream_at(10) == ("step 10 · reward 20 · not over", VERMILLION)
+    before, after = (halves(frame)[1].min() for frame in (list(early.frames())[4:6]))
+    assert before < 80 < 150 < after  # pale beyond its end
     right = ending(True, 0.95)
     assert right.dream_at(10) == ("step 10 · reward 20 · over at step 10", GREEN)
     cut = ending(False, 9.0)
