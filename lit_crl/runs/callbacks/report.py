@@ -296,6 +296,7 @@ class RunReport(Callback):
         from lit_crl.runs.pictures import dream_film, dreams, figures, films
 
         folder = self.folder / "figures"
+        learner.to(data.env.device)  # where the real steps are: Lightning has moved it to the CPU
         if (errors := dreams.world_error(rows, title)) is not None:
             figures.save(errors, folder / "world_error.png")
         try:

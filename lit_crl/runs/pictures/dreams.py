@@ -257,10 +257,10 @@ def world_error(rows: Rows, title: str) -> Figure | None:
         top.set_yscale("log")
     top.axhline(1, color=GREY, linestyle="--", linewidth=1, label="as if it always said the mean")
     top.set(ylabel="error on held-back episodes\n(spread of observations)", title=title)
-    top.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     for axes in below:
         axes.plot(*beyond, color=DARK)
-        axes.set(ylabel="steps at\na bound", ylim=(-0.04, 1.04))
+        axes.set(ylabel="share of steps\nat a bound", ylim=(-0.04, 1.04))
     last = below[-1] if below else top
     last.set_xlabel("env steps")
     last.xaxis.set_major_formatter(EngFormatter(sep=""))
