@@ -59,7 +59,7 @@ BUILT_IN: dict[str, Callable[[int], BatchedEnv]] = {
 
 
 class Drift:
-    """A world in which every step adds the same; it ends the task beyond a bound."""
+    """A world in which every step adds the same; it ends the task beyond a bound, and doubts."""
 
     def __init__(self, by: list[float], beyond: float = np.inf) -> None:
         self.by, self.beyond = torch.tensor(by), beyond
@@ -67,7 +67,8 @@ class Drift:
     def imagine(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Imagined:
         found = obs + self.by
         reward = torch.full_like(found[:, 0], 2.0)
-        return Imagined(found, reward, found[:, 0] > self.beyond, torch.zeros_like(reward))
+        doubt = 9.0 * ((found[:, 0] + 0.1).abs() < 0.05)  # around -0.1
+        return Imagined(found, reward, found[:, 0] > self.beyond, doubt)
 
 
 def rng() -> torch.Generator:
@@ -153,25 +154,27 @@ def test_a_path_is_broken_where_an_angle_turns_over() -> None:
     assert np.nanmax(steps) == pytest.approx(9 / 59, abs=1e-4)
 
 
-def test_a_dream_ends_where_the_world_says_or_is_cut_at_the_horizon() -> None:
+def test_a_dream_ends_where_the_world_says_or_is_cut_at_gate_and_horizon() -> None:
     task = MountainCar(1)
     env = ImaginedEnv(
         3, Drift([0.1, 0.0], beyond=0.35), None,  # type: ignore[arg-type]  # starts are given
         observation_space=task.single_observation_space,
         action_space=task.single_action_space, horizon=6,
     )  # fmt: skip
+    env.gate = torch.tensor(1.0)
     starts = torch.tensor([[0.1, 0.0], [-1.0, 0.01], [-0.2, 0.0]])
     free = dreams.free_dreams(env, lambda obs: torch.zeros(3, dtype=torch.long), starts)
-    assert [len(each.obs) - 1 for each in free] == [3, 6, 6]
-    assert [each.ended for each in free] == [True, False, True]
+    assert [len(each.obs) - 1 for each in free] == [3, 6, 1]
+    assert [each.ended for each in free] == [True, False, False]  # beyond the cut, the last would
     for each, start in zip(free, starts, strict=True):
         expected = start + torch.arange(len(each.obs))[:, None] * torch.tensor([0.1, 0.0])
         assert torch.allclose(each.obs, expected)
     real = episode(task)
     right = dreams.dreams(task, [dreams.pair(Drift([0.0, 0.0]), real, 9, rng())], free, real.obs)
     drawn = lines(right.axes[1], ORANGE)
-    assert [len(line) for line in drawn] == [4, 7, 7]
-    assert np.allclose(marks(right.axes[1], "X"), [[0.4, 0.0], [0.4, 0.0]])
+    assert [len(line) for line in drawn] == [4, 7, 2]
+    assert np.allclose(marks(right.axes[1], "X"), [[0.4, 0.0]])
+    assert np.allclose(marks(right.axes[1], "s"), [[-0.4, 0.01], [-0.1, 0.0]])
     dots = [line for line in right.axes[1].get_lines() if line.get_marker() == "."]
     assert np.allclose(dots[0].get_xydata(), real.obs.numpy())
 
