@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ ALWAYS = (
     "levels_unique_rate",
     "reference_frontier_rate",
 )
+#: The film of a dream that a fit ends with, in the run's folder, and its frames a second.
+FILM, FPS = Path("films", "dream_beside_reality.gif"), 20
 
 
 def git_commit() -> str | None:
@@ -294,6 +297,8 @@ class RunReport(Callback):
             if isinstance(log, MetricsCsv):
                 curve = figures.learning_curve(log.rows, title)
                 figures.save(curve, folder / "learning_curve.png")
+                if data.dreaming is not None:
+                    self._draw_world(learner_of(trainer), data, log.rows, title)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         snapshots = next(c.snapshots for c in callbacks if isinstance(c, RecordMetrics))
         if snapshots:
@@ -305,6 +310,30 @@ class RunReport(Callback):
                 for key in ("env_steps", "levels", "p_hat")
             )
             np.savez(self.folder / "levels.npz", env_steps=steps, levels=levels, p_hat=p_hat)
+
+    def _draw_world(
+        self,
+        learner: CreativeLearner,
+        data: ReplayDataModule,
+        rows: Sequence[Mapping[str, Any]],
+        title: str,
+    ) -> None:
+        """Draw what the world makes of real paths, and how it errs; say what cannot be drawn."""
+        from lit_crl.runs.pictures import dream_film, dreams, figures, films
+
+        folder = self.folder / "figures"
+        learner.to(data.env.device)  # where the real steps are: Lightning has moved it to the CPU
+        if (errors := dreams.world_error(rows, title)) is not None:
+            figures.save(errors, folder / "world_error.png")
+        try:
+            figures.save(dreams.dreams_of_run(learner, data), folder / "dreams.png")
+        except ConfigError as error:
+            self.console.print(f"No figure of dreams: {error}")
+        try:
+            found = dream_film.beside_of_run(learner, data, 1)
+            films.write_gif(dream_film.film_beside(found, FPS), folder.parent / FILM, FPS)
+        except ConfigError as error:
+            self.console.print(f"No film of a dream beside reality: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Clock and counts."""
