@@ -384,6 +384,9 @@ class ReplayDataModule(LightningDataModule):
                 levels = self._gan_batch(agent)
             with self.clock("replay"):
                 batch = self._batch(levels)
+            if self.dreaming is not None:
+                with self.clock("world"):
+                    batch = self._with_dreams(batch, self.dreaming)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -415,20 +418,18 @@ class ReplayDataModule(LightningDataModule):
             sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
             dreaming = self.dreaming
             drawn = dreaming.judge_batch(shape, sample) if dreaming else sample(shape)
-            return self._with_dreams(Batch(drawn, levels, progress), shape)
+            return Batch(drawn, levels, progress)
         # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
         beta = settings.importance_exponent + progress * (1 - settings.importance_exponent)
         found = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
         update = partial(self.replay.priorities.update, found.row)
-        batch = Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
-        return self._with_dreams(batch, shape)
+        return Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
 
-    def _with_dreams(self, batch: Batch, shape: tuple[int, int]) -> Batch:
+    def _with_dreams(self, batch: Batch, dreaming: Dreaming) -> Batch:
         """The batch with what the explorer and, if it is due, the world learn from."""
-        if (dreaming := self.dreaming) is None:
-            return batch
-        env_steps = self.env_steps
+        env_steps, settings = self.env_steps, self.settings.replay
         if self.settings.world.has_explorer:
+            shape = (settings.updates_per_batch, settings.batch_size)
             explorer, bonus = dreaming.explorer_batch(shape, batch.progress)
             batch = batch._replace(explorer=explorer, bonus=bonus)
         is_due = dreaming.is_due(env_steps)
