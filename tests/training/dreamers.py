@@ -22,6 +22,12 @@ DREAMS = {
     "error_bound": 100.0,
 }
 
+#: A run in which the GAN of levels learns soon.
+LEVELS: dict[str, Any] = {
+    "arm": "gan", "gan_updates": 2, "gan_every": 4, "gan_batch_size": 16, "min_outcomes": 2,
+    "tried": 256, "visited": 512, "label_epsilon": 1.0, "env_steps": 2_400,
+}  # fmt: skip
+
 
 def prepared(
     world: dict[str, Any] | None = None,

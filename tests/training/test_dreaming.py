@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ShortCar
-from dreamers import WORLD, fitted, judge, prepared
+from dreamers import LEVELS, WORLD, fitted, judge, prepared
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -89,8 +89,18 @@ def test_explorer_and_judge_choose_their_own_actions() -> None:
     assert torch.equal(actions, torch.where(explores, other, own))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"dreams": {"level_states": 0.5, "judge_share": 0.25, "curiosity": -1.0}, **LEVELS},
+        {"dreams": {"dynamics": "perfect", "gate": 0.5}},
+        # Dreams have not yet begun when it stops.
+        {"dreams": {"error_bound": 0.45, "updates": 20}, "env_steps": 1_600},
+    ],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, difference: Callable[[Any, Any], str | None]
+    tmp_path: Path, difference: Callable[[Any, Any], str | None], given: dict[str, Any]
 ) -> None:
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -102,11 +112,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
             {"weights": dict(learner.state_dict()), "data": collected_state(data, learner)}
         )
 
-    whole = everything(*fitted())
-    learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path), Stop()))
+    whole = everything(*fitted(**given))
+    learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path), Stop()), **given)
     trainer.fit(learner, datamodule=data)
     assert data.batches_done == 23
-    learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path),))
+    learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path),), **given)
     trainer.fit(learner, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"))
     resumed = everything(learner, data)
     assert whole["weights"].keys() == resumed["weights"].keys()
