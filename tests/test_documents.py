@@ -204,6 +204,7 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
                 "--data.world.held_back=0.5",
                 "--data.evaluation.every=400",
                 "--data.world.horizon=4",
+                "--data.world.error_bound=100",
                 "--model.network.hidden=[8]",
                 f"--model.world.loss={loss}",
                 "--model.world.hidden=[8]",

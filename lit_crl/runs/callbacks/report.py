@@ -35,7 +35,7 @@ PARTS = {
     "replay": "sampling from the replay",
     "dqn": "DQN phase",
     "gan": "GAN phase, and choosing levels",
-    "world": "world phase, and dreaming",
+    "world": "world phase, dreaming, and curiosity",
     "evaluation": "validation",
     "watch": "measuring the world",
     "saving": "metrics and checkpoints",

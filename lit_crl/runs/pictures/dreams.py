@@ -101,7 +101,7 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
     Raises:
         ConfigError: If no episode was held back, or observations are no vectors.
     """
-    dreaming, explorer = data.dreaming, learner.explorer
+    dreaming = data.dreaming
     assert dreaming is not None  # there is a world
     episodes = held_back_episodes(data.replay, data.settings.world.held_back)
     if not episodes:
@@ -128,9 +128,9 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
         device=starts.device,
     )
     imagined.gate, imagined.rng = dreaming.env.gate, rng
-    network, name = (
-        (explorer, "explorer") if explorer is not None else (learner.q_network, "policy")
-    )
+    network, name = learner.q_network, "policy"
+    if dreaming.settings.has_explorer and learner.explorer is not None:
+        network, name = learner.explorer, "explorer"
     free = free_dreams(imagined, lambda obs: network(obs).argmax(1), starts)
     rows = data.replay.startable.nonzero().squeeze(1)
     visited = data.replay.observations(rows[spread(len(rows), VISITED)])
