@@ -115,11 +115,6 @@ class CreativeLearner(LightningModule):
                 f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
                 "turn one of them off"
             )
-        if compile and self.world.loss != "none":
-            raise ConfigError(
-                "model.compile is on, but updates of the world are not compiled yet: set it to "
-                "false, or model.world.loss to none"
-            )
         groups = {name: without_optimizers(getattr(self, name)) for name in GROUPS}
         self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
         self.automatic_optimization = False
