@@ -201,6 +201,7 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
                 "--data.world.first_updates=2",
                 "--data.world.dreams=8",
                 "--data.world.horizon=4",
+                "--data.world.error_bound=100",
                 "--model.network.hidden=[8]",
                 f"--model.world.loss={loss}",
                 "--model.world.hidden=[8]",

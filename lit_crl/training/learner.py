@@ -29,7 +29,6 @@ from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMin
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import EagerPhase
-from lit_crl.training.explorer_phase import ExplorerPhase
 from lit_crl.training.optimizers import (
     Trained,
     make_optimizer,
@@ -48,13 +47,9 @@ from lit_crl.training.updates import (
     dqn_update,
     gan_update,
 )
-from lit_crl.training.world_phase import world_phase
-from lit_crl.world.curiosity import falling
+from lit_crl.training.world_phase import explorer_phase, world_phase
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
-
-#: The groups of settings.
-GROUPS = ("network", "dqn", "gan", "world")
 
 
 class CreativeLearner(LightningModule):
@@ -115,7 +110,8 @@ class CreativeLearner(LightningModule):
                 f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
                 "turn one of them off"
             )
-        groups = {name: without_optimizers(getattr(self, name)) for name in GROUPS}
+        names = ("network", "dqn", "gan", "world")
+        groups = {name: without_optimizers(getattr(self, name)) for name in names}
         self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
         self.automatic_optimization = False
         self.compile_updates = compile
@@ -293,9 +289,7 @@ class CreativeLearner(LightningModule):
             judges, makers = gan_optimizers
             self._train_world = world_phase(world, self.world, judges, makers, self._phase)
             explorers = (self.explorer, self.explorer_target)
-            self._train_explorer = ExplorerPhase(
-                world, *explorers, self.dqn, q_optimizer, self._phase
-            )
+            self._train_explorer = explorer_phase(*explorers, self.dqn, q_optimizer, self._phase)
 
     def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
         if not self.compile_updates:
@@ -330,9 +324,9 @@ class CreativeLearner(LightningModule):
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
-        if batch.explorer is not None:
-            curiosity = falling(batch.curiosity, batch.progress)
-            self.losses.add(self._train_explorer(rates, batch.explorer, curiosity), first)
+        if batch.explorer is not None and batch.bonus is not None:
+            report = self._train_explorer(rates, batch.explorer)
+            self.losses.add(report | {"explorer/bonus": batch.bonus}, first)
 
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]

@@ -20,16 +20,12 @@ SMOOTH = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.99), eps=1e-
 
 
 def make(compile: bool = False, **world: Any) -> CreativeLearner:
-    """A small learner with a world, whose members disagree by about five units."""
+    """A small learner with a world."""
     optimizers = dict.fromkeys(("generator_optimizer", "discriminator_optimizer"), SMOOTH)
     short = {"hidden": (16, 16), "gan_hidden": (16, 16), "q_optimizer": SMOOTH, **optimizers}
-    learner = CreativeLearner(
+    return CreativeLearner(
         **learner_settings(**short), world={**WORLD, **optimizers, **world}, compile=compile
     ).build(ENV)
-    assert learner.world_gan is not None
-    learner.world_gan.delta_scale.fill_(0.01)
-    learner.world_gan.mean_disagreement.fill_(0.02)
-    return learner
 
 
 def real_steps(*shape: int, rng: torch.Generator) -> RealSteps:
@@ -61,7 +57,7 @@ def batch(seed: int, noise_dim: int = 4, updates: int = 2) -> Batch:
         None,
         0.0,
         explorer=DqnMinibatch(transitions(updates, seed=seed + 100)),
-        curiosity=0.3,
+        bonus=torch.full((updates,), 0.1),
         world=world_stack(2, noise_dim, seed=seed),
     )
 
