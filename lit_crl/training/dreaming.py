@@ -1,7 +1,8 @@
 """Dreaming: what the world learns from, when it is dreamt in, and who learns from dreams."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from lit_crl.training.dream_condition import DreamCondition
 from lit_crl.training.dreams import Dreams
 from lit_crl.training.level_starts import LevelStarts
 from lit_crl.training.settings import DreamSettings
-from lit_crl.world.curiosity import bonus, falling, reward_scale
+from lit_crl.world.curiosity import bonus, explorer_reward, falling, reward_scale
 from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
@@ -31,6 +32,16 @@ from lit_crl.world.transition_gan import TransitionGan
 FIRST_STATES = 500
 #: Real steps on which disagreement is measured.
 MEASURED = 1_000
+
+
+class Mixed(NamedTuple):
+    """K minibatches of real transitions and, behind them, dreamed ones."""
+
+    transitions: Transitions
+    #: How many of each minibatch are real.
+    real: int
+    #: The world's disagreement on the dreamed ones, ``[K, B - real]``.
+    doubt: Tensor
 
 
 class Dreaming:
@@ -188,8 +199,8 @@ class Dreaming:
     ) -> tuple[DqnMinibatch, Tensor]:
         """K minibatches for the explorer, with rewards in units of the largest real one.
 
-        The bonus is computed now and stored nowhere. Before the first dream all transitions are
-        real.
+        The bonus is computed now and stored nowhere, since the world goes on learning. Before the
+        first dream all transitions are real.
 
         Args:
             shape: Minibatches K and their size.
@@ -198,11 +209,11 @@ class Dreaming:
         Returns:
             The minibatches, and the mean bonus in each ``[K]``.
         """
-        real, mixed = self._mixed(shape, self.settings.share, self._sample)
-        weight = falling(self.settings.curiosity, progress)
-        extra = self._bonus(mixed, weight, first=0 if weight > 0 else real)
-        reward = mixed.reward / reward_scale(self.replay.reward) + extra
-        return DqnMinibatch(mixed._replace(reward=reward)), extra.mean(1)
+        mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
+        extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
+        scale = reward_scale(self.replay.reward)
+        reward = explorer_reward(mixed.transitions.reward, scale, extra)
+        return DqnMinibatch(mixed.transitions._replace(reward=reward)), extra.mean(1)
 
     def judge_batch(
         self, shape: tuple[int, int], sample: Callable[[tuple[int, int]], Transitions]
@@ -212,41 +223,40 @@ class Dreaming:
         It learns the task's reward. Curiosity never enters; caution does, in dreams alone, in the
         unit of the task's rewards.
         """
-        real, mixed = self._mixed(shape, self.settings.judge_share, sample)
-        if self.settings.curiosity >= 0 or real == shape[1]:
-            return mixed
-        cost = self._bonus(mixed, self.settings.curiosity, first=real)
-        return mixed._replace(reward=mixed.reward + reward_scale(self.replay.reward) * cost)
-
-    def _sample(self, shape: tuple[int, int]) -> Transitions:
-        return self.replay.sample(shape, self.rng)
+        mixed = self._mixed(shape, self.settings.judge_share, sample)
+        transitions, weight = mixed.transitions, self.settings.curiosity
+        if weight >= 0 or not mixed.doubt.numel():
+            return transitions
+        cost = reward_scale(self.replay.reward) * self._bonus(mixed, weight)
+        return transitions._replace(reward=transitions.reward + cost)
 
     def _mixed(
         self,
         shape: tuple[int, int],
         share: float,
         sample: Callable[[tuple[int, int]], Transitions],
-    ) -> tuple[int, Transitions]:
-        """Real transitions and, behind them, dreamed ones; and how many of a minibatch are real."""
+    ) -> Mixed:
+        """Minibatches of ``shape``, of which dreams have a share as soon as there are any."""
         updates, size = shape
         dreamed = 0 if self.store is None else round(share * size)
-        parts = []
-        if size > dreamed:
-            parts.append(sample((updates, size - dreamed)))
-        if dreamed:
-            parts.append(self.dreams.draw((updates, dreamed)))
-        if len(parts) == 1:
-            return size - dreamed, parts[0]
-        joined = (torch.cat(fields, 1) for fields in zip(*parts, strict=True))
-        return size - dreamed, Transitions(*joined)
+        real = size - dreamed
+        if not dreamed:
+            return Mixed(sample(shape), real, self.dreams.doubt.new_zeros(updates, 0))
+        imagined, doubt = self.dreams.draw((updates, dreamed))
+        if not real:
+            return Mixed(imagined, real, doubt)
+        pairs = zip(sample((updates, real)), imagined, strict=True)
+        return Mixed(Transitions(*(torch.cat(pair, 1) for pair in pairs)), real, doubt)
 
-    def _bonus(self, transitions: Transitions, weight: float, first: int) -> Tensor:
-        """The bonus ``[K, B]``, which is 0 before place ``first`` of each minibatch."""
-        extra = torch.zeros_like(transitions.reward)
-        obs, action = transitions.obs[:, first:], transitions.action[:, first:]
-        if weight != 0 and action.numel():
-            found = self.world.disagreement(obs.flatten(0, 1), action.flatten())
-            extra[:, first:] = bonus(found, weight).view(action.shape)
+    def _bonus(self, mixed: Mixed, weight: float) -> Tensor:
+        """The bonus ``[K, B]``: curiosity everywhere, caution in dreams alone."""
+        obs, action, real = mixed.transitions.obs, mixed.transitions.action, mixed.real
+        extra = torch.zeros_like(mixed.transitions.reward)
+        extra[:, real:] = bonus(mixed.doubt, weight)
+        if weight > 0 and real:
+            met, taken = obs[:, :real].flatten(0, 1), action[:, :real]
+            found = self.world.disagreement(met, taken.flatten())
+            extra[:, :real] = bonus(found, weight).view(taken.shape)
         return extra
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class Dreams:
         self.env, self.gamma, self.rng = env, gamma, rng
         #: The newest imagined steps ``[n, ...]``; None before the first dream.
         self.store: Transitions | None = None
+        #: The world's disagreement ``[n]`` on them. It is that of the present world, because these
+        #: steps are forgotten when the world learns.
+        self.doubt = torch.zeros(0, device=env.device)
         #: Imagined steps so far.
         self.steps = 0
 
@@ -44,27 +47,31 @@ class Dreams:
         for _ in range(env.max_episode_steps):
             explore, random = toss(len(obs), actions, DREAM_EPSILON * epsilon, self.rng)
             action = greedy_unless(explore, random, action_values(obs))
-            next_obs, reward, terminated, truncated, _ = env.step(action)
-            steps.append((obs, action, reward, self.gamma * (~terminated).float(), next_obs))
+            next_obs, reward, terminated, truncated, info = env.step(action)
+            discount = self.gamma * (~terminated).float()
+            steps.append((obs, action, reward, discount, next_obs, info["disagreement"]))
             obs, _ = env.reset(options={"reset_mask": terminated | truncated})
-        self.store = Transitions(*(torch.cat(field) for field in zip(*steps, strict=True)))
+        *fields, self.doubt = (torch.cat(field) for field in zip(*steps, strict=True))
+        self.store = Transitions(*fields)
         self.steps += len(self.store.reward)
 
-    def draw(self, shape: tuple[int, int]) -> Transitions:
-        """Imagined steps ``[*shape, ...]``, drawn uniformly with replacement."""
+    def draw(self, shape: tuple[int, int]) -> tuple[Transitions, Tensor]:
+        """Imagined steps ``[*shape, ...]``, drawn uniformly with replacement, and their doubt."""
         assert self.store is not None  # nobody asks before the first dream
         rows, rng = len(self.store.reward), self.rng
         row = torch.randint(rows, shape, generator=rng, device=rng.device)
-        return Transitions(*(field[row] for field in self.store))
+        return Transitions(*(field[row] for field in self.store)), self.doubt[row]
 
     def state_dict(self) -> dict[str, Any]:
         """Open dreams and kept steps; the random stream is saved by its owner."""
         store = [] if self.store is None else list(self.store)
-        return {"env": self.env.state_dict(), "store": store, "steps": self.steps}
+        kept = {"store": store, "doubt": self.doubt}
+        return {"env": self.env.state_dict(), "steps": self.steps, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self.env.load_state_dict(state["env"])
         kept = [field.to(self.env.device) for field in state["store"]]
         self.store = Transitions(*kept) if kept else None
+        self.doubt = state["doubt"].to(self.env.device)
         self.steps = state["steps"]

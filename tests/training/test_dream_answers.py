@@ -97,8 +97,7 @@ def test_the_explorer_learns_values_that_can_be_written_down(
     learner.build(Line(1))
 
     def batch() -> Batch:
-        stack = DqnMinibatch(dreams.draw((500, 32)))
-        some = dreams.draw((1, 32))
+        stack, some = DqnMinibatch(dreams.draw((500, 32))[0]), dreams.draw((1, 32))[0]
         return Batch(some, None, 0.0, explorer=stack, bonus=torch.zeros(500))
 
     train_on(learner, [batch() for _ in range(4)], Line(1))

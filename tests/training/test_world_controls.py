@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ShortCar
 from dreamers import fitted, judge, prepared
+from lightning.pytorch import Callback
 from torch import Tensor
 
 import lit_crl
@@ -169,6 +170,31 @@ def test_caution_of_the_explorer_is_in_dreams_alone_and_does_not_fall() -> None:
     batch, mean = curious.explorer_batch((4, 16), 0.0)
     assert (batch.transitions.reward[:, :8] > -1).any() and (mean > 0).any()
     assert (curious.explorer_batch((4, 16), 1.0)[1] == 0).all()
+
+
+@pytest.mark.parametrize("dynamics", ["learnt", "perfect"])
+def test_the_bonus_is_the_one_of_the_present_world(dynamics: str) -> None:
+    """Whatever was kept: the world, asked once more about real and dreamed rows, agrees."""
+    learner, data, trainer = prepared(dreams={"dynamics": dynamics, "share": 0.5})
+    compared = 0
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, learner: Any, batch: Any, _: int) -> None:
+            nonlocal compared
+            if batch.world is not None:
+                return  # the world has just taken new units, with which it is going to learn
+            transitions = batch.explorer.transitions
+            doubt = learner.world_gan.disagreement(
+                transitions.obs.flatten(0, 1), transitions.action.flatten()
+            ).view(transitions.reward.shape)
+            extra = 0.3 * (1 - batch.progress) * novelty(doubt)
+            # Mountain cars pay −1.
+            torch.testing.assert_close(transitions.reward, extra - 1, atol=1e-5, rtol=1e-4)
+            compared += trainer.datamodule.dreaming.store is not None and bool(extra[:, 8:].any())
+
+    trainer.callbacks.append(Watch())
+    trainer.fit(learner, datamodule=data)
+    assert compared > 5
 
 
 def test_without_an_explorer_the_judge_dreams() -> None:
