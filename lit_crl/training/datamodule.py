@@ -208,7 +208,7 @@ class ReplayDataModule(LightningDataModule):
                 "are not above 0: the run is the one of model.world.loss none."
             )
             return
-        check_world(self.settings, self.arm, self.needs, self.env, self.world_size)
+        check_world(self.settings, self.arm, self.needs, self.env)
         self._explores = explorers_places(settings, self.num_envs)
 
     def _check_arm(self) -> None:

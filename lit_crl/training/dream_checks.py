@@ -8,9 +8,7 @@ from lit_crl.training.level_starts import check_levels_show, hides_level
 from lit_crl.training.settings import DataSettings
 
 
-def check_world(
-    settings: DataSettings, arm: str, needs: Needs, env: LevelEnv, world_size: int
-) -> None:
+def check_world(settings: DataSettings, arm: str, needs: Needs, env: LevelEnv) -> None:
     """Refuse settings of the data that do not go with a world.
 
     Args:
@@ -18,16 +16,13 @@ def check_world(
         arm: The arm's name.
         needs: What the arm needs.
         env: The real environment.
-        world_size: Processes.
 
     Raises:
         ConfigError: If there are any.
     """
     found, remedy = None, ""
     replay, dreams = settings.replay, settings.world
-    if world_size > 1:
-        found, remedy = f"there are {world_size} processes", "use --trainer.devices 1"
-    elif replay.frame_stack > 1:
+    if replay.frame_stack > 1:
         found, remedy = f"data.replay.frame_stack is {replay.frame_stack}", "set it to 1"
     elif settings.collect.gamma == 0:
         # A step's discount is then 0 at every step, and only an end's may be.
