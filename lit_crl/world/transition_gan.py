@@ -19,6 +19,9 @@ from lit_crl.world.settings import WorldSettings
 
 #: How far imagined observations may go beyond the real ones, as a share of their range.
 MARGIN = 0.25
+#: Members are asked about so many rows at a time. What they compute on the way then stays in the
+#: processor's cache, and takes little memory however many rows there are.
+ROWS_AT_ONCE = 512
 #: Disagreement below this, in units of targets, is rounding.
 LEAST_DISAGREEMENT = 1e-6
 
@@ -247,7 +250,7 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def one_step_error(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """How wrong the members' mean is on transitions ``[n, ...]``; 1: as "nothing changes"."""
-        centre = self.generators.centre(self.condition(obs, action))
+        centre = self._centre(self.condition(obs, action))
         error = equations.one_step_error(self.target(obs, next_obs), centre, self._counts)
         if not self.binary:
             return error
@@ -259,4 +262,9 @@ class TransitionGan(nn.Module):
         return torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
 
     def _disagreement(self, condition: Tensor) -> Tensor:
-        return equations.disagreement(self.generators.centre(condition), self._counts)
+        return equations.disagreement(self._centre(condition), self._counts)
+
+    def _centre(self, condition: Tensor) -> Tensor:
+        """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""
+        parts = condition.split(ROWS_AT_ONCE)
+        return torch.cat([self.generators.centre(part) for part in parts], 1)
