@@ -1,5 +1,8 @@
 """What does not go with a world: refused before the first env step."""
 
+import torch
+
+from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.envs import LevelEnv
@@ -8,25 +11,41 @@ from lit_crl.training.level_starts import check_levels_show, hides_level
 from lit_crl.training.settings import DataSettings
 
 
-def check_world(settings: DataSettings, arm: str, needs: Needs, env: LevelEnv) -> None:
-    """Refuse settings of the data that do not go with a world.
+def check_world(
+    settings: DataSettings,
+    arm: str,
+    needs: Needs,
+    env: LevelEnv,
+    learners: torch.device,
+) -> None:
+    """Refuse settings of the data that do not go with a world; say if nobody learns from it.
 
     Args:
         settings: All of them.
         arm: The arm's name.
         needs: What the arm needs.
         env: The real environment.
+        learners: Where the learner is.
 
     Raises:
         ConfigError: If there are any.
     """
     found, remedy = None, ""
     replay, dreams = settings.replay, settings.world
+    if not dreams.does_anything:
+        distributed.print_once(
+            "Nobody learns from the world, because data.world.share, curiosity and judge_share are "
+            "not above 0: the run is the one of model.world.loss none."
+        )
+        return
     if replay.frame_stack > 1:
         found, remedy = f"data.replay.frame_stack is {replay.frame_stack}", "set it to 1"
     elif settings.collect.gamma == 0:
         # A step's discount is then 0 at every step, and only an end's may be.
         found, remedy = "data.collect.gamma is 0", "give a number above 0"
+    elif env.device.type != learners.type:
+        found = f"data.collect.device is {str(env.device)!r} and the learner is on {learners}"
+        remedy = "set it to auto"
     if found is not None:
         raise ConfigError(
             f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "

@@ -19,6 +19,7 @@ from lit_crl.training.dream_condition import DreamCondition
 from lit_crl.training.dreams import Dreams
 from lit_crl.training.level_starts import LevelStarts
 from lit_crl.training.settings import DreamSettings
+from lit_crl.world.caution import doubt
 from lit_crl.world.curiosity import bonus, explorer_reward, falling, reward_scale
 from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
@@ -41,7 +42,7 @@ class Mixed(NamedTuple):
     #: How many of each minibatch are real.
     real: int
     #: The world's disagreement on the dreamed ones, ``[K, B - real]``.
-    doubt: Tensor
+    disagreement: Tensor
 
 
 class Dreaming:
@@ -229,7 +230,7 @@ class Dreaming:
         """
         mixed = self._mixed(shape, self.settings.judge_share, sample)
         transitions, weight = mixed.transitions, self.settings.curiosity
-        if weight >= 0 or not mixed.doubt.numel():
+        if weight >= 0 or not mixed.disagreement.numel():
             return transitions
         cost = self._reward_scale() * self._bonus(mixed, weight)
         return transitions._replace(reward=transitions.reward + cost)
@@ -249,18 +250,21 @@ class Dreaming:
         dreamed = 0 if self.store is None else round(share * size)
         real = size - dreamed
         if not dreamed:
-            return Mixed(sample(shape), real, self.dreams.doubt.new_zeros(updates, 0))
-        imagined, doubt = self.dreams.draw((updates, dreamed))
+            return Mixed(sample(shape), real, self.dreams.disagreement.new_zeros(updates, 0))
+        imagined, found = self.dreams.draw((updates, dreamed))
         if not real:
-            return Mixed(imagined, real, doubt)
+            return Mixed(imagined, real, found)
         pairs = zip(sample((updates, real)), imagined, strict=True)
-        return Mixed(Transitions(*(torch.cat(pair, 1) for pair in pairs)), real, doubt)
+        return Mixed(Transitions(*(torch.cat(pair, 1) for pair in pairs)), real, found)
 
     def _bonus(self, mixed: Mixed, weight: float) -> Tensor:
         """The bonus ``[K, B]``: curiosity everywhere, caution in dreams alone."""
         obs, action, real = mixed.transitions.obs, mixed.transitions.action, mixed.real
         extra = torch.zeros_like(mixed.transitions.reward)
-        extra[:, real:] = bonus(mixed.doubt, weight)
+        if weight < 0:
+            extra[:, real:] = weight * doubt(mixed.disagreement)
+            return extra
+        extra[:, real:] = bonus(mixed.disagreement, weight)
         if weight > 0 and real:
             met, taken = obs[:, :real].flatten(0, 1), action[:, :real]
             found = self.world.disagreement(met, taken.flatten())

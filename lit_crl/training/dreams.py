@@ -29,7 +29,7 @@ class Dreams:
         self.store: Transitions | None = None
         #: The world's disagreement ``[n]`` on them. It is that of the present world, because these
         #: steps are forgotten when the world learns.
-        self.doubt = torch.zeros(0, device=env.device)
+        self.disagreement = torch.zeros(0, device=env.device)
         #: Imagined steps so far.
         self.steps = 0
 
@@ -42,7 +42,7 @@ class Dreams:
         """
         env, actions = self.env, self.env.num_actions
         epsilon = torch.rand(env.num_envs, generator=self.rng, device=self.rng.device)
-        self.store, self.doubt = None, self.doubt[:0]  # two stores at a time would take more memory
+        self.store = None  # two stores at a time would take more memory
         steps: list[tuple[Tensor, ...]] = []
         obs, _ = env.reset()
         for _ in range(env.max_episode_steps):
@@ -52,21 +52,21 @@ class Dreams:
             discount = self.gamma * (~terminated).float()
             steps.append((obs, action, reward, discount, next_obs, info["disagreement"]))
             obs, _ = env.reset(options={"reset_mask": terminated | truncated})
-        *fields, self.doubt = (torch.cat(field) for field in zip(*steps, strict=True))
+        *fields, self.disagreement = (torch.cat(field) for field in zip(*steps, strict=True))
         self.store = Transitions(*fields)
         self.steps += len(self.store.reward)
 
     def draw(self, shape: tuple[int, int]) -> tuple[Transitions, Tensor]:
-        """Imagined steps ``[*shape, ...]``, drawn uniformly with replacement, and their doubt."""
+        """Imagined steps ``[*shape, ...]``, drawn uniformly with replacement, and disagreement."""
         assert self.store is not None  # nobody asks before the first dream
         rows, rng = len(self.store.reward), self.rng
         row = torch.randint(rows, shape, generator=rng, device=rng.device)
-        return Transitions(*(field[row] for field in self.store)), self.doubt[row]
+        return Transitions(*(field[row] for field in self.store)), self.disagreement[row]
 
     def state_dict(self) -> dict[str, Any]:
         """Open dreams and kept steps; the random stream is saved by its owner."""
         store = [] if self.store is None else list(self.store)
-        kept = {"store": store, "doubt": self.doubt}
+        kept = {"store": store, "disagreement": self.disagreement}
         return {"env": self.env.state_dict(), "steps": self.steps, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -74,5 +74,5 @@ class Dreams:
         self.env.load_state_dict(state["env"])
         kept = [field.to(self.env.device) for field in state["store"]]
         self.store = Transitions(*kept) if kept else None
-        self.doubt = state["doubt"].to(self.env.device)
+        self.disagreement = state["disagreement"].to(self.env.device)
         self.steps = state["steps"]

@@ -102,8 +102,8 @@ class DreamSettings:
         judge_share: Share of dreamed transitions in the judge's minibatches, that is in those of
             the evaluated Q-network.
         curiosity: Weight at the start of the explorer's bonus for disagreement; it falls to 0 over
-            the run. A negative weight is caution, a cost of disagreement: it is subtracted in
-            dreamed transitions alone, in the judge's as well, and does not fall.
+            the run. A negative weight is caution: whatever the world does not know costs as much,
+            in dreamed transitions alone, in the judge's as well; it does not fall.
         explorers: Share of the environments in which the explorer acts. Where neither dreams nor
             curiosity would teach it anything, it acts nowhere.
     """

@@ -38,10 +38,10 @@ def novelty(disagreement: Tensor, clip: float = CLIP) -> Tensor:
 
 
 def bonus(disagreement: Tensor, weight: Tensor | float, clip: float = CLIP) -> Tensor:
-    """The bonus, weight · novelty; a negative weight is caution, a cost of what is not known.
+    """The bonus, weight · novelty.
 
-    >>> bonus(torch.tensor([1.0, 3.0]), -0.5)
-    tensor([-0.0000, -0.2500])
+    >>> bonus(torch.tensor([1.0, 3.0]), 0.5)
+    tensor([0.0000, 0.2500])
     """
     return weight * novelty(disagreement, clip)
 

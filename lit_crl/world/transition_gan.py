@@ -266,5 +266,5 @@ class TransitionGan(nn.Module):
 
     def _centre(self, condition: Tensor) -> Tensor:
         """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""
-        parts = condition.split(ROWS_AT_ONCE)
+        parts = torch.split(condition, ROWS_AT_ONCE)
         return torch.cat([self.generators.centre(part) for part in parts], 1)

@@ -146,15 +146,15 @@ def test_the_judges_batch_keeps_its_size() -> None:
 
 
 def test_caution_costs_the_judge_in_dreams_alone() -> None:
-    """By hand: reward − weight · novelty · scale in dreamed rows; real rows as they are."""
+    """By hand: reward − weight · min(d, 5) / 5 · scale in dreamed rows; real rows as they are."""
     learner, _, dreaming = dreaming_of(judge_share=0.5, curiosity=-2.0)
     assert learner.world_gan is not None
     dreaming.replay.reward.mul_(3)  # the unit of the task's rewards
     found = dreaming.judge_batch((4, 16), partial(marked, dreaming))
     assert (found.reward[:, :8] == 7).all()
     for k in range(4):
-        doubt = learner.world_gan.disagreement(found.obs[k, 8:], found.action[k, 8:])
-        torch.testing.assert_close(found.reward[k, 8:], -1 - 3 * 2 * novelty(doubt))
+        apart = learner.world_gan.disagreement(found.obs[k, 8:], found.action[k, 8:])
+        torch.testing.assert_close(found.reward[k, 8:], -1 - 3 * 2 * apart.clamp(max=5) / 5)
     assert (found.reward[:, 8:] < -1).any() and (found.reward[:, 8:] <= -1).all()
 
 
