@@ -279,11 +279,8 @@ class CreativeLearner(LightningModule):
         if (level_gan := self.level_gan) is not None:
             update_gan = partial(gan_update, level_gan, self.gan)
             judges, makers = gan_optimizers
-            networks = {
-                level_gan.discriminator: judges,
-                level_gan.generator: makers,
-                level_gan.generator_ema: None,
-            }
+            discriminator, generator = level_gan.discriminator, level_gan.generator
+            networks = {discriminator: judges, generator: makers, level_gan.generator_ema: None}
             self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
         if (world := self.world_gan) is not None and self.explorer is not None:
             judges, makers = gan_optimizers
@@ -318,13 +315,13 @@ class CreativeLearner(LightningModule):
             group["lr"] = rate * (1 - batch.progress * (1 - self.dqn.final_lr))
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
-        is_due = [number % self.dqn.target_period == 0 for number in range(first, self.updates + 1)]
-        rates = [self.dqn.target_rate * due for due in is_due]
+        rates = self.dqn.target_rates(first, len(batch.dqn.obs))
         report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
         if batch.explorer is not None and batch.bonus is not None:
+            rates = self.dqn.target_rates(first, len(batch.bonus))
             report = self._train_explorer(rates, batch.explorer)
             self.losses.add(report | {"explorer/bonus": batch.bonus}, first)
 
