@@ -7,11 +7,13 @@ task after the other, and leaves ``rank<r>.pt`` files in the folder of each.
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import GivenBatches, Run, learner_settings, make_trainer, prepare_run
+from dreamers import prepared
 from lightning.pytorch import Callback
 
 from lit_crl import CreativeLearner
@@ -22,8 +24,12 @@ from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan.batch import GanBatch
 from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint
+from lit_crl.training import dreaming
 from lit_crl.training.batches import Batch
 from lit_crl.training.ddp import PhaseDDP
+from lit_crl.world.real_steps import Split, split
+from lit_crl.world.settings import WorldSettings
+from lit_crl.world.transition_gan import TransitionGan
 
 ENV = MountainCar(4)
 
@@ -170,12 +176,84 @@ def evaluate(folder: Path, rank: int) -> None:
     torch.save(found, folder / f"rank{rank}.pt")
 
 
+class StopsAt(Callback):
+    """Ends a run after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches:
+            trainer.should_stop = True
+
+
+def late(rows_of: Callable[..., Split], calls: int) -> Callable[..., Split]:
+    """``split`` as it would be if no member had a row in its first ``calls``."""
+    made = 0
+
+    def split(replay: Any, members: int, *shares: float) -> Split:
+        nonlocal made
+        rows = rows_of(replay, members, *shares)
+        made += members > 1
+        return rows if made > calls else rows._replace(members=rows.members & False)
+
+    return split
+
+
+def imagine(folder: Path, world_size: int, rank: int) -> None:
+    """A run with a world, whose second process has nothing to learn from at first; and resumed."""
+
+    def fit(*callbacks: Callback, checkpoint: str | None = None) -> dict[str, Any]:
+        learner, data, _ = prepared(env_steps=1_600, dreams={"gate": 0.9, "held_back": 0.3})
+        trainer = make_trainer(
+            callbacks=[RunCheckpoint(folder), *callbacks], limit_val_batches=0, **spread(world_size)
+        )
+        if rank == 1 and checkpoint is None:
+            dreaming.split = late(split, calls=3)  # type: ignore[attr-defined]
+        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint)
+        dreaming.split = split  # type: ignore[attr-defined]
+        assert data.dreaming is not None
+        return {
+            "weights": {name: value.clone() for name, value in learner.state_dict().items()},
+            "gate": data.dreaming.env.gate,
+            "dreams": data.dreaming.state_dict(),
+            "phases": data.dreaming.phases,
+            "error": data.dreaming.condition.state_dict(),
+            "scale": data.dreaming._reward_scale(),
+            "replay": data.replay.state_dict(),
+        }
+
+    whole = fit()
+    fit(StopsAt(30))
+    resumed = fit(checkpoint=str(folder / "last.ckpt"))
+    found = {"whole": whole, "resumed": resumed, "units": units(range(rank, 2, world_size))}
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
+def units(parts: range) -> dict[str, torch.Tensor]:
+    """Units that a world takes from the rows of some ``parts``, which have unequal numbers."""
+    torch.manual_seed(0)
+    world = TransitionGan(2, 3, WorldSettings(loss="gan", members=2, hidden=(8,)))
+    rngs = [torch.Generator().manual_seed(part) for part in parts]
+    rows = [
+        (part + 1) * torch.randn(40 + 30 * part, 5, generator=rng) + 1e3 * part
+        for part, rng in zip(parts, rngs, strict=True)
+    ]
+    obs, next_obs, reward = torch.cat(rows).split([2, 2, 1], 1)
+    world.fit_normaliser(obs, reward[:, 0], next_obs)
+    world.fit_disagreement(obs, (obs[:, 0] > 0).long())
+    return dict(world.named_buffers())
+
+
 def work(task: str, folder: Path) -> None:
     """Do one task; the environment says in how many processes."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     folder.mkdir(exist_ok=True)
     if task == "evaluate":
         evaluate(folder, rank)
+        return
+    if task == "imagine":
+        imagine(folder, world_size, rank)
         return
     if task == "descend":
         descend(folder, world_size, rank)

@@ -47,6 +47,35 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
+def mean_of_rows(rows: Tensor) -> Tensor:
+    """Mean in float64 over the rows ``[n, ...]`` of all processes; ``n`` may differ between them.
+
+    It is the same number in all processes, bit for bit, as are ``largest`` and ``smallest``.
+
+    >>> mean_of_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # without other processes
+    tensor([2., 3.], dtype=torch.float64)
+    """
+    total, count = rows.double().sum(0), rows.new_tensor(len(rows), dtype=torch.float64)
+    if not is_alone():
+        dist.all_reduce(total)
+        dist.all_reduce(count)
+    return total / count
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """The element-wise maximum of a ``tensor`` over all processes."""
+    if is_alone():
+        return tensor
+    found = tensor.clone()
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found
+
+
+def smallest(tensor: Tensor) -> Tensor:
+    """The element-wise minimum of a ``tensor`` over all processes."""
+    return -largest(-tensor)
+
+
 def all_agree(flag: bool, device: torch.device) -> bool:
     """Whether ``flag`` holds in every process."""
     if is_alone():

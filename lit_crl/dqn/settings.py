@@ -72,3 +72,16 @@ class DqnSettings:
         fields.positive("target_period", "max_grad_norm")
         fields.positive_unit_interval("target_rate", "final_lr")
         fields.optimizers("optimizer")
+
+    def target_rates(self, first: int, updates: int) -> list[float]:
+        """Share of online weights that the target network takes at each of some ``updates``.
+
+        Args:
+            first: Number of the first of them in the run, from 1.
+            updates: How many.
+
+        >>> DqnSettings(target_rate=0.5, target_period=2).target_rates(first=3, updates=3)
+        [0.0, 0.5, 0.0]
+        """
+        numbers = range(first, first + updates)
+        return [self.target_rate * (n % self.target_period == 0) for n in numbers]

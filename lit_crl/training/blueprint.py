@@ -15,9 +15,11 @@ from gymnasium.spaces import Box
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.networks import ActionValues, make_q_network
+from lit_crl.dqn.settings import NetworkSettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.gan.level_gan import LevelGan
+from lit_crl.gan.settings import GanSettings
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -33,6 +35,20 @@ class Sizes(NamedTuple):
     gan_hidden: tuple[int, ...]
     noise_dim: int
     level_noise: float
+
+    @classmethod
+    def of(cls, network: NetworkSettings, gan: GanSettings) -> Self:
+        """What the settings of the learner say."""
+        return cls(
+            tuple(network.hidden),
+            network.dueling,
+            network.layer_norm,
+            network.scale_obs,
+            network.planning_steps,
+            tuple(gan.hidden),
+            gan.noise_dim,
+            gan.level_noise,
+        )
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is None or self._agent().world.loss == "none":
             return
         device = self.trainer.strategy.root_device
-        check_world(self.settings, self.arm, self.needs, self.env, self.world_size, device)
+        check_world(self.settings, self.arm, self.needs, self.env, device)
         self._explores = explorers_places(self.settings.world, self.num_envs)
 
     def _check_arm(self) -> None:
@@ -403,9 +403,12 @@ class ReplayDataModule(LightningDataModule):
         flat = agent.flat_networks.get(agent.q_network)
         if flat is None or not has_pure_step(self.env):
             return None
-        from lit_crl.training.compiled.play import CompiledPlay  # imports the compiler
+        from lit_crl.training.compiled.play import CompiledPlay, Explorer  # imports the compiler
 
-        play = CompiledPlay(agent.toss, self.env, flat, self.clock)
+        explorer = None
+        if self._explores is not None and agent.explorer is not None:
+            explorer = Explorer(agent.flat_networks[agent.explorer], self._explores)
+        play = CompiledPlay(agent.toss, self.env, flat, explorer, self.clock)
         return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _batch(self, levels: GanBatch | None) -> Batch:

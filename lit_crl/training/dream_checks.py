@@ -16,7 +16,6 @@ def check_world(
     arm: str,
     needs: Needs,
     env: LevelEnv,
-    world_size: int,
     learners: torch.device,
 ) -> None:
     """Refuse settings of the data that do not go with a world; say if nobody learns from it.
@@ -26,7 +25,6 @@ def check_world(
         arm: The arm's name.
         needs: What the arm needs.
         env: The real environment.
-        world_size: Processes.
         learners: Where the learner is.
 
     Raises:
@@ -40,9 +38,7 @@ def check_world(
             "not above 0: the run is the one of model.world.loss none."
         )
         return
-    if world_size > 1:
-        found, remedy = f"there are {world_size} processes", "use --trainer.devices 1"
-    elif replay.frame_stack > 1:
+    if replay.frame_stack > 1:
         found, remedy = f"data.replay.frame_stack is {replay.frame_stack}", "set it to 1"
     elif settings.collect.gamma == 0:
         # A step's discount is then 0 at every step, and only an end's may be.

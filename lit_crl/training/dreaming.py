@@ -25,7 +25,7 @@ from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
 from lit_crl.world.perfect import PerfectWorld, TrueDynamics
-from lit_crl.world.real_steps import came_after, draw, split, steps_at
+from lit_crl.world.real_steps import came_after, draw, of_all_processes, split, steps_at
 from lit_crl.world.starts import FirstStates, Starts, StartShares
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -120,11 +120,16 @@ class Dreaming:
         """Whether the world should learn now."""
         return env_steps - self._phase_at >= self.settings.every
 
-    def world_batch(self, env_steps: int) -> WorldMinibatch:
-        """What the world learns from in the phase that now begins; its units are taken anew."""
+    def world_batch(self, env_steps: int) -> WorldMinibatch | None:
+        """What the world learns from in the phase that now begins; its units are taken anew.
+
+        None as long as a member, in any process, has no real step to learn from: all wait for it.
+        """
         settings = self.settings
         members = len(self.member_rngs)
         rows = split(self.replay, members, settings.member_share, settings.held_back)
+        if not distributed.all_agree(bool(rows.members.any(1).all()), self.rng.device):
+            return None
         learnable = steps_at(self.replay, rows.members.any(0).nonzero().squeeze(1))
         self.world.fit_normaliser(learnable.obs, learnable.reward, learnable.next_obs)
         updates = settings.updates if self.phases else settings.first_updates
@@ -170,7 +175,7 @@ class Dreaming:
         drawn = torch.randint(len(rows), (MEASURED,), generator=self.rng, device=rows.device)
         real = steps_at(self.replay, rows[drawn])
         self.world.fit_disagreement(real.obs, real.action)
-        held = steps_at(self.replay, held_back.nonzero().squeeze(1))
+        held = of_all_processes(steps_at(self.replay, held_back.nonzero().squeeze(1)))
         if len(held.action):
             found = self.world.disagreement(held.obs, held.action)
             self.env.gate = gate(found, self.settings.gate).to(self.env.device)
@@ -182,7 +187,7 @@ class Dreaming:
         steps that came after the world had learnt.
         """
         unseen = held_back | came_after(self.replay, self._learnt)
-        steps = steps_at(self.replay, unseen.nonzero().squeeze(1))
+        steps = of_all_processes(steps_at(self.replay, unseen.nonzero().squeeze(1)))
         fields = (steps.obs, steps.action, steps.next_obs)
         obs, action, next_obs = (field[steps.learns_next] for field in fields)
         return self.world.one_step_error(obs, action, next_obs).item() if len(action) else None
@@ -212,8 +217,7 @@ class Dreaming:
         """
         mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
         extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
-        scale = reward_scale(self.replay.reward)
-        reward = explorer_reward(mixed.transitions.reward, scale, extra)
+        reward = explorer_reward(mixed.transitions.reward, self._reward_scale(), extra)
         return DqnMinibatch(mixed.transitions._replace(reward=reward)), extra.mean(1)
 
     def judge_batch(
@@ -228,8 +232,12 @@ class Dreaming:
         transitions, weight = mixed.transitions, self.settings.curiosity
         if weight >= 0 or not mixed.disagreement.numel():
             return transitions
-        cost = reward_scale(self.replay.reward) * self._bonus(mixed, weight)
+        cost = self._reward_scale() * self._bonus(mixed, weight)
         return transitions._replace(reward=transitions.reward + cost)
+
+    def _reward_scale(self) -> Tensor:
+        """The largest size of a real reward in any process."""
+        return reward_scale(distributed.largest(self.replay.reward.abs().amax(0, keepdim=True)))
 
     def _mixed(
         self,

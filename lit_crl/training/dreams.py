@@ -42,6 +42,7 @@ class Dreams:
         """
         env, actions = self.env, self.env.num_actions
         epsilon = torch.rand(env.num_envs, generator=self.rng, device=self.rng.device)
+        self.store = None  # two stores at a time would take more memory
         steps: list[tuple[Tensor, ...]] = []
         obs, _ = env.reset()
         for _ in range(env.max_episode_steps):

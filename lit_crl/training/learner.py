@@ -1,7 +1,6 @@
-"""CreativeLearner: the DQN that acts, the GAN that makes its levels, and their two phases."""
+"""CreativeLearner: the DQN that acts, the GANs that make what it learns in, and their phases."""
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,25 +29,27 @@ from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMin
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import EagerPhase
-from lit_crl.training.optimizers import make_optimizer, refresh_settings
+from lit_crl.training.optimizers import (
+    Trained,
+    make_optimizer,
+    refresh_settings,
+    trained_of_levels,
+    trained_of_world,
+    without_optimizers,
+)
 from lit_crl.training.running_means import LossSums
 from lit_crl.training.updates import (
     TD_ERROR,
     AnyMinibatch,
-    Engine,
     Networks,
     Phase,
-    Report,
     Update,
     dqn_update,
     gan_update,
-    world_update,
 )
+from lit_crl.training.world_phase import explorer_phase, world_phase
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
-
-#: Settings that make optimizers, in the order of ``configure_optimizers``.
-OPTIMIZERS = ("dqn.optimizer", "gan.discriminator_optimizer", "gan.generator_optimizer")
 
 
 class CreativeLearner(LightningModule):
@@ -92,7 +93,8 @@ class CreativeLearner(LightningModule):
             gan: The level GAN and what it minimises.
             world: The world GAN, in whose dreams an explorer learns where to go.
             compile: Compile whole updates. The run then starts up to a minute later (seconds, from
-                a cache), and its updates take a third to a half of the time.
+                a cache; twice that with a world), and its updates take a third to a half of the
+                time, and those of a world two thirds.
             seed: Seed of the first weights, of exploration and of z.
 
         Raises:
@@ -109,12 +111,9 @@ class CreativeLearner(LightningModule):
                 f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
                 "turn one of them off"
             )
-        if compile and self.world.loss != "none":
-            raise ConfigError(
-                "model.compile is on, but updates of the world are not compiled yet: set it to "
-                "false, or model.world.loss to none"
-            )
-        self._save_settings(compile, seed)
+        names = ("network", "dqn", "gan", "world")
+        groups = {name: without_optimizers(getattr(self, name)) for name in names}
+        self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
         self.automatic_optimization = False
         self.compile_updates = compile
         self.level_gan = None
@@ -125,33 +124,10 @@ class CreativeLearner(LightningModule):
         self._measured: set[str] = set()
         self.streams, self.seed = RandomStreams(seed), seed
 
-    def _save_settings(self, compile: bool, seed: int) -> None:
-        """Let checkpoints hold the settings as plain values: optimizers are code and stay out."""
-        groups = {
-            "network": dataclasses.asdict(self.network),
-            "dqn": dataclasses.asdict(self.dqn),
-            "gan": dataclasses.asdict(self.gan),
-            "world": dataclasses.asdict(self.world),
-        }
-        for fields in groups.values():
-            for name in [name for name in fields if name.endswith("optimizer")]:
-                del fields[name]
-        self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
-
     @property
     def sizes(self) -> Sizes:
         """The settings that say how the networks look."""
-        network, gan = self.network, self.gan
-        return Sizes(
-            tuple(network.hidden),
-            network.dueling,
-            network.layer_norm,
-            network.scale_obs,
-            network.planning_steps,
-            tuple(gan.hidden),
-            gan.noise_dim,
-            gan.level_noise,
-        )
+        return Sizes.of(self.network, self.gan)
 
     def build(self, env: LevelEnv) -> "CreativeLearner":
         """Make the networks for an environment's spaces; without levels there is no GAN."""
@@ -186,11 +162,10 @@ class CreativeLearner(LightningModule):
         are not in it: give them once more if they were not the default ones. A mapping in place
         of a group of settings changes only the settings that it names.
         """
-        if any(isinstance(given, Mapping) for given in kwargs.values()):
+        changed = {name: given for name, given in kwargs.items() if isinstance(given, Mapping)}
+        if changed:
             saved = read_plain(Path(checkpoint_path)).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-            for name, given in kwargs.items():
-                if isinstance(given, Mapping):
-                    kwargs[name] = {**saved.get(name, {}), **given}
+            kwargs |= {name: {**saved.get(name, {}), **given} for name, given in changed.items()}
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
@@ -211,42 +186,25 @@ class CreativeLearner(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer each for Q-networks, discriminators and generators.
 
-        A world adds parameters to them: its explorer to the first, its discriminators and heads to
-        the second, its generators to the third.
+        A world adds groups of parameters: its explorer to the first, its discriminators and heads
+        to the second, its generators to the third.
         """
-        q_networks = [self.q_network] if self.explorer is None else [self.q_network, self.explorer]
-        optimizers = [make_optimizer("dqn.optimizer", self.dqn.optimizer, *q_networks)]
+        optimizers = [make_optimizer(trained) for trained in self._trained()]
         # Kept here, so that a resumed run uses the configured rates and not the checkpoint's.
         self._q_optimizer = optimizers[0]
         self._q_rates = [group["lr"] for group in self._q_optimizer.param_groups]
-        if (level_gan := self.level_gan) is not None:
-            optimizers += [
-                make_optimizer(
-                    "gan.discriminator_optimizer",
-                    self.gan.discriminator_optimizer,
-                    level_gan.discriminator,
-                ),
-                make_optimizer(
-                    "gan.generator_optimizer", self.gan.generator_optimizer, level_gan.generator
-                ),
-            ]
-        if (world := self.world_gan) is not None:
-            judges = [world.heads, *([world.discriminators] if world.discriminators else [])]
-            of_world = [
-                make_optimizer(
-                    "world.discriminator_optimizer", self.world.discriminator_optimizer, *judges
-                ),
-                make_optimizer(
-                    "world.generator_optimizer", self.world.generator_optimizer, world.generators
-                ),
-            ]
-            if level_gan is None:
-                optimizers += of_world
-            else:
-                for optimizer, more in zip(optimizers[1:], of_world, strict=True):
-                    for group in more.param_groups:
-                        optimizer.add_param_group(group)
         return optimizers
+
+    def _trained(self) -> list[list[Trained]]:
+        """What each optimizer trains."""
+        q_networks = [Trained("dqn.optimizer", self.dqn.optimizer, [self.q_network])]
+        gans: list[tuple[Trained, Trained]] = []
+        if self.level_gan is not None:
+            gans.append(trained_of_levels(self.level_gan, self.gan))
+        if self.world_gan is not None and self.explorer is not None:
+            q_networks.append(Trained("dqn.optimizer", self.dqn.optimizer, [self.explorer]))
+            gans.append(trained_of_world(self.world_gan, self.world))
+        return [q_networks, *map(list, zip(*gans, strict=True))]
 
     @torch.no_grad()
     def act(
@@ -314,34 +272,22 @@ class CreativeLearner(LightningModule):
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
         self.flat_networks = {}
-        optimizers: Any = self.optimizers()
-        q_optimizer, *gan_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        made: Any = self.optimizers()
+        q_optimizer, *gan_optimizers = made if isinstance(made, list) else [made]
         update_dqn = partial(dqn_update, self.q_network, self.target_network, self.dqn)
         networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
         self._train_dqn: Phase[DqnMinibatch] = self._phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
             update_gan = partial(gan_update, level_gan, self.gan)
-            discriminator_optimizer, generator_optimizer = gan_optimizers
-            networks = {
-                level_gan.discriminator: discriminator_optimizer,
-                level_gan.generator: generator_optimizer,
-                level_gan.generator_ema: None,
-            }
+            judges, makers = gan_optimizers
+            discriminator, generator = level_gan.discriminator, level_gan.generator
+            networks = {discriminator: judges, generator: makers, level_gan.generator_ema: None}
             self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
-            gan_optimizers = [discriminator_optimizer, generator_optimizer]
         if (world := self.world_gan) is not None and self.explorer is not None:
-            update_explorer = partial(dqn_update, self.explorer, self.explorer_target, self.dqn)
-            networks = {self.explorer: q_optimizer, self.explorer_target: None}
-            self._train_explorer: Phase[DqnMinibatch] = self._phase(update_explorer, networks)
-            judges_optimizer, makers_optimizer = gan_optimizers
-            networks = {world.heads: judges_optimizer, world.generators: makers_optimizer}
-            if world.discriminators is not None:
-                networks[world.discriminators] = judges_optimizer
-
-            def update_world(engine: Engine, batch: WorldMinibatch, rate: float | Tensor) -> Report:
-                return world_update(world, self.world, engine, batch)
-
-            self._train_world: Phase[WorldMinibatch] = self._phase(update_world, networks)
+            judges, makers = gan_optimizers
+            self._train_world = world_phase(world, self.world, judges, makers, self._phase)
+            explorers = (self.explorer, self.explorer_target)
+            self._train_explorer = explorer_phase(*explorers, self.dqn, q_optimizer, self._phase)
 
     def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
         if not self.compile_updates:
@@ -353,16 +299,13 @@ class CreativeLearner(LightningModule):
         return phase
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """The DQN phase and, if the batch brings levels, the GAN phase."""
+        """The DQN phase and, if the batch brings what they learn from, the phases of the GANs."""
         with self.clock("dqn"):
             self._dqn_phase(batch)
         if batch.gan is not None:
             # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
             with self.clock("gan"), torch.autocast(self.device.type, enabled=False):
                 self._gan_phase(batch.gan)
-        if batch.explorer is not None and batch.bonus is not None:
-            with self.clock("dqn"):
-                self._explorer_phase(batch.explorer, batch.bonus)
         if batch.world is not None:
             with self.clock("world"), torch.autocast(self.device.type, enabled=False):
                 self._world_phase(batch.world)
@@ -373,12 +316,15 @@ class CreativeLearner(LightningModule):
             group["lr"] = rate * (1 - batch.progress * (1 - self.dqn.final_lr))
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
-        is_due = [number % self.dqn.target_period == 0 for number in range(first, self.updates + 1)]
-        rates = [self.dqn.target_rate * due for due in is_due]
+        rates = self.dqn.target_rates(first, len(batch.dqn.obs))
         report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)
+        if batch.explorer is not None and batch.bonus is not None:
+            rates = self.dqn.target_rates(first, len(batch.bonus))
+            report = self._train_explorer(rates, batch.explorer)
+            self.losses.add(report | {"explorer/bonus": batch.bonus}, first)
 
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]
@@ -386,16 +332,6 @@ class CreativeLearner(LightningModule):
         report = self._train_gan([self.gan.ema_rate] * updates, GanMinibatch(noise, stack))
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
-
-    def _explorer_phase(self, stack: DqnMinibatch, bonus: Tensor) -> None:
-        """The explorer learns the task's reward and curiosity; the judge sees none of it."""
-        updates = len(bonus)
-        rates = [self.dqn.target_rate * (k % self.dqn.target_period == 0) for k in range(updates)]
-        report = self._train_explorer(rates, stack)
-        names = {"dqn/loss": "explorer/loss", "dqn/q_mean": "explorer/q_mean"}
-        told = {names[name]: numbers for name, numbers in report.items() if name in names}
-        told["explorer/bonus"] = bonus
-        self.losses.add(told, self.updates - updates + 1)
 
     def _world_phase(self, stack: WorldMinibatch) -> None:
         updates = len(stack.end_log_odds)
@@ -476,8 +412,8 @@ class CreativeLearner(LightningModule):
     def _give_own_settings(self, states: Sequence[dict[str, Any]]) -> None:
         falling = [group["lr"] for group in states[0]["param_groups"]]
         mine = self.configure_optimizers()
-        for name, optimizer, state in zip(OPTIMIZERS, mine, states, strict=False):
-            refresh_settings(f"model.{name}", optimizer, state)
+        for trained, optimizer, state in zip(self._trained(), mine, states, strict=False):
+            refresh_settings(f"model.{trained[0].key}", optimizer, state)
         # Each DQN phase sets the Q-network's rate; until then it is as it was when saved.
         for group, rate in zip(states[0]["param_groups"], falling, strict=True):
             group["lr"] = rate

@@ -1,9 +1,10 @@
 """What optimizers must be able to do, and how one is resumed."""
 
 import copy
+import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,14 +12,70 @@ from torch.optim import Optimizer, SparseAdam
 from torch.optim.optimizer import ParamsT
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.settings import DqnSettings, NetworkSettings
+from lit_crl.gan.level_gan import LevelGan
+from lit_crl.gan.settings import GanSettings
+from lit_crl.world.settings import WorldSettings
+from lit_crl.world.transition_gan import TransitionGan
 
 
-def make_optimizer(key: str, make: Callable[[ParamsT], object], *networks: nn.Module) -> Optimizer:
-    """The optimizer that the setting ``model.<key>`` makes for the parameters of networks.
+class Trained(NamedTuple):
+    """Networks, and the setting ``model.<key>`` that makes their optimizer."""
+
+    key: str
+    make: Callable[[ParamsT], object]
+    networks: Sequence[nn.Module]
+
+
+def without_optimizers(
+    settings: NetworkSettings | DqnSettings | GanSettings | WorldSettings,
+) -> dict[str, Any]:
+    """The fields of a group of settings that a checkpoint can hold: optimizers are code."""
+    fields = dataclasses.asdict(settings)
+    return {name: value for name, value in fields.items() if not name.endswith("optimizer")}
+
+
+def trained_of_levels(level_gan: LevelGan, settings: GanSettings) -> tuple[Trained, Trained]:
+    """What a level GAN gives to the optimizers of discriminators and of generators."""
+    make_judge, make_maker = settings.discriminator_optimizer, settings.generator_optimizer
+    return (
+        Trained("gan.discriminator_optimizer", make_judge, [level_gan.discriminator]),
+        Trained("gan.generator_optimizer", make_maker, [level_gan.generator]),
+    )
+
+
+def trained_of_world(world: TransitionGan, settings: WorldSettings) -> tuple[Trained, Trained]:
+    """What a world gives to the optimizers of discriminators, with its heads, and of generators."""
+    make_judge, make_maker = settings.discriminator_optimizer, settings.generator_optimizer
+    judges = [world.heads, *([world.discriminators] if world.discriminators else [])]
+    return (
+        Trained("world.discriminator_optimizer", make_judge, judges),
+        Trained("world.generator_optimizer", make_maker, [world.generators]),
+    )
+
+
+def make_optimizer(trained: Sequence[Trained]) -> Optimizer:
+    """One optimizer for all of ``trained``, with a group of parameters for each of them.
 
     Raises:
-        ConfigError: If it makes no optimizer, or one that an update cannot step.
+        ConfigError: If a setting makes no optimizer, one that an update cannot step, or another
+            class of optimizers than the first one: a step is the same in all groups.
     """
+    (key, optimizer), *others = [(one.key, _optimizer(*one)) for one in trained]
+    for other_key, other in others:
+        if type(other) is not type(optimizer):
+            raise ConfigError(
+                f"model.{key} is {type(optimizer).__name__} and model.{other_key} is "
+                f"{type(other).__name__}, but one optimizer trains both: give both the same class"
+            )
+        for group in other.param_groups:
+            optimizer.add_param_group(group)
+    return optimizer
+
+
+def _optimizer(
+    key: str, make: Callable[[ParamsT], object], networks: Sequence[nn.Module]
+) -> Optimizer:
     try:
         optimizer = make([p for network in networks for p in network.parameters()])
     except (TypeError, ValueError) as error:

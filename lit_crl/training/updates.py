@@ -221,3 +221,10 @@ Networks = Mapping[nn.Module, LightningOptimizer | None]
 #: Makes K updates, one after another. Takes the slow network's rate at each of them (0: it stays as
 #: it is) and a stack ``[K, B, ...]``; gives their reports, stacked ``[K]`` (TD errors ``[K, B]``).
 Phase = Callable[[Sequence[float], AnyMinibatch], Report]
+
+
+class MakePhase(Protocol):
+    """Makes a phase, eager or compiled."""
+
+    def __call__(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
+        """A phase that changes ``networks`` as ``update`` says."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_crl.core.checks import RunError
+from lit_crl.core.distributed import gather_rows
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.equations import end_log_odds
@@ -142,6 +143,11 @@ def steps_at(replay: ReplayBuffer, row: Tensor) -> RealSteps:
         replay.observations(replay.shift(row, 1)),
         ~terminated,
     )
+
+
+def of_all_processes(steps: RealSteps) -> RealSteps:
+    """The rows of ``steps [n, ...]`` of all processes, in order of rank; n may differ."""
+    return RealSteps(*(gather_rows(field) for field in steps))
 
 
 def is_rare(replay: ReplayBuffer, startable: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_crl.core.distributed import largest, mean_of_rows, smallest
 from lit_crl.world import equations
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import (
@@ -18,6 +19,9 @@ from lit_crl.world.settings import WorldSettings
 
 #: How far imagined observations may go beyond the real ones, as a share of their range.
 MARGIN = 0.25
+#: Members are asked about so many rows at a time. What they compute on the way then stays in the
+#: processor's cache, and takes little memory however many rows there are.
+ROWS_AT_ONCE = 512
 #: Disagreement below this, in units of targets, is rounding.
 LEAST_DISAGREEMENT = 1e-6
 
@@ -25,11 +29,22 @@ LEAST_DISAGREEMENT = 1e-6
 def floored(spread: Tensor, values: Tensor) -> Tensor:
     """A spread in float32, 0 where it is no more than the rounding of float32 ``values [n, d]``.
 
+    The values are those of all processes.
+
     >>> floored(torch.tensor([0.01, 0.01]), torch.tensor([[1.0, 1e6]]))
     tensor([0.0100, 0.0000])
     """
-    resolution = torch.finfo(torch.float32).eps * values.abs().amax(0)
+    resolution = torch.finfo(torch.float32).eps * largest(values.abs().amax(0))
     return torch.where(spread > resolution, spread, 0.0).float()
+
+
+def standard_deviation(values: Tensor, mean: Tensor) -> Tensor:
+    """Of the rows ``values [n, ...]`` of all processes, whose ``mean`` is known; in float64.
+
+    >>> standard_deviation(torch.tensor([1.0, 3.0]), torch.tensor(2.0))
+    tensor(1., dtype=torch.float64)
+    """
+    return mean_of_rows((values - mean).square()).sqrt()
 
 
 def one_or(scale: Tensor) -> Tensor:
@@ -137,6 +152,7 @@ class TransitionGan(nn.Module):
     def fit_normaliser(self, obs: Tensor, reward: Tensor, next_obs: Tensor) -> None:
         """Take units and bounds from real transitions ``[n, ...]``; never give it imagined ones.
 
+        With several processes, each gives its own: units and bounds are those of all of them.
         Statistics are computed in float64. A dimension that never changes has scale 1 as an input,
         and imagined steps leave it exactly as it is. Units stay as they are until the next call.
         Then the last layers of generators and reward heads are rescaled, so that what they give in
@@ -144,29 +160,34 @@ class TransitionGan(nn.Module):
         those of its first few steps would see all later ones far outside them.
         """
         obs, reward, next_obs = (values.double() for values in (obs, reward, next_obs))
-        delta_scale = floored((next_obs - obs).square().mean(0).sqrt(), obs)
+        delta_scale = floored(mean_of_rows((next_obs - obs).square()).sqrt(), obs)
         if not self.binary:
             self.generators.rescale(rescaling(self.delta_scale, delta_scale))
         self.delta_scale.copy_(delta_scale)
-        self.obs_mean.copy_(obs.mean(0))
-        self.obs_std.copy_(one_or(floored(obs.std(0, correction=0), obs)))
-        low, high = next_obs.amin(0), next_obs.amax(0)
+        obs_mean = mean_of_rows(obs)
+        self.obs_mean.copy_(obs_mean)
+        self.obs_std.copy_(one_or(floored(standard_deviation(obs, obs_mean), obs)))
+        low, high = smallest(next_obs.amin(0)), largest(next_obs.amax(0))
         self.obs_low.copy_(low - MARGIN * (high - low))
         self.obs_high.copy_(high + MARGIN * (high - low))
-        reward_mean, reward_std = reward.mean(), floored(reward.std(correction=0), reward)
+        reward_mean = mean_of_rows(reward)
+        reward_std = floored(standard_deviation(reward, reward_mean), reward)
         moved = torch.where(self.reward_low.isinf(), 0.0, self.reward_mean - reward_mean)
         self.heads.reward.transform_outputs(
             rescaling(self.reward_std, reward_std), moved.float() / one_or(reward_std)
         )
         self.reward_mean.copy_(reward_mean)
         self.reward_std.copy_(reward_std)
-        self.reward_low.copy_(reward.min())
-        self.reward_high.copy_(reward.max())
+        self.reward_low.copy_(smallest(reward.min()))
+        self.reward_high.copy_(largest(reward.max()))
 
     @torch.no_grad()
     def fit_disagreement(self, obs: Tensor, action: Tensor) -> None:
-        """Measure disagreement on real transitions ``[n, ...]``: it is the unit from now on."""
-        mean = self._disagreement(self.condition(obs, action)).mean()
+        """Measure disagreement on real transitions ``[n, ...]``: it is the unit from now on.
+
+        With several processes, each gives its own: the unit is the mean over all of them.
+        """
+        mean = mean_of_rows(self._disagreement(self.condition(obs, action)))
         self.mean_disagreement.copy_(mean.clamp_min(LEAST_DISAGREEMENT))
 
     def condition(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -238,7 +259,7 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def one_step_error(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """How wrong the members' mean is on transitions ``[n, ...]``; 1: as "nothing changes"."""
-        centre = self.generators.centre(self.condition(obs, action))
+        centre = self._centre(self.condition(obs, action))
         error = equations.one_step_error(self.target(obs, next_obs), centre, self._counts)
         if not self.binary:
             return error
@@ -250,4 +271,9 @@ class TransitionGan(nn.Module):
         return torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
 
     def _disagreement(self, condition: Tensor) -> Tensor:
-        return equations.disagreement(self.generators.centre(condition), self._counts)
+        return equations.disagreement(self._centre(condition), self._counts)
+
+    def _centre(self, condition: Tensor) -> Tensor:
+        """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""
+        parts = torch.split(condition, ROWS_AT_ONCE)
+        return torch.cat([self.generators.centre(part) for part in parts], 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from two_processes import work
+from two_processes import units, work
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.tensor_files import newest_whole
@@ -52,7 +52,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     died = start({"die": root / "die"})
     assert died.returncode != 0 and time.monotonic() - began < 60
     shutil.copytree(root / "die", root / "resume")
-    both = start({task: root / task for task in ("resume", "train", "descend", "evaluate")})
+    both = start({task: root / task for task in ("resume", "train", "descend", "evaluate",
+                                               "imagine")})  # fmt: skip
     assert both.returncode == 0, both.stderr
     return root
 
@@ -135,6 +136,39 @@ def test_processes_share_an_evaluation_and_find_what_one_finds(done: Path, tmp_p
         allowance = int(name.split()[1])
         assert numbers["evaluation_env_steps"] <= allowance
     assert "p_hat_brier" in first["test 40000"] and "heldout_cvar10" in first["test 40000"]
+
+
+def test_processes_train_one_world_and_dream_for_themselves(
+    done: Path, difference: Difference
+) -> None:
+    """The second has nothing for its members to learn from at first: the first one waits."""
+    first, second = (result["whole"] for result in results(done / "imagine", 2))
+    assert difference(first["weights"], second["weights"]) is None  # buffers are among them
+    assert first["phases"] == second["phases"] >= 10
+    for name in ("gate", "error", "scale"):
+        assert difference(first[name], second[name]) is None, name
+    assert first["gate"].isfinite() and first["error"]["is_met"]
+    dreams, others = (one["dreams"]["dreams"] for one in (first, second))
+    assert dreams["steps"] == others["steps"] > 0
+    for mine, other in zip(dreams["store"][:2], others["store"][:2], strict=True):
+        assert not torch.equal(mine, other)
+    assert not torch.equal(first["replay"]["action"], second["replay"]["action"])
+
+
+def test_the_units_of_a_world_are_those_of_the_rows_of_all_processes(
+    done: Path, difference: Difference
+) -> None:
+    first, second = (result["units"] for result in results(done / "imagine", 2))
+    assert difference(first, second) is None
+    for name, expected in units(range(2)).items():
+        torch.testing.assert_close(first[name], expected, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_a_resumed_run_with_a_world_equals_the_uninterrupted_one(
+    done: Path, difference: Difference
+) -> None:
+    for result in results(done / "imagine", 2):
+        assert difference(result["whole"], result["resumed"]) is None
 
 
 TINY = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dreamers import DREAMS, LEVELS, WORLD, fitted
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import Adam
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.training.settings import DreamSettings
@@ -25,8 +25,8 @@ OTHER_WORLDS: dict[str, Any] = {
     "head_hidden": (9,),
     "r1": 1.0,
     "r2": 1.0,
-    "generator_optimizer": functools.partial(SGD, lr=1e-3),
-    "discriminator_optimizer": functools.partial(SGD, lr=1e-3),
+    "generator_optimizer": functools.partial(Adam, lr=1e-2),
+    "discriminator_optimizer": functools.partial(Adam, lr=1e-2),
 }
 OTHER_DREAMS: dict[str, Any] = {
     "every": 100,

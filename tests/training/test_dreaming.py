@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ShortCar
-from dreamers import LEVELS, WORLD, fitted, judge, prepared
+from dreamers import LEVELS, fitted, judge, prepared
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -52,8 +52,8 @@ def test_dreams_never_reach_the_world() -> None:
     """A store of NaN leaves the world's next updates bit-equal; the explorer alone would see it."""
 
     class Still(Callback):
-        def on_train_start(self, trainer: Any, learner: Any) -> None:
-            learner._explorer_phase = lambda *_: None
+        def on_train_batch_start(self, trainer: Any, learner: Any, *_: Any) -> None:
+            learner._train_explorer = lambda *_: {}
 
     class Spoil(Callback):
         spoilt = 0
@@ -141,7 +141,7 @@ def test_what_a_world_cannot_do_yet_is_refused(given: dict[str, Any], says: str)
 
 def test_a_world_is_where_its_data_is() -> None:
     _, data, _ = prepared()
-    given = (data.settings, "target", data.needs, ShortCar(1), 1)
+    given = (data.settings, "target", data.needs, ShortCar(1))
     check_world(*given, torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"device is 'cpu' and the learner is on cuda:0, .* auto"):
         check_world(*given, torch.device("cuda:0"))
@@ -157,8 +157,3 @@ def test_a_learner_with_a_world_is_loaded_from_its_checkpoint(tmp_path: Path) ->
     assert all(torch.equal(weights[name], value) for name, value in loaded.state_dict().items())
     assert loaded.world.loss == "gan_reconstruction" and [*loaded.world.hidden] == [8]
     assert loaded.world_updates == learner.world_updates > 0
-
-
-def test_a_world_is_not_compiled() -> None:
-    with pytest.raises(ConfigError, match="updates of the world are not compiled yet"):
-        CreativeLearner(world=WORLD, compile=True)

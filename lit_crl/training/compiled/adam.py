@@ -16,15 +16,18 @@ class FlatAdam:
         """Take over the state of the ``optimizer`` of the network that ``flat`` holds.
 
         Raises:
-            ConfigError: If it is not Adam or AdamW, or has several groups of parameters.
+            ConfigError: If it is not Adam or AdamW, or has the network's parameters in several
+                groups.
         """
-        if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1:
+        mine = set(flat.parameters)
+        groups = [group for group in optimizer.param_groups if mine & set(group["params"])]
+        if type(optimizer) not in (Adam, AdamW) or len(groups) > 1:
             raise ConfigError(
-                "model.compile knows torch.optim.Adam and AdamW with one group of parameters, but "
-                f"was given {type(optimizer).__name__} with {len(optimizer.param_groups)}: choose "
+                "model.compile knows torch.optim.Adam and AdamW with one group of parameters for "
+                f"a network, but was given {type(optimizer).__name__} with {len(groups)}: choose "
                 "one of them, or set model.compile to false"
             )
-        self.group = optimizer.param_groups[0]
+        (self.group,) = groups
         self.lr = torch.zeros((), device=flat.vector.device)
         kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
         self.moments = [torch.zeros_like(flat.vector) for _ in kinds]

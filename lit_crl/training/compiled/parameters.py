@@ -9,8 +9,9 @@ class FlatNetwork:
     """A network's parameters as one vector ``[P]``.
 
     The parameters become views of it, so that a graph takes one tensor instead of dozens, and Adam
-    changes one. The weights of widening layers are kept transposed: BLAS then computes their
-    gradient four times as fast.
+    changes one. Matrices lie in memory with their longer side last, whether they are weights
+    ``[out, in]`` of a layer or ``[E, in, out]`` of an ensemble's: BLAS then computes their
+    gradients, and narrow ensembles' outputs, four to ten times as fast.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -19,7 +20,9 @@ class FlatNetwork:
         self.parameters = list(network.parameters())
         self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [p.shape for p in self.parameters]
-        self.is_transposed = [len(shape) == 2 and shape[1] < shape[0] for shape in self.shapes]
+        self.is_transposed = [
+            len(shape) in (2, 3) and shape[-1] < shape[-2] for shape in self.shapes
+        ]
         self.vector = self.join([p.detach() for p in self.parameters])
         for parameter, view in zip(self.parameters, self.split(self.vector), strict=True):
             parameter.data = view
@@ -27,13 +30,13 @@ class FlatNetwork:
     def join(self, tensors: list[Tensor]) -> Tensor:
         """A vector of tensors in the parameters' shapes."""
         laid_out = zip(tensors, self.is_transposed, strict=True)
-        return torch.cat([(t.t() if turned else t).reshape(-1) for t, turned in laid_out])
+        return torch.cat([(t.mT if turned else t).reshape(-1) for t, turned in laid_out])
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Views of a vector ``[P]`` in the parameters' shapes."""
         parts = torch.split(vector, [shape.numel() for shape in self.shapes])
         return [
-            part.view(shape[::-1]).t() if turned else part.view(shape)
+            part.view(*shape[:-2], shape[-1], shape[-2]).mT if turned else part.view(shape)
             for part, shape, turned in zip(parts, self.shapes, self.is_transposed, strict=True)
         ]
 

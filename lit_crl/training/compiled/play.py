@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from lit_crl.training.rollout import Played
 Toss = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
+class Explorer(NamedTuple):
+    """A second Q-network, and in which environments it acts, ``[N]``."""
+
+    q_network: FlatNetwork
+    acts: Tensor
+
+
 class CompiledPlay:
     """Acts and steps the environments in one graph; see ``Rollout.play``.
 
@@ -25,12 +33,29 @@ class CompiledPlay:
     """
 
     def __init__(
-        self, toss: Toss, env: BatchedEnv, q_network: FlatNetwork, clock: Stopwatch
+        self,
+        toss: Toss,
+        env: BatchedEnv,
+        q_network: FlatNetwork,
+        explorer: Explorer | None,
+        clock: Stopwatch,
     ) -> None:
-        """Play in ``env`` with a flat Q-network, exploring as ``toss`` says."""
+        """Play in ``env`` with a flat Q-network, exploring as ``toss`` says.
+
+        Args:
+            toss: Draws the random actions.
+            env: Is stepped.
+            q_network: Acts where the ``explorer`` does not.
+            explorer: Acts in the other environments; None without a world.
+            clock: Times the compilation.
+        """
         self._toss, self._env, self._q_network = toss, env, q_network
+        self._explorer = explorer
         self._is_cuda = q_network.vector.is_cuda
-        self._graph = compiled(self._played, q_network.vector.device, [q_network.vector])
+        held = [q_network.vector]
+        if explorer is not None:
+            held += [explorer.q_network.vector, explorer.acts]
+        self._graph = compiled(self._played, q_network.vector.device, held)
         self._clock, self._is_compiled = clock, False
 
     @torch.no_grad()
@@ -43,7 +68,11 @@ class CompiledPlay:
         levels: Tensor,
         elapsed: Tensor,
     ) -> tuple[Tensor, ...]:
-        action = greedy_unless(explore, random, self._q_network.forward(obs))
+        q = self._q_network.forward(obs)
+        if self._explorer is not None:
+            other = self._explorer.q_network.forward(obs)
+            q = torch.where(self._explorer.acts[:, None], other, q)
+        action = greedy_unless(explore, random, q)
         return action, *self._env.advanced(state, levels, elapsed, action)
 
     def __call__(self, obs: Tensor, epsilon: Tensor) -> Played:

@@ -34,6 +34,7 @@ def prepared(
     dreams: dict[str, Any] | None = None,
     env: Callable[..., Any] = ShortCar,
     callbacks: tuple[Callback, ...] = (),
+    compile: bool = False,
     **data: Any,
 ) -> tuple[CreativeLearner, ReplayDataModule, Any]:
     tiny = {
@@ -42,7 +43,9 @@ def prepared(
         "validation_episodes": 2, "n_steps": 1, "seed": 3,
     } | data  # fmt: skip
     learner = CreativeLearner(
-        **learner_settings(hidden=(16,), gan_hidden=(8,), seed=3), world=WORLD | (world or {})
+        **learner_settings(hidden=(16,), gan_hidden=(8,), seed=3),
+        world=WORLD | (world or {}),
+        compile=compile,
     )
     module = ReplayDataModule(env, **data_settings(**tiny), world=DREAMS | (dreams or {}))
     return learner, module, make_trainer(callbacks=list(callbacks), limit_val_batches=0)

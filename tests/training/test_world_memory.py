@@ -1,0 +1,63 @@
+"""Memory of a run with a world: nothing piles up from cycle to cycle."""
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dreamers import prepared
+from lightning.pytorch import Callback
+
+#: Dreams, their horizon, and the bytes of an imagined step: two observations of two numbers, action
+#: (8), reward, discount, and the world's doubt.
+DREAMS, HORIZON, BYTES = 320, 10, 2 * 8 + 8 + 4 + 4 + 4
+
+
+def status(name: str) -> float:
+    """A line of /proc/self/status, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name}:")]
+    return int(line.split()[1]) / 2**10
+
+
+class Memory(Callback):
+    """Resident memory after the tenth world phase and after the last, and the dreams' bytes."""
+
+    def __init__(self) -> None:
+        self.resident: dict[int, float] = {}
+        self.kept: set[int] = set()
+        self._phase = 0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        dreaming = trainer.datamodule.dreaming
+        if dreaming.phases == self._phase:
+            return
+        self._phase = dreaming.phases
+        if dreaming.store is not None:
+            self.kept.add(sum(x.nbytes for x in (*dreaming.store, dreaming.dreams.disagreement)))
+        if self._phase in (10, 210):
+            gc.collect()
+            self.resident[self._phase] = status("VmRSS")
+        if self._phase == 10:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+
+
+def cycles(memory: Memory) -> float:
+    """By how much 200 cycles of dreaming and learning raise the resident memory, in MiB."""
+    learner, data, trainer = prepared(
+        env_steps=3_600, capacity=500, steps_per_batch=4, updates_per_batch=1,
+        dreams={"every": 16, "updates": 1, "dreams": DREAMS, "horizon": HORIZON},
+        callbacks=(memory,),
+    )  # fmt: skip
+    trainer.fit(learner, datamodule=data)
+    return memory.resident[210] - memory.resident[10]
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
+def test_memory_is_flat_over_two_hundred_cycles_of_dreams() -> None:
+    """Were all dreams kept, it would rise by 23 MiB."""
+    memory = Memory()
+    assert cycles(memory) < 6
+    assert status("VmHWM") - memory.resident[10] < 10
+    assert memory.kept == {DREAMS * HORIZON * BYTES}
