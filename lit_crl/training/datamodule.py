@@ -1,11 +1,11 @@
-"""The replay as a Lightning DataModule: collects experience and feeds both phases.
+"""The replay as a Lightning DataModule: collects experience, or has a log, and feeds all phases.
 
 One batch is what one ``training_step`` needs: K minibatches of transitions, and on every
 ``data.gan.every``-th batch minibatches for the GAN. So all processes run the same phases.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,6 @@ from lit_crl.core import checks, distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.core.tensor_files import plain
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.arms import (
     arm_name,
@@ -34,12 +33,16 @@ from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
+from lit_crl.dqn.logs.log import Log, LogError
+from lit_crl.dqn.logs.opening import open_log
+from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
+from lit_crl.evaluation.absent import NoEvaluation
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
@@ -49,26 +52,17 @@ from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
 from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.experience import Experience
+from lit_crl.training.lasting import check_lasting, lasting
+from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.outcome_watch import OutcomeWatch
 from lit_crl.training.rollout import Play, Rollout
-from lit_crl.training.schedule import Schedule
+from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
     CollectSettings,
     DataSettings,
     DreamSettings,
     GanPhaseSettings,
-)
-
-#: Settings that a resumed run must leave as they were: what was collected depends on them.
-LASTING = (
-    "collect.num_envs",
-    "collect.gamma",
-    "replay.capacity",
-    "replay.n_steps",
-    "replay.frame_stack",
-    "replay.priority_exponent",
-    "curriculum.tried",
-    "curriculum.visited",
 )
 
 
@@ -77,17 +71,20 @@ class ReplayDataModule(LightningDataModule):
 
     env: LevelEnv
     replay: ReplayBuffer
-    rollout: Rollout
+    #: Steps the environments, or holds a log in their place.
+    rollout: Experience
 
     def __init__(
         self,
-        env: GivenEnv,
+        env: GivenEnv | None = None,
         collect: CollectSettings = CollectSettings(),
         replay: ReplaySettings = ReplaySettings(),
         curriculum: CurriculumSettings = CurriculumSettings(),
         gan: GanPhaseSettings = GanPhaseSettings(),
         world: DreamSettings = DreamSettings(),
         evaluation: EvaluationSettings = EvaluationSettings(),
+        transitions: str | None = None,
+        keep_transitions: bool = False,
         seed: int = 0,
     ) -> None:
         """Configure environments, replay, curriculum and evaluation.
@@ -96,17 +93,21 @@ class ReplayDataModule(LightningDataModule):
 
         Args:
             env: A class of environments with its arguments, a factory, or a Gymnasium id; see
-                ``lit_crl.envs.factory.env_factory``.
+                ``lit_crl.envs.factory.env_factory``. With ``transitions`` it only evaluates, and
+                may be left out.
             collect: How experience is collected.
             replay: What the replay keeps, and the minibatches of the DQN.
             curriculum: Where levels come from.
             gan: When the GAN learns, how much, and from what.
             world: When the world learns and dreams, and who learns from dreams.
             evaluation: When and how long the policy and the generator are examined.
+            transitions: A log to learn from, in the place of environments: a .npz file, or a Minari
+                dataset by its folder or as minari:ID.
+            keep_transitions: Write all real steps of the run to transitions.npz in its folder.
             seed: Seed of every random stream of the data.
 
         Raises:
-            ConfigError: If a number makes no sense.
+            ConfigError: If a number makes no sense, or there is nothing to learn from.
         """
         super().__init__()
         self.settings = DataSettings(
@@ -117,9 +118,16 @@ class ReplayDataModule(LightningDataModule):
             checks.group("data.world", DreamSettings, world),
             checks.group("data.evaluation", EvaluationSettings, evaluation),
         )
-        collect, arm = self.settings.collect, self.settings.curriculum.arm
-        self.schedule = Schedule(collect, self.settings.gan.every, self.settings.evaluation.every)
-        self.make_env, self.num_envs, self.seed = env_factory(env), collect.num_envs, seed
+        arm = self.settings.curriculum.arm
+        if env is None and transitions is None:
+            raise ConfigError(
+                "data.env is missing: give an environment, or a log with data.transitions"
+            )
+        self.transitions, self.keep_transitions = transitions, keep_transitions
+        collect, has_log = self.settings.collect, transitions is not None
+        self.schedule = schedule_in_updates(self.settings) if has_log else schedule(self.settings)
+        self.make_env = env_factory(self._logged_task if env is None else env)
+        self.num_envs, self.seed = 1 if has_log else collect.num_envs, seed
         self.arm, self.custom_source, self.needs = arm_name(arm), custom_source(arm), needs_of(arm)
         self.exploration = collect.exploration or EpsilonLadder()
         self.rank, self.world_size = 0, 1
@@ -129,6 +137,7 @@ class ReplayDataModule(LightningDataModule):
         self.dreaming: Dreaming | None = None
         self._explores: Tensor | None = None
         self.archive: Archive | None = None
+        self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
         self.clock = Stopwatch()
 
@@ -149,6 +158,11 @@ class ReplayDataModule(LightningDataModule):
         return (self.trained_env_steps if hasattr(self, "rollout") else 0) + charged
 
     @property
+    def spent(self) -> int:
+        """How much of the budget is spent: env steps or, from a log, updates of the DQN."""
+        return self.env_steps if self.transitions is None else self.rollout.spent
+
+    @property
     def epsilon(self) -> Tensor:
         """ε of every environment now, ``[N]``; 1 while warming up."""
         if self.schedule.is_warming_up(self.trained_env_steps):
@@ -167,13 +181,18 @@ class ReplayDataModule(LightningDataModule):
         elif stage == "fit" and self._closed:
             self._reopen()
         if stage == "fit" and not hasattr(self, "replay"):
-            self._check_arm()
-            self._set_up_collection()
+            if self.transitions is None:
+                self._check_arm()
+                self._set_up_collection()
+            else:
+                self._set_up_log()
 
     def _set_up_env(self) -> None:
         checks.default_dtype()
         try:
             self.env = level_env(self.make_env(self.num_envs, self._device()))
+        except LogError:
+            raise
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
         check_environment(self.arm, self.needs, self.env)
@@ -216,6 +235,21 @@ class ReplayDataModule(LightningDataModule):
         if (name := self.settings.collect.device) != "auto":
             return checks.device("data.collect.device", name)
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @cached_property
+    def _log(self) -> Log:
+        return open_log(str(self.transitions))
+
+    def _logged_task(self, num_envs: int, device: torch.device) -> LoggedTask:
+        return LoggedTask(self._log, device)
+
+    def _set_up_log(self) -> None:
+        """Take a log in the place of environments."""
+        check_settings(self.settings, self.arm, self.keep_transitions, self.world_size)
+        gamma, n_steps = self.settings.collect.gamma, self.settings.replay.n_steps
+        self.rollout = LoggedExperience(self._log, self.env, gamma, n_steps)
+        self.replay = self.rollout.replay
+        self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def _set_up_collection(self) -> None:
         env, device = self.env, self.env.device
@@ -277,6 +311,9 @@ class ReplayDataModule(LightningDataModule):
         elif self.settings.collect.gamma == 0:
             # A step's discount is then 0 at every step, and only an end's may be.
             found, remedy = "data.collect.gamma is 0", "give a number above 0"
+        elif self.transitions is not None and (curiosity := self.settings.world.curiosity) > 0:
+            found = f"data.world.curiosity is {curiosity} without environments to explore"
+            remedy = "give 0, or a negative number, which is caution"
         if found is not None:
             raise ConfigError(
                 f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "
@@ -298,7 +335,7 @@ class ReplayDataModule(LightningDataModule):
         self.dreaming = Dreaming(
             self.settings.world, world, self.env, self.replay, collect.gamma, seed
         )
-        self.dreaming.starts.first.add(self.rollout.obs)
+        self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
         explorers = round(self.settings.world.explorers * self.num_envs)
         # Spread evenly, so that both act with large and small ε.
@@ -308,11 +345,13 @@ class ReplayDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
-        name = getattr(self.env, "name", type(self.env).__name__)
-        kept: dict[str, Any] = {"env": name, "curriculum.arm": self.arm, "seed": self.seed}
-        for key in LASTING:
-            group, field = key.split(".")
-            kept[key] = plain(getattr(getattr(self.settings, group), field))
+        kept = lasting(
+            self.settings,
+            env=getattr(self.env, "name", type(self.env).__name__),
+            curriculum__arm=self.arm,
+            seed=self.seed,
+            transitions=None if self.transitions is None else str(self._log.fingerprint()),
+        )
         return {"batches_done": self.batches_done, "settings": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -323,18 +362,7 @@ class ReplayDataModule(LightningDataModule):
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        mine = self.state_dict()["settings"]
-        changed = [
-            f"{'seed_everything' if name == 'seed' else f'data.{name}'} was {value} and is now "
-            f"{mine.get(name)}"
-            for name, value in state["settings"].items()
-            if value != mine.get(name)
-        ]
-        if changed:
-            raise ConfigError(
-                f"the checkpoint does not fit this run's data settings: {', '.join(changed)}; "
-                "resume with what it was saved with, or start a new run"
-            )
+        check_lasting(state["settings"], self.state_dict()["settings"])
         self._saved_batches = state["batches_done"]
 
     def train_dataloader(self) -> ReplayLoader:
@@ -356,25 +384,27 @@ class ReplayDataModule(LightningDataModule):
 
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
-        if self.schedule.is_spent(self.env_steps):
-            distributed.print_once(
-                f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
-                f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
-                "or start a new run."
+        if self.schedule.is_spent(self.spent):
+            distributed.print_once(self.schedule.nothing_left(self.spent))
+        if self.keep_transitions and self.rollout.tell_step is None:
+            raise ConfigError(
+                "data.keep_transitions is true, but the Trainer has no "
+                "lit_crl.runs.callbacks.KeepTransitions(folder): add one, or set it to false"
             )
         agent = self._agent()
         self.rollout.play_with(agent, self._compiled_play(agent))
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
-        while not self.schedule.is_spent(self.env_steps):
+        while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
-            for _ in range(self.settings.collect.steps_per_batch):
+            for _ in range(self.schedule.steps_per_batch):
                 self._step(agent)
             self.batches_done += 1
-            if self.dreaming is not None and agent.explorer is not None:
+            dreamer = agent.explorer if self.transitions is None else agent.q_network
+            if self.dreaming is not None and dreamer is not None:
                 with self.clock("world"):
-                    self.dreaming.dream(agent.explorer, int(self.env.single_action_space.n))
+                    self.dreaming.dream(dreamer, int(self.env.single_action_space.n))
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.archive.exchange_outcomes()
                 self._outcomes.look(
@@ -413,7 +443,7 @@ class ReplayDataModule(LightningDataModule):
         return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _batch(self, levels: GanBatch | None) -> Batch:
-        settings, progress = self.settings.replay, self.env_steps / self.schedule.budget
+        settings, progress = self.settings.replay, self.spent / self.schedule.budget
         shape = (settings.updates_per_batch, settings.batch_size)
         if self.replay.priorities is None:
             drawn_uniformly = self.replay.sample(shape, self.rng, self._goals)
@@ -429,6 +459,8 @@ class ReplayDataModule(LightningDataModule):
         """The batch with what the explorer and, if it is due, the world learn from."""
         if (dreaming := self.dreaming) is None:
             return batch
+        if isinstance(self.rollout, LoggedExperience):
+            return self.rollout.with_dreams(batch, dreaming)
         env_steps = self.env_steps
         is_due = dreaming.is_due(env_steps)
         return batch._replace(
@@ -438,7 +470,7 @@ class ReplayDataModule(LightningDataModule):
         )
 
     def _stop_if_spent(self) -> None:
-        if self.schedule.is_spent(self.env_steps) and self.trainer is not None:
+        if self.schedule.is_spent(self.spent) and self.trainer is not None:
             self.trainer.should_stop = True
 
     def _step(self, agent: Agent) -> None:
@@ -484,6 +516,8 @@ class ReplayDataModule(LightningDataModule):
     def _evaluation(self, kind: type[Evaluation], episodes: int, env_steps: int) -> SingleBatch:
         # One step at least for each of the parts, whose shares are halves of halves.
         settings = self.settings.evaluation
+        if isinstance(self.env, LoggedTask):
+            return SingleBatch(NoEvaluation())
         allowed = max(2**4, int(settings.share * env_steps))
         sizes = (episodes, settings.generated_levels, allowed)
         return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed))
@@ -498,7 +532,8 @@ class ReplayDataModule(LightningDataModule):
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""
         rates = self.curriculum.counts.rates() if self.curriculum else {}
-        return {"behaviour/epsilon": self.epsilon.mean().item()} | self.rollout.log.means() | rates
+        acting = {"behaviour/epsilon": self.epsilon.mean().item()} if not self.transitions else {}
+        return acting | self.rollout.means() | rates
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -75,7 +75,7 @@ class DreamSettings:
     """When the world learns and dreams, and who learns from dreams (with ``model.world.loss``).
 
     Args:
-        every: Env steps from one world phase to the next.
+        every: Env steps from one world phase to the next; from a log, updates of the DQN.
         updates: Updates of the world in one phase.
         first_updates: Updates of the world in its first phase.
         batch_size: Real steps of each member in one update of the world.
@@ -87,8 +87,11 @@ class DreamSettings:
         first_states: Share of the dreams that start in first states; others start in visited ones.
         gate: Quantile of disagreement on real steps above which a dream is cut; 1: never.
         share: Share of dreamed transitions in the explorer's minibatches.
-        curiosity: Weight of the explorer's bonus at the start; it falls to 0 over the run.
+        curiosity: Weight of the explorer's bonus at the start; it falls to 0 over the run. From a
+            log a negative one is caution: what the world does not know costs the judge as much.
         explorers: Share of the environments in which the explorer acts.
+        judge_share: Share of dreamed transitions in the minibatches of the judge, which is
+            evaluated; null: 0.8 from a log, and 0 where there are environments.
     """
 
     every: int = 200
@@ -105,6 +108,7 @@ class DreamSettings:
     share: float = 0.8
     curiosity: float = 0.3
     explorers: float = 0.5
+    judge_share: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -115,6 +119,8 @@ class DreamSettings:
         fields.non_negative("rare")
         fields.positive_unit_interval("member_share")
         fields.unit_interval("held_back", "first_states", "gate", "share", "explorers")
+        if self.judge_share is not None:
+            fields.unit_interval("judge_share")
 
 
 @dataclass(frozen=True)

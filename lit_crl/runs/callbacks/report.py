@@ -158,7 +158,7 @@ class RunReport(Callback):
         if trainer.sanity_checking:
             return
         if trainer.state.fn == "fit":
-            self.evaluation_env_steps += numbers["evaluation_env_steps"]
+            self.evaluation_env_steps += numbers.get("evaluation_env_steps", 0.0)
         else:
             self._print("Validation", numbers)
 
