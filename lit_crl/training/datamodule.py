@@ -30,7 +30,6 @@ from lit_crl.curriculum.arms import (
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.outcomes import OutcomeTiming
 from lit_crl.curriculum.settings import CurriculumSettings
-from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
 from lit_crl.dqn.logs.log import Log, LogError
@@ -42,7 +41,7 @@ from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
-from lit_crl.evaluation.absent import NoEvaluation
+from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
@@ -51,8 +50,9 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
+from lit_crl.training.collection import new_curriculum, new_replay
 from lit_crl.training.dreaming import Dreaming
-from lit_crl.training.experience import Experience
+from lit_crl.training.experience import Experience, check_is_kept
 from lit_crl.training.lasting import check_lasting, lasting
 from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.outcome_watch import OutcomeWatch
@@ -217,16 +217,11 @@ class ReplayDataModule(LightningDataModule):
         check_processes(self.arm, self.needs, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
-        collecting = OutcomeTiming(
-            self.exploration,
-            self.settings.curriculum.label_epsilon,
-            self.num_envs,
-            self.world_size,
-            self.schedule.warmup,
-            self.schedule.first_gan_phase,
-            self.schedule.budget,
-            self.env.max_episode_steps,
-        )
+        label_epsilon = self.settings.curriculum.label_epsilon
+        processes = (self.num_envs, self.world_size)
+        when = (self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget)
+        limit = self.env.max_episode_steps
+        collecting = OutcomeTiming(self.exploration, label_epsilon, *processes, *when, limit)
         self._outcomes = OutcomeWatch(self.arm, self.needs, collecting, self.trains_gan)
         if self.needs.outcomes:
             self._outcomes.start()
@@ -252,47 +247,26 @@ class ReplayDataModule(LightningDataModule):
         self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def _set_up_collection(self) -> None:
-        env, device = self.env, self.env.device
-        replay, settings = self.settings.replay, self.settings.curriculum
-        self.replay = ReplayBuffer(
-            replay.capacity,
-            self.num_envs,
-            env.single_observation_space,
-            n_steps=replay.n_steps,
-            frame_stack=replay.frame_stack,
-            num_actions=int(env.single_action_space.n),
-            priority_exponent=replay.priority_exponent,
-            device=device,
+        env, settings = self.env, self.settings.curriculum
+        self.replay = new_replay(env, self.settings.replay)
+        hindsight, gamma = self.settings.replay.hindsight, self.settings.collect.gamma
+        self._goals = Hindsight.of(env, hindsight, gamma)
+        self.curriculum = new_curriculum(
+            env,
+            settings,
+            self.custom_source,
+            self.make_env,
+            self.schedule.budget,
+            lambda: self.env_steps,
+            random_stream(self.seed, "curriculum", self.rank, env.device),
         )
-        self._goals = Hindsight.of(env, replay.hindsight, self.settings.collect.gamma)
-        if env.level_space is not None:
-            self.archive = Archive(
-                env.level_space.shape[0],
-                tried=settings.tried,
-                visited=settings.visited,
-                device=device,
-            )
-            self.curriculum = Curriculum(
-                env,
-                self.archive,
-                settings.shares,
-                novelty_exponent=settings.novelty_exponent,
-                min_outcomes=settings.min_outcomes,
-                proposals=settings.proposals,
-                own=self.custom_source,
-                make_env=self.make_env,
-                budget=self.schedule.budget,
-                spent=lambda: self.env_steps,
-                rng=random_stream(self.seed, "curriculum", self.rank, device),
-            )
-            if isinstance(self.custom_source, LearnabilityScreen):
-                self.custom_source.check(self.curriculum)
-        self.rng = random_stream(self.seed, "replay", self.rank, device)
+        self.archive = None if self.curriculum is None else self.curriculum.archive
+        self.rng = random_stream(self.seed, "replay", self.rank, env.device)
         self.rollout = Rollout(
             env,
             self.replay,
             self.archive if self.needs.gan else None,
-            gamma=self.settings.collect.gamma,
+            gamma=gamma,
             label_epsilon=settings.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
@@ -347,7 +321,7 @@ class ReplayDataModule(LightningDataModule):
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
         kept = lasting(
             self.settings,
-            env=getattr(self.env, "name", type(self.env).__name__),
+            env=None if self.transitions else getattr(self.env, "name", type(self.env).__name__),
             curriculum__arm=self.arm,
             seed=self.seed,
             transitions=None if self.transitions is None else str(self._log.fingerprint()),
@@ -386,11 +360,7 @@ class ReplayDataModule(LightningDataModule):
         """Collect and sample until the budget is spent."""
         if self.schedule.is_spent(self.spent):
             distributed.print_once(self.schedule.nothing_left(self.spent))
-        if self.keep_transitions and self.rollout.tell_step is None:
-            raise ConfigError(
-                "data.keep_transitions is true, but the Trainer has no "
-                "lit_crl.runs.callbacks.KeepTransitions(folder): add one, or set it to false"
-            )
+        check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
         self.rollout.play_with(agent, self._compiled_play(agent))
         while self.schedule.is_warming_up(self.trained_env_steps):
@@ -504,23 +474,17 @@ class ReplayDataModule(LightningDataModule):
 
     def test_dataloader(self) -> SingleBatch:
         """One evaluation with many target episodes, and all that takes longer."""
-        return self._evaluation(
-            FinalEvaluation, self.settings.evaluation.test_episodes, self.schedule.budget
-        )
+        episodes = self.settings.evaluation.test_episodes
+        return self._evaluation(FinalEvaluation, episodes, self.schedule.budget)
 
     def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate, and of which difficulty."""
         settings = self.settings.evaluation
         return SingleBatch((settings.generated_levels, settings.difficulty))
 
-    def _evaluation(self, kind: type[Evaluation], episodes: int, env_steps: int) -> SingleBatch:
-        # One step at least for each of the parts, whose shares are halves of halves.
-        settings = self.settings.evaluation
-        if isinstance(self.env, LoggedTask):
-            return SingleBatch(NoEvaluation())
-        allowed = max(2**4, int(settings.share * env_steps))
-        sizes = (episodes, settings.generated_levels, allowed)
-        return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed))
+    def _evaluation(self, kind: type[Evaluation], episodes: int, steps: int) -> SingleBatch:
+        envs, settings = self.evaluation_envs, self.settings.evaluation
+        return SingleBatch(evaluation_of(kind, envs, settings, episodes, steps, self.seed))
 
     def teardown(self, stage: str) -> None:
         """Close all environments; a later stage that needs them makes new ones."""

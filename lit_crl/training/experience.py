@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.agent import Agent
 from lit_crl.training.episode_log import EpisodeLog
@@ -53,3 +54,16 @@ class Experience(Protocol):
 
     def load_replay_state(self, state: dict[str, Any]) -> None:
         """Restore it."""
+
+
+def check_is_kept(keep_transitions: bool, experience: Experience) -> None:
+    """Somebody records the real steps, if they should be kept.
+
+    Raises:
+        ConfigError: If nobody does.
+    """
+    if keep_transitions and experience.tell_step is None:
+        raise ConfigError(
+            "data.keep_transitions is true, but the Trainer has no "
+            "lit_crl.runs.callbacks.KeepTransitions(folder): add one, or set it to false"
+        )

@@ -34,7 +34,7 @@ class LoggedTask:
         Raises:
             ConfigError: If it does not declare them.
         """
-        declared, self.name = log.declared, log.key
+        declared, self.name = log.declared, "the log's task"
         missing = ["num_actions"] if declared.num_actions is None else []
         missing += ["obs_low and obs_high"] if declared.bounds is None else []
         if declared.num_actions is None or declared.bounds is None:

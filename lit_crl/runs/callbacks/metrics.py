@@ -162,7 +162,7 @@ class RecordMetrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object
     ) -> None:
         """Log the evaluation, and keep some generated levels."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not outputs:
             return
         self._log(trainer, {f"evaluation/{name}": float(v) for name, v in outputs.items()})
         learner, data = learner_of(trainer), data_of(trainer)

@@ -103,9 +103,7 @@ class Signals:
     def note_saved(self, spent: str, run: Path) -> None:
         """Everything up to now, ``spent`` in words, is saved in ``run``."""
         self.run = run
-        self.message = (
-            f"after {spent}; all is saved. Go on with: {resume_command(run)}"
-        )
+        self.message = f"after {spent}; all is saved. Go on with: {resume_command(run)}"
 
     def stopped(self) -> RunStopped:
         """The exception that ends the run; SIGTERM if only another process received a signal."""

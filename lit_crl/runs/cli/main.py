@@ -238,7 +238,10 @@ class CreativeCLI(LightningCLI):
     def before_fit(self) -> None:
         """Continue the metrics of a resumed run."""
         config = self.settings
-        if config.experiment in (ANY_ID, ANY_LOG) and without(self.words, "--experiment") == self.words:
+        if (
+            config.experiment in (ANY_ID, ANY_LOG)
+            and without(self.words, "--experiment") == self.words
+        ):
             print_once(f"Settings of conf/experiment/{config.experiment}.yaml.")
         if config.ckpt_path is not None:
             saved = read_checkpoint(Path(config.ckpt_path))
