@@ -16,6 +16,7 @@ def doubt(disagreement: Tensor, clip: float = CLIP) -> Tensor:
         disagreement: d, in units of its mean on real data ``[...]``.
         clip: Above 0.
 
+    >>> import torch
     >>> doubt(torch.tensor([0.0, 1.0, 5.0, torch.nan]))
     tensor([0.0000, 0.2000, 1.0000, 1.0000])
     """
@@ -29,6 +30,7 @@ def cautious_reward(
 
     With it a task whose rewards are all multiplied by 1000 is learnt alike.
 
+    >>> import torch
     >>> cautious_reward(torch.tensor([1000.0]), 1000.0, torch.tensor([5.0]), 0.5)
     tensor([500.])
     """

@@ -103,6 +103,8 @@ class NpzLog:
                     f"{name} has shape {headers[name][0]}",
                     "give one number a row, for instance by reshape(-1)",
                 )
+        for name in ("obs", "next_obs"):
+            check_type(self.key, name, headers[name][2], NUMBERS, "real numbers")
         obs, next_obs = headers["obs"], headers["next_obs"]
         if len(obs[0]) < 2:
             raise refused(
@@ -114,8 +116,6 @@ class NpzLog:
                 f"obs is {obs[2]} {obs[0]}, but next_obs is {next_obs[2]} {next_obs[0]}",
                 "give both in one shape and type",
             )
-        for name in ("obs", "next_obs"):
-            check_type(self.key, name, headers[name][2], NUMBERS, "real numbers")
         whole = "whole numbers from 0, one of a discrete set (of continuous actions none can learn)"
         check_type(self.key, "action", headers["action"][2], "iu", whole)
         check_type(self.key, "reward", headers["reward"][2], "iuf", "real numbers")
