@@ -76,12 +76,15 @@ class KeepTransitions(Callback):
         """Write the log of a run that a signal stopped."""
         if isinstance(exception, RunStopped):
             self._write(data_of(trainer))
+        elif self._recorder is not None:
+            self._recorder.close()
 
     def _write(self, data: ReplayDataModule) -> None:
         if (recorder := self._recorder) is not None and recorder.records:
             first = int(getattr(data.env, "first_action", 0))
             actions = int(data.env.single_action_space.n)
             recorder.write_log(self.folder / "transitions.npz", actions, first)
+            recorder.close()
 
     def state_dict(self) -> dict[str, Any]:
         """How many records there are; they are on the disk then."""
