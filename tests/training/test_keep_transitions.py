@@ -40,7 +40,11 @@ def kept(
     folder: Path, env: Make = ShortCar, callbacks: tuple[Callback, ...] = (), **more: Any
 ) -> Any:
     given = {"arm": "target", "gan_updates": 0, "num_envs": 3, "env_steps": 900, "n_steps": 1}
-    keeping = [KeepTransitions(folder), RunCheckpoint(folder / "checkpoints", every_env_steps=60), *callbacks]
+    keeping = [
+        KeepTransitions(folder),
+        RunCheckpoint(folder / "checkpoints", every_env_steps=60),
+        *callbacks,
+    ]
     run = prepare_run(
         env, callbacks=keeping, validate=False, **(given | {"keep_transitions": True} | more)
     )
