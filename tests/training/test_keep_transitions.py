@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.core.seeding import stream_seed
 from lit_crl.dqn.logs.filled import replay_of
 from lit_crl.dqn.logs.npz import ARRAYS, NpzLog
 from lit_crl.dqn.logs.task import LoggedTask
@@ -84,19 +85,25 @@ def test_the_file_is_the_live_replay(env: Make, tmp_path: Path) -> None:
 
 
 def test_gymnasiums_own_environment_gives_the_same_observations(tmp_path: Path) -> None:
-    kept(tmp_path, cartpole).fit()
-    given = arrays(tmp_path)
-    env: Any = gymnasium.make("CartPole-v1").unwrapped
-    env.reset(seed=0)
-    last = given["terminated"] | given["truncated"]
-    assert 20 < last.sum() < len(last)
-    for row in range(len(last)):
-        # From its own state; float32 is what the file holds of the environment's float64.
-        env.state, env.steps_beyond_terminated = tuple(given["obs"][row].astype(float)), None
-        obs, reward, terminated, _, _ = env.step(int(given["action"][row]))
-        np.testing.assert_allclose(given["next_obs"][row], obs, atol=2e-6)
-        assert reward == given["reward"][row]
-        assert terminated == given["terminated"][row] or abs(obs[2]) > 0.2094  # on the threshold
+    """Each copy, seeded as in training and stepped with the recorded actions, gives the same."""
+    run = kept(tmp_path, cartpole).fit()
+    given, envs = arrays(tmp_path), run.data.num_envs
+    seed = stream_seed(run.data.seed, "training environments", 0) % 2**31
+    steps, row = len(given["reward"]) // envs, 0
+    assert given["terminated"].sum() > 20
+    for copy in range(envs):
+        env = gymnasium.make("CartPole-v1", max_episode_steps=30)
+        obs, _ = env.reset(seed=seed + copy)
+        for step in range(steps):
+            assert np.array_equal(given["obs"][row], obs)
+            obs, reward, terminated, truncated, _ = env.step(int(given["action"][row]))
+            assert np.array_equal(given["next_obs"][row], obs)
+            assert (given["reward"][row], given["terminated"][row]) == (reward, terminated)
+            is_last = step == steps - 1  # there the recording cut the episode
+            assert given["truncated"][row] == (truncated or (is_last and not terminated))
+            if terminated or truncated:
+                obs, _ = env.reset()
+            row += 1
 
 
 @pytest.mark.parametrize("env", [ShortCar, cartpole, unsaveable_cartpole])

@@ -22,6 +22,17 @@ def check_type(key: str, name: str, dtype: np.dtype[Any], kinds: str, wanted: st
         raise refused(key, f"{name} has type {dtype}", f"give {wanted}")
 
 
+def is_finite(values: Array) -> Array:
+    """Which numbers are finite in float32, as everything here is computed.
+
+    >>> is_finite(np.array([1.0, 1e300, np.nan]))
+    array([ True, False, False])
+    """
+    with np.errstate(over="ignore"):
+        finite: Array = np.isfinite(values.astype(np.float32, copy=False))
+    return finite
+
+
 def check_columns(key: str, columns: Columns, num_actions: int) -> None:
     """Actions are in range, and rewards finite.
 
@@ -36,7 +47,7 @@ def check_columns(key: str, columns: Columns, num_actions: int) -> None:
             f"action is {action[row]} in row {row}",
             f"there are {num_actions} actions, numbered from 0, so give 0 to {num_actions - 1}",
         )
-    if (wrong := ~np.isfinite(reward)).any():
+    if (wrong := ~is_finite(reward)).any():
         row = int(wrong.argmax())
         raise refused(
             key, f"reward is {reward[row]} in row {row}", "leave that episode out, or repair it"
@@ -72,7 +83,7 @@ class ObservationChecks:
 
     def _check_values(self, name: str, values: Array) -> None:
         axes = tuple(range(1, values.ndim))
-        if values.dtype.kind == "f" and (wrong := ~np.isfinite(values).all(axes)).any():
+        if values.dtype.kind == "f" and (wrong := ~is_finite(values).all(axes)).any():
             row = int(wrong.argmax())
             raise refused(
                 self._key,

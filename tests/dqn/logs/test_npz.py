@@ -160,6 +160,8 @@ BROKEN: list[tuple[str, Callable[[Arrays], Arrays], str]] = [
     ("NaN in obs", change("obs", 2, np.nan), "obs has NaN .* in row 2: leave that episode out"),
     ("inf in next_obs", change("next_obs", 10, np.inf), "next_obs has NaN .* in row 10"),
     ("NaN reward", change("reward", 4, np.nan), "reward is nan in row 4: leave"),
+    ("beyond float32", lambda a: a | {"reward": a["reward"] + 1e300 * (a["action"] == 2)},
+     r"reward is 1e\+300 in row 2"),
     ("text", as_type("obs", "U8"), "obs has type <U8: give real numbers"),
     ("complex", as_type("reward", complex), "reward has type complex128: give real numbers"),
     ("float actions", as_type("action", np.float32), "action has type float32: give whole numbers"),

@@ -21,7 +21,8 @@ KEEP = [
 ]  # fmt: skip
 LEARN = [
     "fit", "--data.transitions=runs/gymnasium/first/transitions.npz",
-    "--data.replay.log_updates=60", "--data.replay.updates_per_batch=10", "--data.evaluation.every=20", "--data.world.every=20",
+    "--data.replay.log_updates=60", "--data.replay.updates_per_batch=10",
+    "--data.evaluation.every=20", "--data.world.every=20",
     "--data.world.updates=2", "--data.world.first_updates=2", "--data.world.dreams=8",
     "--data.world.horizon=4", "--model.network.hidden=[8]", "--model.world.hidden=[8]",
     "--model.world.members=2", "--data.evaluation.episodes=2", "--data.evaluation.test_episodes=2",
