@@ -160,7 +160,8 @@ class ReplayDataModule(LightningDataModule):
     @property
     def spent(self) -> int:
         """How much of the budget is spent: env steps or, from a log, updates of the DQN."""
-        return self.env_steps if self.transitions is None else self.rollout.spent
+        is_online = self.transitions is None or not hasattr(self, "rollout")
+        return self.env_steps if is_online else self.rollout.spent
 
     @property
     def epsilon(self) -> Tensor:
@@ -324,7 +325,7 @@ class ReplayDataModule(LightningDataModule):
             env=None if self.transitions else getattr(self.env, "name", type(self.env).__name__),
             curriculum__arm=self.arm,
             seed=self.seed,
-            transitions=None if self.transitions is None else str(self._log.fingerprint()),
+            transitions=None if self.transitions is None else str(self._log.fingerprint),
         )
         return {"batches_done": self.batches_done, "settings": kept}
 

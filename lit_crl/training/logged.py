@@ -117,7 +117,6 @@ class LoggedExperience:
             n_steps=n_steps,
             device=env.device,
         )
-        self.fingerprint = log.fingerprint()
         self.counts = counts(log.columns)
         self.log, self.tell_starts, self.tell_step = EpisodeLog(), None, None
         self._caution = self.replay.reward.new_zeros(())
@@ -198,7 +197,7 @@ class LoggedExperience:
 
     def replay_state(self) -> dict[str, Any]:
         """The log stays in its file: a checkpoint names it."""
-        return {"log": self._log.key, **self.fingerprint._asdict()}
+        return {"log": self._log.key, **self._log.fingerprint._asdict()}
 
     def load_replay_state(self, state: dict[str, Any]) -> None:
         """Nothing to restore: ``training/lasting.py`` has seen that the log is the same."""

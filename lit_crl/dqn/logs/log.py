@@ -81,6 +81,7 @@ class Log(Protocol):
     def observations(self) -> Iterator[tuple[Array, Array]]:
         """Observations and next observations of consecutive steps, ``[n, ...]`` each, in parts."""
 
+    @property
     def fingerprint(self) -> Fingerprint:
         """Its size and a hash of its content."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,7 @@ class MinariLog:
                 seen = np.eye(self._one_hot, dtype=np.float32)[seen - self._first_obs]
             yield seen[:-1], seen[1:]
 
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """See ``Log``."""
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())

@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast, get_args
 
@@ -165,6 +166,7 @@ class NpzLog:
                 strict=True,
             )
 
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """See ``Log``."""
         with self.path.open("rb") as file:

@@ -168,7 +168,9 @@ class RunReport(Callback):
             return
         self.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._write_json("test.json", self.test)
-        if not self._fitted:  # after a fit, the summary shows these numbers and more
+        if not self.test:
+            self.console.print("Nothing was measured, because no environment was named (data.env).")
+        elif not self._fitted:  # after a fit, the summary shows these numbers and more
             self._print("Test: greedy policy on levels that training never saw", self.test)
             self.console.print(f"Written to {self.folder / 'test.json'}")
 

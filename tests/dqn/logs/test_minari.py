@@ -75,7 +75,7 @@ def test_a_dataset_is_the_same_as_its_file(
         replay = replay_from(log)
         for name, tensor in file.state_dict().items():
             assert torch.equal(replay.state_dict()[name], tensor), name
-    assert log.fingerprint() == MinariLog("x", folder).fingerprint()
+    assert log.fingerprint == MinariLog("x", folder).fingerprint
 
 
 @pytest.mark.filterwarnings("ignore")

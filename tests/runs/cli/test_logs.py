@@ -63,6 +63,7 @@ def test_a_kept_run_can_be_learnt_from(learn, capsys: pytest.CaptureFixture[str]
     assert f"600 rows in {episodes} episodes ({ends} ends, {episodes - ends} cuts)" in said
     assert 0 < ends < episodes <= ends + 4
     assert "60 updates, 600 logged transitions" in said and "return" not in said
+    assert "Nothing was measured, because no environment was named (data.env)." in said
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["env_steps"] == 600 and summary["updates"] == 60
     assert summary["target_return_mean"] is None
