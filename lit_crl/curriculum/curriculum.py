@@ -196,7 +196,7 @@ class Curriculum:
             return self.frontier(n, teacher)
         if source == "own":
             return self._from_custom(n, teacher)
-        proposals = self._propose(teacher, n)
+        proposals = self.propose(teacher, n)
         return proposals[torch.arange(n) % len(proposals)] if len(proposals) else proposals
 
     def no_levels(self) -> Tensor:
@@ -228,7 +228,7 @@ class Curriculum:
             )
         return levels
 
-    def _propose(self, teacher: Teacher, n: int) -> Tensor:
+    def propose(self, teacher: Teacher, n: int) -> Tensor:
         """At most ``n`` generated levels; none as long as the generator has not been trained."""
         if not (
             teacher.gan_updates

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
 
@@ -14,6 +15,7 @@ class Agent(Teacher, Protocol):
     """Acts in the environments, and teaches the curriculum."""
 
     gan: GanSettings
+    world: WorldSettings
     q_network: nn.Module
     #: Acts where little is known, and what it dreams in; None where there is no world.
     explorer: nn.Module | None

@@ -93,10 +93,10 @@ class Batch(NamedTuple):
     progress: float
     #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
     weight: Tensor | None = None
-    #: What the explorer learns from besides, where there is a world.
+    #: What the explorer learns from besides, where there is one.
     explorer: DqnMinibatch | None = None
-    #: The weight of its curiosity at the start of the run.
-    curiosity: float = 0.0
+    #: The mean bonus in each of its minibatches ``[K]``, which is part of their rewards.
+    bonus: Tensor | None = None
     #: Where a world phase is due.
     world: WorldMinibatch | None = None
     #: Takes the TD errors ``[K, B]`` that the updates found, where priorities depend on them.

@@ -51,9 +51,12 @@ from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
 from lit_crl.training.collection import new_curriculum, new_replay
+from lit_crl.training.dream_checks import check_world
 from lit_crl.training.dreaming import Dreaming
 from lit_crl.training.experience import Experience, check_is_kept
+from lit_crl.training.explorers import JudgesExploration, explorers_places
 from lit_crl.training.lasting import check_lasting, lasting
+from lit_crl.training.level_starts import LevelStarts
 from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.outcome_watch import OutcomeWatch
 from lit_crl.training.rollout import Play, Rollout
@@ -182,6 +185,7 @@ class ReplayDataModule(LightningDataModule):
         elif stage == "fit" and self._closed:
             self._reopen()
         if stage == "fit" and not hasattr(self, "replay"):
+            self._check_world()
             if self.transitions is None:
                 self._check_arm()
                 self._set_up_collection()
@@ -213,16 +217,33 @@ class ReplayDataModule(LightningDataModule):
         if users:
             self.rollout.load_state_dict(state)
 
+    def _check_world(self) -> None:
+        """Refuse what does not go with a world; choose the environments of its explorer."""
+        settings = self.settings.world
+        if self.trainer is None or self._agent().world.loss == "none":
+            return
+        if not settings.does_anything:
+            distributed.print_once(
+                "Nobody learns from the world, because data.world.share, curiosity and judge_share "
+                "are not above 0: the run is the one of model.world.loss none."
+            )
+            return
+        check_world(self.settings, self.arm, self.needs, self.env, self.world_size)
+        self._explores = explorers_places(settings, self.num_envs)
+
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
         check_processes(self.arm, self.needs, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
+        exploration = self.exploration
+        if self._explores is not None:
+            exploration = JudgesExploration(exploration, self._explores)
         label_epsilon = self.settings.curriculum.label_epsilon
         processes = (self.num_envs, self.world_size)
         when = (self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget)
         limit = self.env.max_episode_steps
-        collecting = OutcomeTiming(self.exploration, label_epsilon, *processes, *when, limit)
+        collecting = OutcomeTiming(exploration, label_epsilon, *processes, *when, limit)
         self._outcomes = OutcomeWatch(self.arm, self.needs, collecting, self.trains_gan)
         if self.needs.outcomes:
             self._outcomes.start()
@@ -241,7 +262,9 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_log(self) -> None:
         """Take a log in the place of environments."""
-        check_settings(self.settings, self.arm, self.keep_transitions, self.world_size)
+        has_world = self.trainer is not None and self._agent().world.loss != "none"
+        given = (self.settings, self.arm, self.keep_transitions, self.world_size)
+        check_settings(*given, has_world)
         gamma, n_steps = self.settings.collect.gamma, self.settings.replay.n_steps
         self.rollout = LoggedExperience(self._log, self.env, gamma, n_steps)
         self.replay = self.rollout.replay
@@ -273,28 +296,6 @@ class ReplayDataModule(LightningDataModule):
             record=None if self.curriculum is None else self.curriculum.record,
         )
 
-    def _check_world(self) -> None:
-        """Refuse settings that do not go with a world."""
-        found, remedy = None, ""
-        if self.world_size > 1:
-            found, remedy = f"there are {self.world_size} processes", "use --trainer.devices 1"
-        elif self.needs.outcomes:
-            found = f"data.curriculum.arm {self.arm!r} learns from outcomes"
-            remedy = "use data.curriculum.arm target or reference"
-        elif (stack := self.settings.replay.frame_stack) > 1:
-            found, remedy = f"data.replay.frame_stack is {stack}", "set it to 1"
-        elif self.settings.collect.gamma == 0:
-            # A step's discount is then 0 at every step, and only an end's may be.
-            found, remedy = "data.collect.gamma is 0", "give a number above 0"
-        elif self.transitions is not None and (curiosity := self.settings.world.curiosity) > 0:
-            found = f"data.world.curiosity is {curiosity} without environments to explore"
-            remedy = "give 0, or a negative number, which is caution"
-        if found is not None:
-            raise ConfigError(
-                f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "
-                "or set model.world.loss to none"
-            )
-
     def set_up_dreams(self) -> None:
         """Prepare to dream, if the learner has a world; once, after the learner was built.
 
@@ -302,21 +303,17 @@ class ReplayDataModule(LightningDataModule):
             ConfigError: If other settings do not go with a world.
         """
         world = None if self.trainer is None else self._agent().world_gan
-        if world is None or self.dreaming is not None:
+        settings = self.settings.world
+        if world is None or self.dreaming is not None or not settings.does_anything:
             return
-        self._check_world()
-        collect = self.settings.collect
         seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
-        self.dreaming = Dreaming(
-            self.settings.world, world, self.env, self.replay, collect.gamma, seed
-        )
+        levels = LevelStarts(self.curriculum, settings.dreams) if self.curriculum else None
+        gamma = self.settings.collect.gamma
+        self.dreaming = Dreaming(settings, world, self.env, self.replay, gamma, seed, levels)
         self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
-        explorers = round(self.settings.world.explorers * self.num_envs)
-        # Spread evenly, so that both act with large and small ε.
-        place = torch.arange(self.num_envs, device=self.env.device)
-        before, after = (p * explorers // self.num_envs for p in (place, place + 1))
-        self._explores = after > before
+        if self._explores is not None:
+            self.rollout.explores = self._explores = self._explores.to(self.env.device)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
@@ -372,10 +369,9 @@ class ReplayDataModule(LightningDataModule):
             for _ in range(self.schedule.steps_per_batch):
                 self._step(agent)
             self.batches_done += 1
-            dreamer = agent.explorer if self.transitions is None else agent.q_network
-            if self.dreaming is not None and dreamer is not None:
+            if self.dreaming is not None:
                 with self.clock("world"):
-                    self.dreaming.dream(dreamer, int(self.env.single_action_space.n))
+                    self.dreaming.dream(agent, f"{self.spent:,} {self.schedule.unit}")
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.archive.exchange_outcomes()
                 self._outcomes.look(
@@ -389,6 +385,9 @@ class ReplayDataModule(LightningDataModule):
                 levels = self._gan_batch(agent)
             with self.clock("replay"):
                 batch = self._batch(levels)
+            if self.dreaming is not None:
+                with self.clock("world"):
+                    batch = self._with_dreams(batch, self.dreaming)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -417,31 +416,33 @@ class ReplayDataModule(LightningDataModule):
         settings, progress = self.settings.replay, self.spent / self.schedule.budget
         shape = (settings.updates_per_batch, settings.batch_size)
         if self.replay.priorities is None:
-            drawn_uniformly = self.replay.sample(shape, self.rng, self._goals)
-            return self._with_dreams(Batch(drawn_uniformly, levels, progress), shape)
+            sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
+            dreaming = self.dreaming
+            drawn = dreaming.judge_batch(shape, sample) if dreaming else sample(shape)
+            return Batch(drawn, levels, progress)
         # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
         beta = settings.importance_exponent + progress * (1 - settings.importance_exponent)
-        drawn = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
-        update = partial(self.replay.priorities.update, drawn.row)
-        batch = Batch(drawn.transitions, levels, progress, drawn.weight, reprioritize=update)
-        return self._with_dreams(batch, shape)
+        found = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
+        update = partial(self.replay.priorities.update, found.row)
+        return Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
 
-    def _with_dreams(self, batch: Batch, shape: tuple[int, int]) -> Batch:
+    def _with_dreams(self, batch: Batch, dreaming: Dreaming) -> Batch:
         """The batch with what the explorer and, if it is due, the world learn from."""
-        if (dreaming := self.dreaming) is None:
-            return batch
-        if isinstance(self.rollout, LoggedExperience):
-            return self.rollout.with_dreams(batch, dreaming)
-        env_steps = self.env_steps
-        is_due = dreaming.is_due(env_steps)
-        return batch._replace(
-            explorer=dreaming.explorer_batch(shape),
-            curiosity=self.settings.world.curiosity,
-            world=dreaming.world_batch(env_steps) if is_due else None,
-        )
+        settings = self.settings.replay
+        if self.settings.world.has_explorer:
+            shape = (settings.updates_per_batch, settings.batch_size)
+            explorer, bonus = dreaming.explorer_batch(shape, batch.progress)
+            batch = batch._replace(explorer=explorer, bonus=bonus)
+        # All the experience of a log is there from the first.
+        is_due = dreaming.is_due(self.spent) or bool(self.transitions and not dreaming.phases)
+        return batch._replace(world=dreaming.world_batch(self.spent) if is_due else None)
 
     def _stop_if_spent(self) -> None:
-        if self.schedule.is_spent(self.spent) and self.trainer is not None:
+        if not self.schedule.is_spent(self.spent):
+            return
+        if self.dreaming is not None:
+            self.dreaming.say_if_never()
+        if self.trainer is not None:
             self.trainer.should_stop = True
 
     def _step(self, agent: Agent) -> None:

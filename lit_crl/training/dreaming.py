@@ -1,19 +1,31 @@
-"""Dreams: what the world learns from, what it imagines, and what the explorer learns from."""
+"""Dreaming: what the world learns from, when it is dreamt in, and who learns from dreams."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lit_crl.core import distributed
+from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.dqn.equations import Transitions, greedy_unless, toss
+from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.envs import LevelEnv
+from lit_crl.training.agent import Agent
 from lit_crl.training.batches import DqnMinibatch, WorldMinibatch
+from lit_crl.training.dream_condition import DreamCondition
+from lit_crl.training.dreams import Dreams
+from lit_crl.training.level_starts import LevelStarts
 from lit_crl.training.settings import DreamSettings
-from lit_crl.world.curiosity import reward_scale
+from lit_crl.world.caution import doubt
+from lit_crl.world.curiosity import bonus, explorer_reward, falling, reward_scale
 from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
-from lit_crl.world.real_steps import draw, split, steps_at
+from lit_crl.world.interface import World
+from lit_crl.world.perfect import PerfectWorld, TrueDynamics
+from lit_crl.world.real_steps import came_after, draw, split, steps_at
 from lit_crl.world.starts import FirstStates, Starts, StartShares
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -21,44 +33,60 @@ from lit_crl.world.transition_gan import TransitionGan
 FIRST_STATES = 500
 #: Real steps on which disagreement is measured.
 MEASURED = 1_000
-#: Largest ε of the explorer in its dreams; each dream has its own.
-DREAM_EPSILON = 0.3
+
+
+class Mixed(NamedTuple):
+    """K minibatches of real transitions and, behind them, dreamed ones."""
+
+    transitions: Transitions
+    #: How many of each minibatch are real.
+    real: int
+    #: The world's disagreement on the dreamed ones, ``[K, B - real]``.
+    disagreement: Tensor
 
 
 class Dreaming:
-    """Trains a world on real steps, and keeps the newest dreams of its explorer.
+    """Trains a world on real steps, dreams in it, and mixes dreams into minibatches.
 
-    A world phase is due every ``every`` env steps. After it the explorer dreams anew: the dreams
-    of an older world are forgotten.
+    A world phase is due every ``every`` env steps. After it the explorer dreams anew (the judge, if
+    there is nothing for an explorer to learn), as soon as the world errs little enough.
     """
 
     def __init__(
         self,
         settings: DreamSettings,
         world: TransitionGan,
-        env: Any,
+        env: LevelEnv,
         replay: ReplayBuffer,
         gamma: float,
         seed: int,
+        level_starts: LevelStarts | None = None,
     ) -> None:
         """Prepare to dream.
 
         Args:
             settings: When, how much, and for whom.
             world: Imagines; the learner trains it.
-            env: The real environment, for its spaces.
+            env: The real environment, for its spaces, and for ``perfect`` dynamics.
             replay: Real transitions.
             gamma: Discount factor of one step.
             seed: Seed of all random streams.
+            level_starts: Where dreams of generated levels start; asked if ``settings`` wants any.
+
+        Raises:
+            ConfigError: If dynamics should be perfect, and cannot be.
         """
         device = env.device
-        self.settings, self.world, self.replay, self.gamma = settings, world, replay, gamma
+        self.settings, self.world, self.replay = settings, world, replay
         first = FirstStates(FIRST_STATES, env.single_observation_space, torch.float32, device)
-        shares = StartShares(settings.first_states, 1 - settings.first_states)
+        from_first, from_levels = settings.first_states, settings.level_states
+        shares = StartShares(from_first, 1 - from_first - from_levels, from_levels)
         self.starts = Starts(first, replay, shares)
+        self._level_starts = level_starts if from_levels else None
+        self._was_noticed = False
         self.env = ImaginedEnv(
             settings.dreams,
-            world,
+            dream_world(settings, world, env),
             self.starts,
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
@@ -67,13 +95,26 @@ class Dreaming:
         )
         self.rng = random_stream(seed, "dreams", device=device)
         self.env.rng = random_stream(seed, "imagined environment", device=device)
+        self.dreams = Dreams(self.env, gamma, self.rng)
+        self.condition = DreamCondition(settings.error_bound)
         members = world.heads.end.members
         self.member_rngs = [
             random_stream(seed, f"member {i}", device=device) for i in range(members)
         ]
-        self.store: Transitions | None = None
-        self.phases = self.imagined_steps = self._phase_at = 0
+        self.phases = self._phase_at = 0
         self._is_stale = False
+        #: How many rows of the replay were written when the world last learnt, ``[N]``.
+        self._learnt = replay.cursor.clone()
+
+    @property
+    def store(self) -> Transitions | None:
+        """The newest imagined steps; None before the first dream."""
+        return self.dreams.store
+
+    @property
+    def imagined_steps(self) -> int:
+        """Imagined steps so far."""
+        return self.dreams.steps
 
     def is_due(self, env_steps: int) -> bool:
         """Whether the world should learn now."""
@@ -98,84 +139,169 @@ class Dreaming:
         z = self.world.draw_noise(updates, members, settings.batch_size, 2, rng=self.rng)
         self.phases += 1
         self._phase_at, self._is_stale = env_steps, True
+        self._learnt.copy_(self.replay.cursor)
         return WorldMinibatch(drawn.rows, drawn.rare, drawn.end_log_odds, z)
 
-    @torch.no_grad()
-    def dream(self, explorer: nn.Module, num_actions: int) -> None:
-        """Let the explorer dream, if the world has learned since it last did."""
+    def dream(self, agent: Agent, when: str) -> None:
+        """Measure the world and dream in it, if it has learnt since that was last done.
+
+        Args:
+            agent: Dreams.
+            when: How much of the run is spent, in words.
+        """
         if not self._is_stale:
             return
         self._is_stale = False
-        self._measure()
-        steps: list[tuple[Tensor, ...]] = []
-        epsilon = DREAM_EPSILON * torch.rand(
-            self.env.num_envs, generator=self.rng, device=self.rng.device
-        )
-        obs, _ = self.env.reset()
-        for _ in range(self.settings.horizon):
-            explore, random = toss(len(obs), num_actions, epsilon, self.rng)
-            action = greedy_unless(explore, random, explorer(obs))
-            next_obs, reward, terminated, truncated, _ = self.env.step(action)
-            steps.append((obs, action, reward, self.gamma * (~terminated).float(), next_obs))
-            obs, _ = self.env.reset(options={"reset_mask": terminated | truncated})
-        self.store = Transitions(*(torch.cat(field) for field in zip(*steps, strict=True)))
-        self.imagined_steps += self.env.num_envs * self.settings.horizon
+        held_back = split(self.replay, 1, 1.0, self.settings.held_back).held_back
+        self._measure_disagreement(held_back)
+        if not self.settings.makes_dreams:
+            return
+        if self.settings.dynamics == "learnt":
+            self.condition.look(self._one_step_error(held_back), when)
+            if not self.condition.is_met:
+                return
+        self._prepare_starts(agent)
+        explorer = agent.explorer if self.settings.has_explorer else None
+        self.dreams.play(explorer or agent.q_network)
 
-    def _measure(self) -> None:
+    def say_if_never(self) -> None:
+        """At the end of a run, say why there were no dreams, if that is so."""
+        if self.settings.makes_dreams and self.settings.dynamics == "learnt":
+            self.condition.say_if_never()
+
+    def _measure_disagreement(self, held_back: Tensor) -> None:
         """Take the unit of disagreement, and the gate, from real steps."""
         rows = self.replay.startable.nonzero().squeeze(1)
         drawn = torch.randint(len(rows), (MEASURED,), generator=self.rng, device=rows.device)
         real = steps_at(self.replay, rows[drawn])
         self.world.fit_disagreement(real.obs, real.action)
-        held_back = split(self.replay, 1, 1.0, self.settings.held_back).held_back
         held = steps_at(self.replay, held_back.nonzero().squeeze(1))
         if len(held.action):
             found = self.world.disagreement(held.obs, held.action)
             self.env.gate = gate(found, self.settings.gate).to(self.env.device)
 
-    def explorer_batch(self, shape: tuple[int, int]) -> DqnMinibatch:
-        """K minibatches of dreams and real transitions, with rewards in units of their largest.
+    def _one_step_error(self, held_back: Tensor) -> float | None:
+        """The world's error on steps that no member learnt from; None while there are none.
 
-        The bonus is added when they are used. Before the first dream all of them are real.
+        Those are the steps of held-back episodes and, since the first of these may end late, the
+        steps that came after the world had learnt.
         """
-        updates, size = shape
-        dreamed = 0 if self.store is None else round(self.settings.share * size)
-        parts = []
-        if size > dreamed:
-            parts.append(self.replay.sample((updates, size - dreamed), self.rng))
-        if self.store is not None and dreamed:
-            row = torch.randint(
-                len(self.store.reward),
-                (updates, dreamed),
-                generator=self.rng,
-                device=self.rng.device,
-            )
-            parts.append(Transitions(*(field[row] for field in self.store)))
-        mixed = Transitions(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))
+        unseen = held_back | came_after(self.replay, self._learnt)
+        steps = steps_at(self.replay, unseen.nonzero().squeeze(1))
+        fields = (steps.obs, steps.action, steps.next_obs)
+        obs, action, next_obs = (field[steps.learns_next] for field in fields)
+        return self.world.one_step_error(obs, action, next_obs).item() if len(action) else None
+
+    def _prepare_starts(self, agent: Agent) -> None:
+        """Ask for newly generated levels, and say once which starts there are not yet."""
+        if self._level_starts is not None:
+            self.starts.generated = self._level_starts.proposed(agent)
+        if not self._was_noticed and (notice := self.starts.notice()):
+            distributed.print_once(notice)
+            self._was_noticed = True
+
+    def explorer_batch(
+        self, shape: tuple[int, int], progress: float
+    ) -> tuple[DqnMinibatch, Tensor]:
+        """K minibatches for the explorer, with rewards in units of the largest real one.
+
+        The bonus is computed now and stored nowhere, since the world goes on learning. Before the
+        first dream all transitions are real.
+
+        Args:
+            shape: Minibatches K and their size.
+            progress: Share of the run that is over, by which curiosity has fallen.
+
+        Returns:
+            The minibatches, and the mean bonus in each ``[K]``.
+        """
+        mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
+        extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
         scale = reward_scale(self.replay.reward)
-        return DqnMinibatch(mixed._replace(reward=mixed.reward / scale))
+        reward = explorer_reward(mixed.transitions.reward, scale, extra)
+        return DqnMinibatch(mixed.transitions._replace(reward=reward)), extra.mean(1)
+
+    def judge_batch(
+        self, shape: tuple[int, int], sample: Callable[[tuple[int, int]], Transitions]
+    ) -> Transitions:
+        """K minibatches for the judge: real transitions from ``sample``, and its share of dreams.
+
+        It learns the task's reward. Curiosity never enters; caution does, in dreams alone, in the
+        unit of the task's rewards.
+        """
+        mixed = self._mixed(shape, self.settings.judge_share, sample)
+        transitions, weight = mixed.transitions, self.settings.curiosity
+        if weight >= 0 or not mixed.disagreement.numel():
+            return transitions
+        cost = reward_scale(self.replay.reward) * self._bonus(mixed, weight)
+        return transitions._replace(reward=transitions.reward + cost)
+
+    def _mixed(
+        self,
+        shape: tuple[int, int],
+        share: float,
+        sample: Callable[[tuple[int, int]], Transitions],
+    ) -> Mixed:
+        """Minibatches of ``shape``, of which dreams have a share as soon as there are any."""
+        updates, size = shape
+        dreamed = 0 if self.store is None else round(share * size)
+        real = size - dreamed
+        if not dreamed:
+            return Mixed(sample(shape), real, self.dreams.disagreement.new_zeros(updates, 0))
+        imagined, found = self.dreams.draw((updates, dreamed))
+        if not real:
+            return Mixed(imagined, real, found)
+        pairs = zip(sample((updates, real)), imagined, strict=True)
+        return Mixed(Transitions(*(torch.cat(pair, 1) for pair in pairs)), real, found)
+
+    def _bonus(self, mixed: Mixed, weight: float) -> Tensor:
+        """The bonus ``[K, B]``: curiosity everywhere, caution in dreams alone."""
+        obs, action, real = mixed.transitions.obs, mixed.transitions.action, mixed.real
+        extra = torch.zeros_like(mixed.transitions.reward)
+        if weight < 0:
+            extra[:, real:] = weight * doubt(mixed.disagreement)
+            return extra
+        extra[:, real:] = bonus(mixed.disagreement, weight)
+        if weight > 0 and real:
+            met, taken = obs[:, :real].flatten(0, 1), action[:, :real]
+            found = self.world.disagreement(met, taken.flatten())
+            extra[:, :real] = bonus(found, weight).view(taken.shape)
+        return extra
 
     def state_dict(self) -> dict[str, Any]:
         """Dreams, first states, counters and random streams."""
         return {
-            "store": [] if self.store is None else list(self.store),
+            "dreams": self.dreams.state_dict(),
             "starts": self.starts.state_dict(),
-            "env": self.env.state_dict(),
-            "counters": [self.phases, self.imagined_steps, self._phase_at, int(self._is_stale)],
+            "condition": self.condition.state_dict(),
+            "counters": [self.phases, self._phase_at, int(self._is_stale)],
+            "learnt": self._learnt,
             "rng": self.rng.get_state(),
             "members": [rng.get_state() for rng in self.member_rngs],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        device = self.env.device
-        self.store = (
-            Transitions(*(x.to(device) for x in state["store"])) if state["store"] else None
-        )
+        self.dreams.load_state_dict(state["dreams"])
         self.starts.load_state_dict(state["starts"])
-        self.env.load_state_dict(state["env"])
-        self.phases, self.imagined_steps, self._phase_at, stale = state["counters"]
+        self.condition.load_state_dict(state["condition"])
+        self.phases, self._phase_at, stale = state["counters"]
         self._is_stale = bool(stale)
+        self._learnt.copy_(state["learnt"])
         self.rng.set_state(state["rng"].cpu())
         for rng, saved in zip(self.member_rngs, state["members"], strict=True):
             rng.set_state(saved.cpu())
+
+
+def dream_world(settings: DreamSettings, learnt: TransitionGan, env: LevelEnv) -> World:
+    """The world in which dreams are dreamt.
+
+    Raises:
+        ConfigError: If dynamics should be perfect, and cannot be.
+    """
+    if settings.dynamics == "learnt":
+        return learnt
+    try:
+        return TrueDynamics(PerfectWorld(env), learnt)
+    except ConfigError as error:
+        raise ConfigError(f"data.world.dynamics is 'perfect', but {error}") from error

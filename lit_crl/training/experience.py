@@ -18,6 +18,8 @@ class Experience(Protocol):
     env: Any
     replay: ReplayBuffer
     log: EpisodeLog
+    #: In which environments the explorer acts, bool ``[N]``.
+    explores: Tensor
     #: Is told of the observations ``[m, ...]`` with which episodes start.
     tell_starts: Callable[[Tensor], None] | None
     #: Is told of each real step.

@@ -44,7 +44,6 @@ from lit_crl.training.updates import (
     gan_update,
     world_update,
 )
-from lit_crl.world.curiosity import bonus, falling
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -370,9 +369,9 @@ class CreativeLearner(LightningModule):
             # Gradient penalties and p̂ near 0 and 1 need float32, also under mixed precision.
             with self.clock("gan"), torch.autocast(self.device.type, enabled=False):
                 self._gan_phase(batch.gan)
-        if batch.explorer is not None:
+        if batch.explorer is not None and batch.bonus is not None:
             with self.clock("dqn"):
-                self._explorer_phase(batch.explorer, batch.progress, batch.curiosity)
+                self._explorer_phase(batch.explorer, batch.bonus)
         if batch.world is not None:
             with self.clock("world"), torch.autocast(self.device.type, enabled=False):
                 self._world_phase(batch.world)
@@ -397,21 +396,14 @@ class CreativeLearner(LightningModule):
         self.losses.add(report, self.gan_updates + 1)
         self.gan_updates += updates
 
-    def _explorer_phase(self, stack: DqnMinibatch, progress: float, curiosity: float) -> None:
+    def _explorer_phase(self, stack: DqnMinibatch, bonus: Tensor) -> None:
         """The explorer learns the task's reward and curiosity; the judge sees none of it."""
-        assert self.world_gan is not None
-        transitions = stack.transitions
-        updates, size = transitions.reward.shape
-        found = self.world_gan.disagreement(
-            transitions.obs.flatten(0, 1), transitions.action.flatten()
-        )
-        extra = bonus(found, falling(curiosity, progress)).view(updates, size)
-        curious = transitions._replace(reward=transitions.reward + extra)
+        updates = len(bonus)
         rates = [self.dqn.target_rate * (k % self.dqn.target_period == 0) for k in range(updates)]
-        report = self._train_explorer(rates, DqnMinibatch(curious))
+        report = self._train_explorer(rates, stack)
         names = {"dqn/loss": "explorer/loss", "dqn/q_mean": "explorer/q_mean"}
         told = {names[name]: numbers for name, numbers in report.items() if name in names}
-        told["explorer/bonus"] = extra.mean(1)
+        told["explorer/bonus"] = bonus
         self.losses.add(told, self.updates - updates + 1)
 
     def _world_phase(self, stack: WorldMinibatch) -> None:

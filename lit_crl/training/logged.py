@@ -3,35 +3,26 @@
 Everything that is counted in env steps where there are environments (budget, validations, world
 phases) is counted in updates of the DQN here. There is no explorer, since nobody acts: the judge
 learns from the log and, where there is a world, mostly from dreams that its own policy dreams. What
-the world does not know costs it reward there (``world/caution.py``).
+the world does not know costs it reward there (``data.world.curiosity`` below 0).
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import print_once
-from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.logs.filled import first_observations, replay_of
 from lit_crl.dqn.logs.log import Log, counts, notices
 from lit_crl.dqn.logs.task import check_agreement
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
-from lit_crl.training.batches import Batch
-from lit_crl.training.dreaming import Dreaming
 from lit_crl.training.episode_log import EpisodeLog
 from lit_crl.training.rollout import Actor, LevelSource, Play, TellStep
 from lit_crl.training.schedule import Schedule
 from lit_crl.training.settings import CollectSettings, DataSettings
-from lit_crl.world.caution import cautious_reward
-from lit_crl.world.curiosity import reward_scale
-
-#: Share of dreams in the judge's minibatches, where the settings leave it open.
-JUDGE_SHARE = 0.8
 
 
 def schedule_in_updates(settings: DataSettings) -> Schedule:
@@ -45,7 +36,9 @@ def schedule_in_updates(settings: DataSettings) -> Schedule:
     return Schedule(clock, settings.gan.every, settings.evaluation.every, "updates")
 
 
-def check_settings(settings: DataSettings, arm: str, keeps: bool, world_size: int) -> None:
+def check_settings(
+    settings: DataSettings, arm: str, keeps: bool, world_size: int, has_world: bool
+) -> None:
     """Refuse what a log cannot do.
 
     Args:
@@ -53,11 +46,12 @@ def check_settings(settings: DataSettings, arm: str, keeps: bool, world_size: in
         arm: Where levels would come from.
         keeps: Whether real steps should be recorded.
         world_size: Number of processes.
+        has_world: Whether the learner has a world.
 
     Raises:
         ConfigError: If a setting asks for it; names its key.
     """
-    replay = settings.replay
+    replay, dreams = settings.replay, settings.world
     problems = (
         (arm != "target", f"data.curriculum.arm is {arm!r}, but nothing is reset: use target"),
         (
@@ -73,6 +67,12 @@ def check_settings(settings: DataSettings, arm: str, keeps: bool, world_size: in
             replay.priority_exponent > 0,
             f"data.replay.priority_exponent is {replay.priority_exponent}, but its rows are drawn "
             "alike: set it to 0",
+        ),
+        (
+            has_world and dreams.has_explorer,
+            f"data.world.share is {dreams.share:g} and data.world.curiosity {dreams.curiosity:g}, "
+            "but nobody explores: set share to 0 and curiosity to 0 or below (caution), and give "
+            "data.world.judge_share",
         ),
         (keeps, "data.keep_transitions is true, but nothing is stepped: set it to false"),
         (
@@ -118,8 +118,8 @@ class LoggedExperience:
             device=env.device,
         )
         self.counts = counts(log.columns)
-        self.log, self.tell_starts, self.tell_step = EpisodeLog(), None, None
-        self._caution = self.replay.reward.new_zeros(())
+        self.log, self.explores = EpisodeLog(), self.replay.boundary.new_zeros(1)
+        self.tell_starts = self.tell_step = None
         print_once(f"{log.key}: {self.counts}.")
         for notice in notices(log.columns):
             print_once(notice)
@@ -145,55 +145,17 @@ class LoggedExperience:
         """See ``Experience``."""
         return first_observations(self.replay, self._log.columns.ended)
 
-    def with_dreams(self, batch: Batch, dreaming: Dreaming) -> Batch:
-        """A batch of the log, with dreams for the judge and, if it is due, a world phase.
-
-        The first phase is due at once: there is all the experience that there will ever be.
-        """
-        is_due = not dreaming.phases or dreaming.is_due(self.updates)
-        return batch._replace(
-            dqn=self._judge_batch(batch.dqn, dreaming),
-            world=dreaming.world_batch(self.updates) if is_due else None,
-        )
-
-    def _judge_batch(self, real: Transitions, dreaming: Dreaming) -> Transitions:
-        """The judge's minibatches ``[K, B, ...]``, a share of which is dreamed, with caution.
-
-        Before the first dream all of them are real. Caution is charged when rows are used: it is
-        what the world knows now.
-        """
-        dreams, settings = dreaming.store, dreaming.settings
-        share = JUDGE_SHARE if settings.judge_share is None else settings.judge_share
-        updates, size = real.reward.shape
-        dreamed = round(share * size)
-        if dreams is None or not dreamed:
-            return real
-        rng = dreaming.rng
-        shape = (updates, dreamed)
-        row = torch.randint(len(dreams.reward), shape, generator=rng, device=rng.device)
-        drawn = Transitions(*(field[row] for field in dreams))
-        doubted = dreaming.world.disagreement(drawn.obs.flatten(0, 1), drawn.action.flatten())
-        reward = cautious_reward(
-            drawn.reward,
-            reward_scale(self.replay.reward),
-            doubted.view(shape),
-            -settings.curiosity,
-        )
-        self._caution = (drawn.reward - reward).mean()
-        parts = Transitions(*(field[:, dreamed:] for field in real)), drawn._replace(reward=reward)
-        return Transitions(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))
-
     def means(self) -> dict[str, float]:
-        """The last caution, in the task's reward; no episodes are played."""
-        return {"judge/caution": self._caution.item()}
+        """No episodes are played."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is."""
-        return {"updates": self.updates, "caution": self._caution}
+        return {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.updates, self._caution = state["updates"], state["caution"].to(self._caution)
+        self.updates = state["updates"]
 
     def replay_state(self) -> dict[str, Any]:
         """The log stays in its file: a checkpoint names it."""

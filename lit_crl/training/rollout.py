@@ -79,6 +79,8 @@ class Rollout:
         self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
         self._action_values: Callable[[Tensor], Tensor] | None = None
         self.log = EpisodeLog()
+        #: Where an explorer acts, ``[N]``: its episodes say nothing about the policy.
+        self.explores = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
         #: Is told of the observations ``[m, ...]`` with which episodes start.
         self.tell_starts: Callable[[Tensor], None] | None = None
         #: Is told of each step.
@@ -157,15 +159,18 @@ class Rollout:
         success = info["success"]
         # An environment whose info lacks this key always knows.
         known = info.get("success_known", torch.ones_like(success))
-        fields = (self.episode_return, success, known, self.source, self.largest_epsilon)
-        returns, success, known, source, epsilon = (x.index_select(0, self._ended) for x in fields)
-        judged = epsilon <= self.label_epsilon
+        ours = ~self.explores
+        fields = (self.episode_return, success, known, self.source, self.largest_epsilon, ours)
+        returns, success, known, source, epsilon, ours = (
+            x.index_select(0, self._ended) for x in fields
+        )
+        judged = (epsilon <= self.label_epsilon) & ours
         self.log.add(returns, success, known, source, judged)
         if self.level is None or (self.archive is None and self.record is None):
             return
         level = self.level.index_select(0, self._ended)
         # The task's own resets, rows of NaN, are no levels that could be reset to again.
-        legal = self._legal(level, source) & level.isfinite().all(dim=1)
+        legal = self._legal(level, source) & level.isfinite().all(dim=1) & ours
         if self.record is not None and self._trace is not None:
             terminated = terminated.index_select(0, self._ended)
             traced = self._trace.finish(self._ended)

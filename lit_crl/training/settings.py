@@ -1,6 +1,8 @@
-"""Settings of how experience is collected, and of the GAN phase."""
+"""Settings of how experience is collected, of the GAN phase, and of dreams."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from lit_crl.core.checks import ConfigError, Fields
 from lit_crl.curriculum.curriculum import Reals
@@ -8,6 +10,9 @@ from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.dqn.exploration import Exploration
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.evaluation.settings import EvaluationSettings
+
+#: Who says what follows in dreams.
+Dynamics = Literal["learnt", "perfect"]
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,22 @@ class DreamSettings:
         dreams: Dreams that run at the same time.
         horizon: Imagined steps after which a dream is cut.
         first_states: Share of the dreams that start in first states; others start in visited ones.
+        level_states: Share of the dreams that start at generated levels, for instance under the arm
+            gan. No env step is taken for it.
+        dynamics: Who makes the dreams: the ``learnt`` world, or as a ceiling the ``perfect`` one of
+            a built-in environment. Disagreement is always that of the learnt one.
+        error_bound: Dreams begin once the world's one-step error on steps that it did not learn
+            from is at most this; at 1 it is as wrong as the guess that nothing changes. The
+            ``perfect`` dynamics need not wait.
         gate: Quantile of disagreement on real steps above which a dream is cut; 1: never.
         share: Share of dreamed transitions in the explorer's minibatches.
-        curiosity: Weight of the explorer's bonus at the start; it falls to 0 over the run. From a
-            log a negative one is caution: what the world does not know costs the judge as much.
-        explorers: Share of the environments in which the explorer acts.
-        judge_share: Share of dreamed transitions in the minibatches of the judge, which is
-            evaluated; null: 0.8 from a log, and 0 where there are environments.
+        judge_share: Share of dreamed transitions in the judge's minibatches, that is in those of
+            the evaluated Q-network.
+        curiosity: Weight at the start of the explorer's bonus for disagreement; it falls to 0 over
+            the run. A negative weight is caution: whatever the world does not know costs as much,
+            in dreamed transitions alone, in the judge's as well; it does not fall.
+        explorers: Share of the environments in which the explorer acts. Where neither dreams nor
+            curiosity would teach it anything, it acts nowhere.
     """
 
     every: int = 200
@@ -104,23 +118,47 @@ class DreamSettings:
     dreams: int = 256
     horizon: int = 100
     first_states: float = 0.25
+    level_states: float = 0.0
+    dynamics: Dynamics = "learnt"
+    error_bound: float = 0.9
     gate: float = 1.0
     share: float = 0.8
+    judge_share: float = 0.0
     curiosity: float = 0.3
     explorers: float = 0.5
-    judge_share: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         fields = Fields("data.world", self)
-        fields.positive(
-            "every", "updates", "first_updates", "batch_size", "dreams", "horizon", "gate"
-        )
+        fields.one_of("dynamics", Dynamics)
+        fields.positive("every", "updates", "first_updates", "batch_size", "dreams", "horizon")
+        fields.positive("error_bound")
         fields.non_negative("rare")
-        fields.positive_unit_interval("member_share")
-        fields.unit_interval("held_back", "first_states", "gate", "share", "explorers")
-        if self.judge_share is not None:
-            fields.unit_interval("judge_share")
+        fields.positive_unit_interval("member_share", "gate")
+        fields.unit_interval("held_back", "first_states", "level_states")
+        fields.unit_interval("share", "judge_share", "explorers")
+        if not math.isfinite(self.curiosity):
+            raise ConfigError(f"data.world.curiosity is {self.curiosity}: give a finite number")
+        if self.first_states + self.level_states > 1:
+            raise ConfigError(
+                f"data.world.first_states {self.first_states:g} and data.world.level_states "
+                f"{self.level_states:g} are more than all dreams: lower one of them"
+            )
+
+    @property
+    def makes_dreams(self) -> bool:
+        """Whether anybody learns from dreams."""
+        return self.share > 0 or self.judge_share > 0
+
+    @property
+    def has_explorer(self) -> bool:
+        """Whether dreams or curiosity teach an explorer what the judge does not learn."""
+        return self.share > 0 or self.curiosity > 0
+
+    @property
+    def does_anything(self) -> bool:
+        """Whether a run with a world differs from one without."""
+        return self.makes_dreams or self.has_explorer
 
 
 @dataclass(frozen=True)

@@ -38,21 +38,26 @@ def novelty(disagreement: Tensor, clip: float = CLIP) -> Tensor:
 
 
 def bonus(disagreement: Tensor, weight: Tensor | float, clip: float = CLIP) -> Tensor:
-    """The bonus, weight · novelty; a negative weight is caution, a cost of what is not known.
+    """The bonus, weight · novelty.
 
-    >>> bonus(torch.tensor([1.0, 3.0]), -0.5)
-    tensor([-0.0000, -0.2500])
+    >>> bonus(torch.tensor([1.0, 3.0]), 0.5)
+    tensor([0.0000, 0.2500])
     """
     return weight * novelty(disagreement, clip)
 
 
 def falling(weight: float, progress: float) -> float:
-    """The weight after the share ``progress`` of the run: it falls linearly, to exactly 0.
+    """The weight after the share ``progress`` of the run.
+
+    Curiosity falls linearly, to exactly 0. Caution, a negative weight, stays as it is: dreams err
+    as long as there are any.
 
     >>> falling(0.25, 0.0), falling(0.25, 0.5), falling(0.25, 1.0), falling(0.25, 1.5)
     (0.25, 0.125, 0.0, 0.0)
+    >>> falling(-0.25, 0.5)
+    -0.25
     """
-    return weight * (1 - min(progress, 1.0))
+    return weight if weight < 0 else weight * (1 - min(progress, 1.0))
 
 
 def reward_scale(reward: Tensor) -> Tensor:

@@ -172,3 +172,22 @@ def disagreement(centre: Tensor, counts: Tensor) -> Tensor:
     """
     apart = centre.std(0, correction=0)
     return (apart * counts).sum(-1) / counts.sum().clamp_min(1)
+
+
+def one_step_error(target: Tensor, centre: Tensor, counts: Tensor) -> Tensor:
+    """Root mean square of what followed minus what the members expect on average; a scalar.
+
+    In units of targets, the spread of Δobs: 1 is as wrong as the guess that nothing changes, and
+    what is drawn at random leaves an error in any world.
+
+    Args:
+        target: What followed, ``[N, d]``.
+        centre: What each member expects, ``[E, N, d]``.
+        counts: Dimensions that count, ``[d]``.
+
+    >>> target, centre = torch.tensor([[3.0, 9.0]]), torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])
+    >>> one_step_error(target, centre, torch.tensor([True, False]))
+    tensor(2.)
+    """
+    square = (target - centre.mean(0)).square() * counts
+    return (square.sum() / (len(target) * counts.sum()).clamp_min(1)).sqrt()

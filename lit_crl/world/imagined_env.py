@@ -38,6 +38,7 @@ class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
     Attributes:
         world: Says what follows an observation and an action.
         starts: Says where dreams start.
+        num_actions: How many actions there are.
         obs: The present observations [N, ...].
         elapsed: Imagined steps [N] of each dream, int64.
         gate: Largest disagreement that is not cut, 0-dimensional, in units of its mean on real
@@ -86,6 +87,7 @@ class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
         # The caller resets, as in every environment here.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space, self.single_action_space = observation_space, action_space
+        self.num_actions = int(action_space.n)
         self.image_layout = layout_in(observation_space)
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)

@@ -8,6 +8,7 @@ from lit_crl.envs import (
     Acrobot,
     BatchedEnv,
     CartPole,
+    LevelEnv,
     MountainCar,
     PointMass,
     Spiral,
@@ -15,6 +16,7 @@ from lit_crl.envs import (
 )
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.world.interface import Imagined
+from lit_crl.world.transition_gan import TransitionGan
 
 #: Target levels that are drawn to see whether observations hide something of them.
 COMPARED = 64
@@ -52,7 +54,7 @@ class PerfectWorld:
     Time limits are no part of it: a dream has a horizon of its own.
     """
 
-    def __init__(self, env: BatchedEnv) -> None:
+    def __init__(self, env: LevelEnv) -> None:
         """Imagine the task of ``env``, whose own episodes are left alone.
 
         Args:
@@ -88,3 +90,16 @@ class PerfectWorld:
         elapsed = torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
         _, _, after, reward, terminated, _, _ = self.env.advanced(state, levels, elapsed, action)
         return Imagined(after, reward, terminated, torch.zeros_like(reward))
+
+
+class TrueDynamics:
+    """True steps with the doubts of a learnt world: what its dreams would be without errors."""
+
+    def __init__(self, perfect: PerfectWorld, learnt: TransitionGan) -> None:
+        """Let ``perfect`` imagine, and ``learnt`` say how far its members are apart."""
+        self.perfect, self.learnt = perfect, learnt
+
+    def imagine(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Imagined:
+        """See ``World``."""
+        step = self.perfect.imagine(obs, action, rng)
+        return step._replace(disagreement=self.learnt.disagreement(obs, action))

@@ -119,6 +119,13 @@ def split(replay: ReplayBuffer, members: int, member_share: float, held_back_sha
     return Split(learns & startable & ~is_held, startable & is_held)
 
 
+def came_after(replay: ReplayBuffer, cursor: Tensor) -> Tensor:
+    """Rows, bool ``[rows]``, of steps that could not be drawn when ``cursor [N]`` was this."""
+    serial, _ = numbered(replay.boundary.view(-1, replay.num_envs), replay.cursor)
+    # The newest n rows had to wait for those below them.
+    return (serial >= cursor - replay.n_steps).flatten() & replay.startable
+
+
 def steps_at(replay: ReplayBuffer, row: Tensor) -> RealSteps:
     """The single steps that start at flat rows ``row [...]`` of a replay, whatever its n.
 

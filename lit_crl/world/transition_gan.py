@@ -226,6 +226,19 @@ class TransitionGan(nn.Module):
         """How far members are apart, ``[N]``, in units of the mean on real transitions."""
         return self._disagreement(self.condition(obs, action)) / self.mean_disagreement
 
+    @torch.no_grad()
+    def one_step_error(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """How wrong the members' mean is on transitions ``[n, ...]``; 1: as "nothing changes"."""
+        centre = self.generators.centre(self.condition(obs, action))
+        error = equations.one_step_error(self.target(obs, next_obs), centre, self._counts)
+        if not self.binary:
+            return error
+        return error / one_or((next_obs.float() - obs.float()).square().mean().sqrt())
+
+    @property
+    def _counts(self) -> Tensor:
+        """Which dimensions of the observation ever change, ``[d]``."""
+        return torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
+
     def _disagreement(self, condition: Tensor) -> Tensor:
-        counts = torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
-        return equations.disagreement(self.generators.centre(condition), counts)
+        return equations.disagreement(self.generators.centre(condition), self._counts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule, load
 from lit_crl.core.checks import ConfigError
-from lit_crl.dqn.equations import Transitions
 from lit_crl.runs.callbacks import RunCheckpoint
-from lit_crl.training.logged import LoggedExperience
 
 WORLD = {"loss": "gan_reconstruction", "members": 2, "hidden": (8,), "head_hidden": (8,)}
 DREAMS = {
     "every": 40, "updates": 2, "first_updates": 3, "batch_size": 16, "rare": 4, "dreams": 8,
-    "horizon": 5, "curiosity": -1.0,
+    "horizon": 5, "curiosity": -1.0, "share": 0.0, "judge_share": 0.8, "error_bound": 100.0,
+    "held_back": 0.3,
 }  # fmt: skip
 REPLAY = {"log_updates": 160, "updates_per_batch": 8, "batch_size": 10, "n_steps": 1}
 GAMMA = 0.5
@@ -151,46 +149,16 @@ def test_without_an_environment_nothing_is_measured_and_the_policy_is_kept(tmp_p
     assert torch.equal(loaded.action_values(torch.eye(PLACES)), values(run))
 
 
-def test_dreamed_rows_pay_for_what_the_world_does_not_know(tmp_path: Path) -> None:
-    run = from_log(corridor(tmp_path / "log.npz"), replay={"log_updates": 8}).fit()
-    logged = run.data.rollout
-    assert isinstance(logged, LoggedExperience)
-    logged.replay.reward[3] = -4.0  # the largest reward is the unit
-    dreams = Transitions(
-        torch.eye(PLACES)[[0, 1, 2, 0]], torch.tensor([0, 1, 0, 1]), torch.tensor([1.0, 2, 3, 4]),
-        torch.full((4,), GAMMA), torch.eye(PLACES)[[0, 2, 1, 1]],
-    )  # fmt: skip
-
-    def disagreement(obs: Tensor, action: Tensor) -> Tensor:
-        return obs.argmax(-1) * 4.0 + action
-
-    rng = torch.Generator().manual_seed(0)
-    real = run.data.replay.sample((6, 10), rng)
-    for share, weight in ((None, 1.0), (0.3, 0.5), (1.0, 0.0), (0.0, 1.0)):
-        dreaming: Any = SimpleNamespace(
-            store=dreams, rng=rng, world=SimpleNamespace(disagreement=disagreement),
-            settings=SimpleNamespace(judge_share=share, curiosity=-weight),
-        )  # fmt: skip
-        mixed = logged._judge_batch(real, dreaming)
-        dreamed = {None: 8, 0.3: 3, 1.0: 10, 0.0: 0}[share]
-        assert mixed.reward.shape == (6, 10)
-        for k in range(6):
-            for b in range(10):
-                got = [field[k, b] for field in mixed]
-                if b < 10 - dreamed:
-                    assert all(
-                        torch.equal(x, field[k, b + dreamed])
-                        for x, field in zip(got, real, strict=True)
-                    )
-                    continue
-                place, action = int(got[0].argmax()), int(got[1])
-                (row,) = [i for i in range(4) if int(dreams.obs[i].argmax()) == place
-                          and int(dreams.action[i]) == action]  # fmt: skip
-                cost = weight * 4.0 * min(4.0 * place + action, 5.0) / 5.0
-                assert got[2].item() == pytest.approx(dreams.reward[row].item() - cost)
-                assert torch.equal(got[4], dreams.next_obs[row])
-    none = SimpleNamespace(store=None, settings=SimpleNamespace(judge_share=0.5))
-    assert logged._judge_batch(real, none) is real  # type: ignore[arg-type]
+def test_nobody_explores_and_the_judge_learns_in_dreams(tmp_path: Path) -> None:
+    log = corridor(tmp_path / "log.npz")
+    run, other = from_log(log).fit(), from_log(log, world=DREAMS | {"judge_share": 0.3}).fit()
+    before = from_log(log).learner.build(run.data.env)
+    assert run.learner.explorer is not None and before.explorer is not None
+    for one, start in zip(
+        run.learner.explorer.parameters(), before.explorer.parameters(), strict=True
+    ):
+        assert torch.equal(one, start)
+    assert not torch.equal(values(run), values(other))
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(
@@ -237,7 +205,8 @@ def test_a_checkpoint_names_the_log_and_does_not_hold_it(tmp_path: Path) -> None
         ({"replay": {"priority_exponent": 0.5}}, "data.replay.priority_exponent is 0.5.*: set"),
         ({"replay": {"log_updates": 7}}, "data.replay.log_updates is 7, but .* take 8"),
         ({"keep_transitions": True}, "data.keep_transitions is true, but nothing is stepped"),
-        ({"world": {"curiosity": 0.3}}, "data.world.curiosity is 0.3 .*: give 0, or a negative"),
+        ({"world": {"share": 0.5}}, "data.world.share is 0.5 and .* 0.3, but nobody explores: set"),
+        ({"world": {"share": 0.0}}, "data.world.curiosity 0.3, but nobody explores: set"),
         ({"transitions": None}, "data.env is missing: give an environment, or a log"),
         ({"env": ShortCar}, r"observations have shape \(3,\), but data.env \(2,\)"),
         ({"env": "CartPole-v1"}, r"observations have shape \(3,\), but data.env \(4,\)"),

@@ -33,7 +33,7 @@ PARTS = {
     "replay": "sampling from the replay",
     "dqn": "DQN phase",
     "gan": "GAN phase, and choosing levels",
-    "world": "world phase, and dreaming",
+    "world": "world phase, dreaming, and curiosity",
     "evaluation": "validation",
     "saving": "metrics and checkpoints",
 }

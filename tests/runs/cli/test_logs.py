@@ -24,7 +24,8 @@ LEARN = [
     "--data.replay.log_updates=60", "--data.replay.updates_per_batch=10",
     "--data.evaluation.every=20", "--data.world.every=20",
     "--data.world.updates=2", "--data.world.first_updates=2", "--data.world.dreams=8",
-    "--data.world.horizon=4", "--model.network.hidden=[8]", "--model.world.hidden=[8]",
+    "--data.world.horizon=4", "--data.world.error_bound=100",
+    "--model.network.hidden=[8]", "--model.world.hidden=[8]",
     "--model.world.members=2", "--data.evaluation.episodes=2", "--data.evaluation.test_episodes=2",
     "--trainer.log_every_n_steps=1",
 ]  # fmt: skip

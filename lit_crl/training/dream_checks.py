@@ -1,0 +1,70 @@
+"""What does not go with a world: refused before the first env step."""
+
+from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.arms import Needs
+from lit_crl.envs import LevelEnv
+from lit_crl.envs.batched import has_pure_step
+from lit_crl.training.level_starts import check_levels_show, hides_level
+from lit_crl.training.settings import DataSettings
+
+
+def check_world(
+    settings: DataSettings, arm: str, needs: Needs, env: LevelEnv, world_size: int
+) -> None:
+    """Refuse settings of the data that do not go with a world.
+
+    Args:
+        settings: All of them.
+        arm: The arm's name.
+        needs: What the arm needs.
+        env: The real environment.
+        world_size: Processes.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    found, remedy = None, ""
+    replay, dreams = settings.replay, settings.world
+    if world_size > 1:
+        found, remedy = f"there are {world_size} processes", "use --trainer.devices 1"
+    elif replay.frame_stack > 1:
+        found, remedy = f"data.replay.frame_stack is {replay.frame_stack}", "set it to 1"
+    elif settings.collect.gamma == 0:
+        # A step's discount is then 0 at every step, and only an end's may be.
+        found, remedy = "data.collect.gamma is 0", "give a number above 0"
+    if found is not None:
+        raise ConfigError(
+            f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "
+            "or set model.world.loss to none"
+        )
+    if dreams.judge_share and replay.priority_exponent:
+        raise ConfigError(
+            f"data.world.judge_share is {dreams.judge_share:g}, but dreams have no priorities, and "
+            f"data.replay.priority_exponent is {replay.priority_exponent:g}: set one of them to 0"
+        )
+    if dreams.level_states:
+        if not needs.gan or not settings.gan.updates:
+            raise ConfigError(
+                f"data.world.level_states is {dreams.level_states:g}, but under "
+                f"data.curriculum.arm {arm!r} with data.gan.updates {settings.gan.updates} no "
+                "generator is trained: use the arm gan with updates above 0, or set it to 0"
+            )
+        check_levels_show(env)
+    if dreams.dynamics == "perfect" and needs.levels and has_pure_step(env) and hides_level(env):
+        raise ConfigError(
+            f"data.world.dynamics is 'perfect', but data.curriculum.arm {arm!r} plays levels whose "
+            f"physics the observations of {type(env).__name__} do not show: use the arm target, or "
+            "data.world.dynamics learnt"
+        )
+    if needs.played or needs.gan:
+        _check_judges_act(settings, arm)
+
+
+def _check_judges_act(settings: DataSettings, arm: str) -> None:
+    dreams, num_envs = settings.world, settings.collect.num_envs
+    if dreams.has_explorer and round(dreams.explorers * num_envs) == num_envs:
+        raise ConfigError(
+            f"data.world.explorers is {dreams.explorers:g}, which leaves none of "
+            f"{num_envs} environments to the judge, from whose episodes data.curriculum.arm "
+            f"{arm!r} learns: give less, or more data.collect.num_envs"
+        )

@@ -1,0 +1,33 @@
+"""Where the explorer acts, and where the judge does."""
+
+import torch
+from torch import Tensor
+
+from lit_crl.dqn.exploration import Exploration
+from lit_crl.training.settings import DreamSettings
+
+
+def explorers_places(settings: DreamSettings, num_envs: int) -> Tensor | None:
+    """In which of ``num_envs`` environments the explorer acts, bool ``[N]``; None: in none.
+
+    They are spread evenly, so that explorer and judge act with large and with small ε.
+
+    >>> explorers_places(DreamSettings(explorers=0.5), 4)
+    tensor([False,  True, False,  True])
+    """
+    explorers = round(settings.explorers * num_envs) if settings.has_explorer else 0
+    place = torch.arange(num_envs)
+    before, after = (p * explorers // num_envs for p in (place, place + 1))
+    return after > before if explorers else None
+
+
+class JudgesExploration(Exploration):
+    """ε in the environments of the judge alone: the explorer's episodes give no outcomes."""
+
+    def __init__(self, exploration: Exploration, explores: Tensor) -> None:
+        """Leave out the environments of ``explores [N]``."""
+        self.exploration, self.explores = exploration, explores
+
+    def __call__(self, num_envs: int, env_steps: int) -> Tensor:
+        """ε where the judge acts, after ``env_steps`` env steps."""
+        return self.exploration(num_envs, env_steps)[~self.explores]
