@@ -127,7 +127,8 @@ def why_too_few(
     elif not judged:
         reason = (
             f"all {ended:,} episodes that ended have explored more than "
-            "data.curriculum.label_epsilon: raise it, or let data.collect.exploration fall earlier"
+            "data.curriculum.label_epsilon, or were an explorer's: raise it, or let "
+            "data.collect.exploration fall earlier"
         )
     elif not outcomes:
         reason = (

@@ -219,17 +219,11 @@ class ReplayDataModule(LightningDataModule):
 
     def _check_world(self) -> None:
         """Refuse what does not go with a world; choose the environments of its explorer."""
-        settings = self.settings.world
         if self.trainer is None or self._agent().world.loss == "none":
             return
-        if not settings.does_anything:
-            distributed.print_once(
-                "Nobody learns from the world, because data.world.share, curiosity and judge_share "
-                "are not above 0: the run is the one of model.world.loss none."
-            )
-            return
-        check_world(self.settings, self.arm, self.needs, self.env, self.world_size)
-        self._explores = explorers_places(settings, self.num_envs)
+        device = self.trainer.strategy.root_device
+        check_world(self.settings, self.arm, self.needs, self.env, self.world_size, device)
+        self._explores = explorers_places(self.settings.world, self.num_envs)
 
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""

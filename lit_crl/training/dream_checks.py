@@ -1,5 +1,8 @@
 """What does not go with a world: refused before the first env step."""
 
+import torch
+
+from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.envs import LevelEnv
@@ -9,9 +12,14 @@ from lit_crl.training.settings import DataSettings
 
 
 def check_world(
-    settings: DataSettings, arm: str, needs: Needs, env: LevelEnv, world_size: int
+    settings: DataSettings,
+    arm: str,
+    needs: Needs,
+    env: LevelEnv,
+    world_size: int,
+    learners: torch.device,
 ) -> None:
-    """Refuse settings of the data that do not go with a world.
+    """Refuse settings of the data that do not go with a world; say if nobody learns from it.
 
     Args:
         settings: All of them.
@@ -19,12 +27,19 @@ def check_world(
         needs: What the arm needs.
         env: The real environment.
         world_size: Processes.
+        learners: Where the learner is.
 
     Raises:
         ConfigError: If there are any.
     """
     found, remedy = None, ""
     replay, dreams = settings.replay, settings.world
+    if not dreams.does_anything:
+        distributed.print_once(
+            "Nobody learns from the world, because data.world.share, curiosity and judge_share are "
+            "not above 0: the run is the one of model.world.loss none."
+        )
+        return
     if world_size > 1:
         found, remedy = f"there are {world_size} processes", "use --trainer.devices 1"
     elif replay.frame_stack > 1:
@@ -32,6 +47,9 @@ def check_world(
     elif settings.collect.gamma == 0:
         # A step's discount is then 0 at every step, and only an end's may be.
         found, remedy = "data.collect.gamma is 0", "give a number above 0"
+    elif env.device.type != learners.type:
+        found = f"data.collect.device is {str(env.device)!r} and the learner is on {learners}"
+        remedy = "set it to auto"
     if found is not None:
         raise ConfigError(
             f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "

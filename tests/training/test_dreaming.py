@@ -17,6 +17,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.envs import Maze
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.runs.checkpoints.experience import collected_state
+from lit_crl.training.dream_checks import check_world
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -136,6 +137,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 def test_what_a_world_cannot_do_yet_is_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         fitted(**given)
+
+
+def test_a_world_is_where_its_data_is() -> None:
+    _, data, _ = prepared()
+    given = (data.settings, "target", data.needs, ShortCar(1), 1)
+    check_world(*given, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"device is 'cpu' and the learner is on cuda:0, .* auto"):
+        check_world(*given, torch.device("cuda:0"))
 
 
 def test_a_learner_with_a_world_is_loaded_from_its_checkpoint(tmp_path: Path) -> None:
