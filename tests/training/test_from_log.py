@@ -112,6 +112,68 @@ def test_the_conservative_penalty_keeps_to_logged_actions(tmp_path: Path) -> Non
     assert found[-1, 1] > found[-1, 0] + 0.3  # Q* is 1 and 0.25 there
 
 
+@pytest.mark.parametrize("is_end", [False, True])
+def test_a_time_limit_is_no_end(
+    is_end: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reward 1 a step, cut at the fifth: every value is 1 / (1 − γ). As an end: 1 at the last."""
+    step = np.tile(np.arange(5), 40)
+    last, log = step == 4, tmp_path / "log.npz"
+    np.savez(
+        log,
+        obs=np.eye(6)[step],
+        next_obs=np.eye(6)[step + 1],
+        action=np.arange(200) % 2,
+        reward=np.ones(200),
+        terminated=last & is_end,
+        truncated=last & (not is_end),
+        num_actions=2,
+        obs_low=0,
+        obs_high=1,
+    )
+    run = from_log(
+        log,
+        model={"loss": "none"},
+        replay={"log_updates": 1_600, "batch_size": 32, "updates_per_batch": 16},
+        learner={"final_lr": 0.1},
+    ).fit()
+    places = torch.eye(6)[:5]
+    found = run.learner.action_values(places)
+    expected = [sum(GAMMA**k for k in range(5 - s)) for s in range(5)] if is_end else [2.0] * 5
+    assert (found - torch.tensor(expected)[:, None]).abs().max() < 0.1
+    assert ("looks like a time limit" in capsys.readouterr().out) == is_end
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+def test_the_world_learns_ends_from_terminated_alone(is_end: bool, tmp_path: Path) -> None:
+    step = np.tile(np.arange(5), 40)
+    last, log = step == 4, tmp_path / "log.npz"
+    other = np.arange(200) == 150  # one end, at a first step
+    np.savez(
+        log,
+        obs=np.eye(6)[step],
+        next_obs=np.eye(6)[step + 1],
+        action=np.arange(200) % 2,
+        reward=np.ones(200),
+        terminated=(last & is_end) | other,
+        truncated=last & ~other,
+        num_actions=2,
+        obs_low=0,
+        obs_high=1,
+    )
+    world = DREAMS | {"first_updates": 400, "every": 10_000}
+    run = from_log(log, replay={"log_updates": 16}, world=world).fit()
+    assert run.learner.world_gan is not None
+    seen, following = torch.eye(6)[:5], torch.eye(6)[1:]
+    chance = [
+        run.learner.world_gan.judge(seen, torch.full((5,), action), following)[1]
+        for action in range(2)
+    ]
+    found = torch.stack(chance).amax(0)
+    assert found[1:4].max() < 0.05
+    assert found[4] > 0.8 if is_end else found[4] < 0.05
+
+
 def test_world_phases_are_counted_in_updates(tmp_path: Path) -> None:
     run = from_log(corridor(tmp_path / "log.npz")).fit()
     dreaming = run.data.dreaming
