@@ -162,7 +162,7 @@ class Dreaming:
                 return
         self._prepare_starts(agent)
         explorer = agent.explorer if self.settings.has_explorer else None
-        self.dreams.play(explorer or agent.q_network)
+        self.dreams.play(agent.q_network if explorer is None else explorer)
 
     def say_if_never(self) -> None:
         """At the end of a run, say why there were no dreams, if that is so."""
