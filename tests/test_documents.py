@@ -201,6 +201,9 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
                 "--data.world.updates=2",
                 "--data.world.first_updates=2",
                 "--data.world.dreams=8",
+                "--data.env.init_args.max_episode_steps=60",
+                "--data.world.held_back=0.5",
+                "--data.evaluation.every=400",
                 "--data.world.horizon=4",
                 "--data.world.error_bound=100",
                 "--model.network.hidden=[8]",
@@ -213,6 +216,8 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
             columns |= set(next(csv.reader(file)))
         summary = json.loads((tmp_path / "plain_dqn" / loss / "summary.json").read_text())
         assert summary["world_updates"] >= 2 and summary["imagined_steps"] >= 32
+        assert summary["world_error_1"] > 0 and summary["world_error_20"] > 0
+        assert summary["dream_return_gap"] is not None and summary["seconds_watch"] > 0
     of_world = {key for key in columns if key.startswith(("world/", "explorer/"))}
     compare(of_world, documented("metrics.csv, with a world"))
 

@@ -1,17 +1,23 @@
 """What stands for an evaluation where there is no environment: nothing is measured."""
 
+from lit_crl.core.seeding import global_streams_kept
 from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.evaluation.pool import EvaluationEnvs
-from lit_crl.evaluation.protocol import Evaluation, Learner
+from lit_crl.evaluation.protocol import Evaluation, Learner, More
 from lit_crl.evaluation.settings import EvaluationSettings
 
 
 class NoEvaluation:
-    """An evaluation without episodes: its numbers are absent, and not 0."""
+    """An evaluation without episodes: their numbers are absent, and not 0."""
+
+    def __init__(self, more: More) -> None:
+        """Measure nothing but ``more``."""
+        self.more = more
 
     def run(self, learner: Learner, has_gan: bool) -> dict[str, float]:
-        """No metrics."""
-        return {}
+        """What can be measured without episodes."""
+        with global_streams_kept():
+            return self.more(learner, None)
 
 
 def evaluation_of(
@@ -21,6 +27,7 @@ def evaluation_of(
     episodes: int,
     env_steps: int,
     seed: int,
+    more: More,
 ) -> Evaluation | NoEvaluation:
     """An evaluation of a ``kind``; one without episodes where there is a log alone.
 
@@ -31,9 +38,10 @@ def evaluation_of(
         episodes: Target episodes, at most.
         env_steps: Of the part of training that it evaluates.
         seed: Seed of its random streams.
+        more: Measures more than episodes.
     """
     if isinstance(envs.example, LoggedTask):
-        return NoEvaluation()
+        return NoEvaluation(more)
     # One step at least for each of the parts, whose shares are halves of halves.
     allowed = max(2**4, int(settings.share * env_steps))
-    return kind(envs, episodes, settings.generated_levels, allowed, seed)
+    return kind(envs, episodes, settings.generated_levels, allowed, seed, more)

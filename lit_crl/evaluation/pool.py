@@ -84,6 +84,10 @@ class Pool:
             first = end
         return Episodes(*map(torch.cat, zip(*waves, strict=True)))
 
+    def copies(self, n: int) -> LevelEnv:
+        """``n`` more copies, for somebody else, who closes them."""
+        return self._make(n)
+
     def _with_copies(self, wanted: int) -> LevelEnv:
         """The environment with ``wanted`` copies, or as many as are allowed."""
         if self._env is None:  # of which kind it is shows when there is one

@@ -16,6 +16,7 @@ from torchmetrics.classification import BinaryAUROC
 from lit_crl.core import distributed
 from lit_crl.core.levels import UnitBox
 from lit_crl.core.seeding import global_streams_kept, random_stream, stream_seed
+from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.episodes import Episodes
 from lit_crl.evaluation.allowance import Allowance, evenly, longest_episode
@@ -37,8 +38,22 @@ FRONTIER_EPSILON = 0.05
 HELDOUT_PER_VALIDATED = 4
 
 
+class Played(NamedTuple):
+    """Target episodes that were played."""
+
+    #: Where those began that this process played first and together, ``[n, ...]``; None: nowhere.
+    first_obs: Tensor | None
+    #: Env steps after which an episode was cut off, if it had not ended.
+    limit: int
+    #: Mean of their returns.
+    mean_return: float
+
+
 class Learner(Protocol):
     """What evaluation asks of the learner."""
+
+    #: Times the parts of the work.
+    clock: Stopwatch
 
     def action_values(self, obs: Tensor) -> Tensor:
         """Q of the network that is evaluated (the Polyak average), ``[N, A]``."""
@@ -55,6 +70,8 @@ class Learner(Protocol):
 
 #: Plays one part of an evaluation within the allowance, and returns its metrics.
 Part = Callable[[Learner, Allowance], dict[str, float]]
+#: Measures more of a learner, once its target episodes were played; None: nobody can play them.
+More = Callable[[Learner, Played | None], dict[str, float]]
 
 
 @dataclass
@@ -70,6 +87,7 @@ class Evaluation:
         generated: Generated levels that are examined; 0: none.
         env_steps: Most env steps that the whole evaluation may take.
         seed: Seed of evaluation's random streams, which training does not use.
+        more: Measures more than episodes; None: nothing does.
     """
 
     #: Validation and test have different random streams and held-out levels.
@@ -80,6 +98,7 @@ class Evaluation:
     generated: int
     env_steps: int
     seed: int
+    more: More | None = None
 
     def __post_init__(self) -> None:
         """Choose the held-out levels."""
@@ -95,6 +114,8 @@ class Evaluation:
                 results |= part(learner, allowance)
                 if "target_success_rate" not in results:  # success is unknown in this environment
                     allowance.forgo_rest()
+            if self.more is not None:
+                results |= self.more(learner, self.played)
         return results | {
             "evaluation_env_steps": float(allowance.spent),
             "evaluation_cut_off": float(allowance.cut_off),
@@ -131,7 +152,7 @@ class Evaluation:
         """
         env_steps, wanted = allowance.next_part(), plan.count // size
         limit = self.envs.example.max_episode_steps
-        longest = longest_episode(limit, wanted, size, env_steps)
+        longest = self._longest = longest_episode(limit, wanted, size, env_steps)
         played = Episodes.none(self.envs.example.device)
         while groups := min(wanted, env_steps // (size * longest)):
             done = len(played.returns)
@@ -150,10 +171,13 @@ class Evaluation:
             rng = random_stream(self._stream_seed("target levels"), "levels", device=env.device)
             levels = env.target_levels(self.episodes, rng)
         seed = self._stream_seed("target episodes") % 2**31
-        plan = Plan(greedy(learner), self.episodes, seed, levels, success=self.envs.success)
+        act, first_obs = remembering_the_first(greedy(learner))
+        plan = Plan(act, self.episodes, seed, levels, success=self.envs.success)
         episodes = self._play(self.envs.target, plan, allowance)
+        mean_return = episodes.returns.mean().item()
+        self.played = Played(first_obs[0] if first_obs else None, self._longest, mean_return)
         results = {
-            "target_return_mean": episodes.returns.mean().item(),
+            "target_return_mean": mean_return,
             "target_return_std": episodes.returns.std(correction=0).item(),
             "target_episodes": float(len(episodes.returns)),
             "target_cut_off": float(episodes.cut_off.sum()),
@@ -240,6 +264,20 @@ class Evaluation:
 def greedy(learner: Learner) -> Callable[[Tensor], Tensor]:
     """The policy that is evaluated: observations ``[n, ...]`` to actions ``[n]``."""
     return lambda obs: learner.action_values(obs).argmax(dim=1)
+
+
+def remembering_the_first(
+    act: Callable[[Tensor], Tensor],
+) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """A policy that acts alike, and a list of the observations that it is asked about first."""
+    asked: list[Tensor] = []
+
+    def remember(obs: Tensor) -> Tensor:
+        if not asked:
+            asked.append(obs.clone())
+        return act(obs)
+
+    return remember, asked
 
 
 def of_all_processes(episodes: Episodes) -> Episodes:

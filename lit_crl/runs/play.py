@@ -37,6 +37,7 @@ class FilmTrainer(Trainer):
         levels: list[str] | None = None,
         format: Format = "gif",
         fps: int = 20,
+        dream: bool = False,
     ) -> None:
         """Film episodes of a checkpoint's greedy policy, one env step a frame.
 
@@ -49,14 +50,22 @@ class FilmTrainer(Trainer):
                 name of held-out ones. Default: target, and generated if the run trained a GAN.
             format: Of the films: ``gif``, ``mp4`` (pip install 'lit_crl[video]') or ``both``.
             fps: Frames a second, 1 to 50.
+            dream: Film real evaluation episodes with the world's dreams beside them instead: from
+                the same start, under the same actions.
 
         Raises:
-            ConfigError: If a number is out of range, or levels of a kind do not exist.
+            ConfigError: If a number is out of range, levels of a kind do not exist, or there is no
+                world to dream.
         """
         from lit_crl.runs.pictures.films import check_films, film, writers
 
         checks.positive(episodes=episodes)
         check_films(format, fps)
+        if dream and levels is not None:
+            raise ConfigError(
+                "dream is true, which films the task's own episodes, but levels is given: leave "
+                "one of them out"
+            )
         checkpoint = Path(str(ckpt_path))
         saved = read_run(checkpoint)
         datamodule.setup("predict")
@@ -64,6 +73,9 @@ class FilmTrainer(Trainer):
         model.on_load_checkpoint(saved)
         model.load_state_dict(saved["state_dict"])
         model.to(datamodule.env.device)
+        if dream:
+            film_dreams(model, datamodule, episodes, format, fps, run_of(checkpoint) / "films")
+            return
         usual = ["target", "generated"] if model.gan_updates else ["target"]
         kinds = usual if levels is None else levels
         chosen = {kind: levels_of(kind, episodes, model, datamodule) for kind in kinds}
@@ -75,6 +87,29 @@ class FilmTrainer(Trainer):
                 solved = [recording.success for recording in recordings]
                 known = "" if None in solved else f", {sum(map(bool, solved))} solved"
                 print_once(f"{len(recordings)} episodes in {kind} levels{known}: {path}")
+
+
+def film_dreams(
+    learner: CreativeLearner,
+    data: ReplayDataModule,
+    episodes: int,
+    format: Format,
+    fps: int,
+    folder: Path,
+) -> None:
+    """Write films of real evaluation episodes and of dreams under the same actions, side by side.
+
+    Raises:
+        ConfigError: If there is no world, or its observations cannot be drawn.
+    """
+    from lit_crl.runs.pictures.dream_film import NAME, beside_of_run, film_beside
+    from lit_crl.runs.pictures.films import writers
+
+    found = beside_of_run(learner, data, episodes)
+    for ending, write in writers(format).items():
+        path = folder / f"{NAME}.{ending}"
+        write(film_beside(found, fps), path, fps)
+        print_once(f"{len(found)} episodes, and the world's dreams of them: {path}")
 
 
 def record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
@@ -16,12 +17,16 @@ from torch import Tensor, nn
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.core.tensor_files import FORMAT, NAMES, check_fit, check_format, read_plain
+from lit_crl.core.tensor_files import FORMAT, NAMES, check_fit, check_format, plain, read_plain
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.training.blueprint import Blueprint
+from lit_crl.world.settings import WorldSettings
 
 if TYPE_CHECKING:
     from lit_crl.training.learner import CreativeLearner
+
+#: Where checkpoints hold the settings of a learner, as Lightning names it.
+SETTINGS = "hyper_parameters"
 
 Array = npt.NDArray[Any]
 #: Answers are of the same kind as what was given: NumPy arrays (or lists of numbers), or tensors.
@@ -41,6 +46,9 @@ class Policy:
         blueprint: The sizes of the networks, and the spaces of observations and levels.
         q_network: Observations ``[N, *shape]`` to action values ``[N, A]``.
         level_gan: Generator and success head; None if they were not trained.
+        world: What the run's dreams were made of: ``world.imagine(obs, action, rng)`` is one step
+            from observations ``[N, d]`` with actions ``[N]``, which are numbered from 0; None
+            without a world.
         rng: Random stream of ``generate_levels``; reseed it for other levels.
     """
 
@@ -50,6 +58,7 @@ class Policy:
         weights: Mapping[str, Tensor],
         *,
         gan_updates: int,
+        world: Mapping[str, Any] | WorldSettings = WorldSettings(),
         device: torch.device | str = "cpu",
     ) -> None:
         """Rebuild the networks; see ``load`` and ``Policy.of``.
@@ -58,21 +67,33 @@ class Policy:
             blueprint: The sizes of the networks.
             weights: The learner's ``state_dict``; it is copied.
             gan_updates: The number of updates of the GAN; with 0 the policy has no generator.
+            world: The settings of the world's networks.
             device: The device of the networks.
 
         Raises:
             ConfigError: If the weights belong to other networks.
         """
+        self._world_settings = checks.group("model.world", WorldSettings, world)
         self.blueprint, self.device = blueprint, checks.device("device", str(device))
         with torch.random.fork_rng(devices=()):  # the initial weights are replaced at once
             self.q_network = blueprint.q_network()
             level_gan = blueprint.level_gan() if gan_updates else None
+            self.world = blueprint.world_gan(self._world_settings)
         self._gan_updates, self.level_gan = gan_updates, level_gan
-        for name, network in (("target_network", self.q_network), ("level_gan", level_gan)):
+        for name, network in self._networks.items():
             if network is not None:
                 _restore(network, name, weights)
                 network.to(self.device).eval().requires_grad_(False)
         self.rng = random_stream(0, "policy", device=self.device)
+
+    @property
+    def _networks(self) -> dict[str, nn.Module | None]:
+        """Its networks, by their names in a checkpoint."""
+        return {
+            "target_network": self.q_network,
+            "level_gan": self.level_gan,
+            "world_gan": self.world,
+        }
 
     @classmethod
     def of(cls, learner: CreativeLearner) -> Self:
@@ -83,7 +104,12 @@ class Policy:
         """
         if not hasattr(learner, "blueprint"):
             raise ConfigError("the learner has no networks yet: train it, or build it, first")
-        return cls(learner.blueprint, learner.state_dict(), gan_updates=learner.gan_updates)
+        return cls(
+            learner.blueprint,
+            learner.state_dict(),
+            gan_updates=learner.gan_updates,
+            world=learner.world,
+        )
 
     def __call__(self, obs: Kind) -> Kind:
         """Greedy actions as the task numbers them: one for an observation, ``[N]`` for a batch.
@@ -177,15 +203,24 @@ class Policy:
         Raises:
             ConfigError: If the folder is missing.
         """
-        networks = {"target_network": self.q_network, "level_gan": self.level_gan}
         weights = {
             f"{name}.{key}": tensor.cpu()
-            for name, network in networks.items()
+            for name, network in self._networks.items()
             if network is not None
             for key, tensor in network.state_dict().items()
         }
         about = {"gan_updates": self._gan_updates, "blueprint": self.blueprint.state_dict()}
-        saved = {"lit_crl": {"format": FORMAT}, "state_dict": weights, "learner": about}
+        world = {
+            name: value
+            for name, value in dataclasses.asdict(self._world_settings).items()
+            if not name.endswith("optimizer")
+        }
+        saved = {
+            "lit_crl": {"format": FORMAT},
+            "state_dict": weights,
+            "learner": about,
+            SETTINGS: {"world": plain(world)},
+        }
         torch.save(saved, checks.writable(path))
 
     def _gan(self) -> LevelGan:
@@ -266,8 +301,10 @@ def _load(path: Path, device: torch.device | str) -> Policy:
         ) from error
     try:
         made = Blueprint.from_state_dict(blueprint)
-        return Policy(made, weights, gan_updates=gan_updates, device=device)
-    except (ConfigError, RuntimeError, MemoryError) as error:  # torch refuses sizes beyond memory
+        world = saved.get(SETTINGS, {}).get("world", {})
+        return Policy(made, weights, gan_updates=gan_updates, world=world, device=device)
+    # Torch refuses sizes beyond memory, and settings from a stranger may be anything.
+    except (ConfigError, AttributeError, TypeError, RuntimeError, MemoryError) as error:
         raise ConfigError(f"{path} cannot be used: {error}") from error
 
 

@@ -18,6 +18,8 @@ from lit_crl.dqn.networks import ActionValues, make_q_network
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.gan.level_gan import LevelGan
+from lit_crl.world.settings import WorldSettings
+from lit_crl.world.transition_gan import TransitionGan
 
 
 class Sizes(NamedTuple):
@@ -81,6 +83,22 @@ class Blueprint:
             return None
         sizes = self.sizes
         return LevelGan(self.level_space, self.level_shape, sizes.noise_dim, sizes.gan_hidden)
+
+    def world_gan(self, settings: WorldSettings) -> TransitionGan | None:
+        """A new world; None where the settings want none.
+
+        Raises:
+            ConfigError: If they want one, but observations are no vectors.
+        """
+        if settings.loss == "none":
+            return None
+        space = self.obs_space
+        if len(space.shape) != 1 or space.dtype == "uint8":
+            raise ConfigError(
+                f"model.world.loss is {settings.loss!r}, but observations {space} are no vectors "
+                "of numbers, which a world needs: set it to none"
+            )
+        return TransitionGan(space.shape[0], self.num_actions, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""

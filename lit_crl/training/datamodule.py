@@ -44,7 +44,7 @@ from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
-from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
@@ -67,6 +67,7 @@ from lit_crl.training.settings import (
     DreamSettings,
     GanPhaseSettings,
 )
+from lit_crl.training.world_watch import WorldWatch
 
 
 class ReplayDataModule(LightningDataModule):
@@ -138,6 +139,7 @@ class ReplayDataModule(LightningDataModule):
         self.batches_done = self._saved_batches = 0
         #: Dreams, where the learner has a world, and the environments in which its explorer acts.
         self.dreaming: Dreaming | None = None
+        self.watch = WorldWatch(seed)
         self._explores: Tensor | None = None
         self.archive: Archive | None = None
         self._goals: Hindsight | None = None
@@ -304,6 +306,7 @@ class ReplayDataModule(LightningDataModule):
         levels = LevelStarts(self.curriculum, settings.dreams) if self.curriculum else None
         gamma = self.settings.collect.gamma
         self.dreaming = Dreaming(settings, world, self.env, self.replay, gamma, seed, levels)
+        self.watch.dreaming = self.dreaming
         self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
         if self._explores is not None:
@@ -479,8 +482,13 @@ class ReplayDataModule(LightningDataModule):
         return SingleBatch((settings.generated_levels, settings.difficulty))
 
     def _evaluation(self, kind: type[Evaluation], episodes: int, steps: int) -> SingleBatch:
-        envs, settings = self.evaluation_envs, self.settings.evaluation
-        return SingleBatch(evaluation_of(kind, envs, settings, episodes, steps, self.seed))
+        common = (self.evaluation_envs, self.settings.evaluation, episodes, steps, self.seed)
+        return SingleBatch(evaluation_of(kind, *common, self._look))
+
+    def _look(self, learner: Learner, played: Played | None) -> dict[str, float]:
+        """Measure the world; a resumed run must not do so before it goes on."""
+        is_trial = self.trainer is not None and self.trainer.sanity_checking
+        return {} if is_trial else self.watch.look(learner, played)
 
     def teardown(self, stage: str) -> None:
         """Close all environments; a later stage that needs them makes new ones."""

@@ -162,22 +162,13 @@ class CreativeLearner(LightningModule):
         with torch.random.fork_rng(devices=()):  # the global stream is left as it was
             torch.default_generator.manual_seed(self.seed)
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
-            if self.world.loss != "none":
-                self._build_world(blueprint)
+            self.world_gan = blueprint.world_gan(self.world)
+            self.explorer = None if self.world_gan is None else blueprint.q_network()
+        if self.explorer is not None:
+            self.explorer_target = copy.deepcopy(self.explorer).requires_grad_(False)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.level_gan = level_gan
         return self
-
-    def _build_world(self, blueprint: Blueprint) -> None:
-        space = blueprint.obs_space
-        if len(space.shape) != 1 or space.dtype == "uint8":
-            raise ConfigError(
-                f"model.world.loss is {self.world.loss!r}, but observations {space} are no vectors "
-                "of numbers, which a world needs: set it to none"
-            )
-        self.world_gan = TransitionGan(space.shape[0], blueprint.num_actions, self.world)
-        self.explorer = blueprint.q_network()
-        self.explorer_target = copy.deepcopy(self.explorer).requires_grad_(False)
 
     @classmethod
     def load_from_checkpoint(

@@ -36,6 +36,18 @@ def relativistic(better: Tensor, worse: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(F.softplus(worse - better), mask)
 
 
+def logits_and_norms(
+    discriminators: Callable[[Tensor], Tensor], rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits of ``rows [E, B, c + d]`` and ½‖∇D‖² there, ``[E, B]`` each."""
+
+    def by_rows(flat: Tensor) -> Tensor:
+        return discriminators(flat.view_as(rows)).flatten()
+
+    norm, logit = gradient_penalty(by_rows, rows.flatten(0, 1))
+    return logit.view(rows.shape[:2]), norm.view(rows.shape[:2])
+
+
 def discriminator_losses(
     discriminators: Callable[[Tensor], Tensor],
     real: Tensor,
@@ -47,24 +59,22 @@ def discriminator_losses(
     """The adversarial loss and, if r1 or r2 is above 0, the penalty r1 · R1 + r2 · R2.
 
     ``real`` and ``fake [E, B, c + d]`` are conditions with their targets; ``discriminators`` gives
-    their logits ``[E, B]``.
+    their logits ``[E, B]``. A penalty costs four times as much as its logits: one whose weight is
+    0 is not computed.
     """
-    both = torch.cat([real, fake], 1)
-
-    def by_rows(flat: Tensor) -> Tensor:
-        return discriminators(flat.view_as(both)).flatten()
-
-    if r1 + r2 == 0:
-        real_logit, fake_logit = discriminators(both).chunk(2, 1)
-        return {"discriminator_loss": relativistic(real_logit, fake_logit, mask)}
-    found = gradient_penalty(by_rows, both.flatten(0, 1))
-    (real_norm, fake_norm), (real_logit, fake_logit) = (
-        one.view(len(mask), -1).chunk(2, 1) for one in found
-    )
-    return {
-        "discriminator_loss": relativistic(real_logit, fake_logit, mask),
-        "penalty": r1 * masked_mean(real_norm, mask) + r2 * masked_mean(fake_norm, mask),
-    }
+    logits, penalties = [], []
+    for rows, weight in ((real, r1), (fake, r2)):
+        if weight == 0:
+            logits.append(discriminators(rows))
+        else:
+            logit, norm = logits_and_norms(discriminators, rows)
+            logits.append(logit)
+            penalties.append(weight * masked_mean(norm, mask))
+    real_logit, fake_logit = logits
+    losses = {"discriminator_loss": relativistic(real_logit, fake_logit, mask)}
+    if penalties:
+        losses["penalty"] = torch.stack(penalties).sum(0)
+    return losses
 
 
 def generator_loss(

@@ -205,21 +205,30 @@ class TransitionGan(nn.Module):
         with a threshold, an end that comes every third time would never come, and dreams would hold
         fewer of the rare ends than real episodes do wherever the heads are in doubt.
         """
-        condition = self.condition(obs, action)
-        target = of_drawn_members(
-            self.generators, condition, self.draw_noise(len(obs), rng=rng), rng
-        )
-        next_obs = self.next_obs(obs, target).clamp(self.obs_low, self.obs_high)
+        next_obs = self.draw_next(obs, action, rng).clamp(self.obs_low, self.obs_high)
         reward, end = self.judge(obs, action, next_obs)
         chance = torch.rand(len(obs), generator=rng, device=rng.device).to(end.device)
         return Imagined(next_obs, reward, chance < end, self.disagreement(obs, action))
 
     @torch.no_grad()
+    def draw_next(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Tensor:
+        """A next observation for each row, by a member drawn for it; before any bounds."""
+        condition = self.condition(obs, action)
+        z = self.draw_noise(len(obs), rng=rng)
+        return self.next_obs(obs, of_drawn_members(self.generators, condition, z, rng))
+
+    @torch.no_grad()
     def judge(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards, within the range of real ones, and probabilities of an end, ``[N]`` each."""
+        reward, end = self.predict(obs, action, next_obs)
+        return reward.clamp(self.reward_low, self.reward_high), end
+
+    @torch.no_grad()
+    def predict(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards, before any bounds, and probabilities of an end, ``[N]`` each."""
         scaled, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
         reward = self.reward_mean + self.reward_std * scaled.mean(0)
-        return reward.clamp(self.reward_low, self.reward_high), torch.sigmoid(end_logit).mean(0)
+        return reward, torch.sigmoid(end_logit).mean(0)
 
     @torch.no_grad()
     def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:

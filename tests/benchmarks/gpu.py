@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 FOLDER = Path(__file__).parent
-EXPERIMENT = FOLDER.parents[1] / "conf" / "experiment" / "mountain_car.yaml"
+EXPERIMENT = FOLDER.parents[1] / "conf" / "experiment" / "mountain_car_levels.yaml"
 #: Vector steps and updates of one batch.
 STEPS, UPDATES = 4, 64
 

@@ -11,10 +11,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import ShortCar
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lit_crl.core.seeding import stream_seed
+from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.envs import (
     BatchedEnv,
     CartPole,
@@ -27,7 +28,7 @@ from lit_crl.envs.episodes import run_episodes
 from lit_crl.evaluation import pool
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
-from lit_crl.evaluation.protocol import Evaluation
+from lit_crl.evaluation.protocol import Evaluation, Played
 
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
@@ -563,6 +564,29 @@ def test_validation_has_what_is_cheap_and_the_test_the_rest(make_run: Make) -> N
     run.trainer.test(run.learner, datamodule=run.data, verbose=False)
     found = run.trainer.callback_metrics.keys()
     assert {"reference_frontier_rate", "levels_precision", "heldout_cvar10"} <= found
+
+
+# What may measure more
+
+
+@pytest.mark.parametrize(("env_steps", "limit"), [(10**6, 25), (40, 10)])
+def test_a_measurement_knows_which_episodes_were_played(env_steps: int, limit: int) -> None:
+    asked: list[Played] = []
+
+    def more(learner: Any, played: Played) -> dict[str, float]:
+        asked.append(played)
+        return {"more": played.mean_return}
+
+    envs = EvaluationEnvs(ShortCar, ShortCar(1))
+    evaluation = Evaluation(envs, 3, 0, env_steps, seed=4, more=more)
+    results = evaluation.run(StubLearner(along), has_gan=False)
+    assert results["more"] == results["target_return_mean"] == asked[0].mean_return
+    assert asked[0].limit == limit
+    assert asked[0].first_obs is not None
+    # A car's observation is its state, and its target levels are where it starts.
+    rng = random_stream(evaluation._stream_seed("target levels"), "levels")
+    first = ShortCar(1).target_levels(3, rng)[: int(results["target_episodes"])]
+    assert torch.equal(asked[0].first_obs, first[:, :2])
 
 
 # Streams of its own

@@ -125,6 +125,15 @@ class MetricsCsv(EnvStepAxis, Logger):
             self._columns, self._saved = {}, len(self.rows)
 
 
+def column(name: str) -> str:
+    """The column of a number from a validation; a world's numbers have names of their own.
+
+    >>> column("target_return_mean"), column("world/error_1")
+    ('evaluation/target_return_mean', 'world/error_1')
+    """
+    return name if "/" in name else f"evaluation/{name}"
+
+
 def _lines(rows: Sequence[Mapping[str, float | str]], columns: Iterable[str]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, fieldnames=list(columns), restval="").writerows(rows)
@@ -164,7 +173,7 @@ class RecordMetrics(Callback):
         """Log the evaluation, and keep some generated levels."""
         if trainer.sanity_checking or trainer.state.fn != "fit" or not outputs:
             return
-        self._log(trainer, {f"evaluation/{name}": float(v) for name, v in outputs.items()})
+        self._log(trainer, {column(name): float(v) for name, v in outputs.items()})
         learner, data = learner_of(trainer), data_of(trainer)
         if not learner.gan_updates:
             return

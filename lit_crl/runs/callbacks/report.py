@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import replace_text
 from lit_crl.core.version import __version__
+from lit_crl.evaluation.solved import meets_bar, return_threshold, solved_at
 from lit_crl.runs.bars import line_console
 from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
 from lit_crl.runs.parts import data_of, learner_of
@@ -35,6 +37,7 @@ PARTS = {
     "gan": "GAN phase, and choosing levels",
     "world": "world phase, dreaming, and curiosity",
     "evaluation": "validation",
+    "watch": "measuring the world",
     "saving": "metrics and checkpoints",
 }
 #: Numbers in the table, in this order; those that a task lacks are left out.
@@ -59,9 +62,19 @@ ROWS = {
     "gan_updates": ("GAN updates", "{:,.0f}"),
     "world_updates": ("updates of the world", "{:,.0f}"),
     "imagined_steps": ("imagined steps", "{:,.0f}"),
+    "world_error_1": ("world: error after 1 step, in spreads of observations", "{:.3f}"),
+    "world_error_20": ("  after 20 steps", "{:.3f}"),
+    "dream_return_gap": ("  return in dreams, less the real one", "{:.2f}"),
+    "solved_at_env_steps": ("solved, twice running, at env steps", "{:,.0f}"),
     "wall_seconds": ("seconds of training", "{:.0f}"),
     **{f"seconds_{part}": (f"  {label}", "{:.1f}") for part, label in PARTS.items()},
     "seconds_lightning": ("  Lightning, and the rest", "{:.1f}"),
+}
+#: Numbers of the world that ``summary.json`` has, from the last time that it was measured.
+WORLD_KEYS = {
+    "world_error_1": "world/error_1",
+    "world_error_20": "world/error_20",
+    "dream_return_gap": "world/dream_return_gap",
 }
 #: Keys that ``summary.json`` always has, with null where a task lacks them.
 ALWAYS = (
@@ -75,6 +88,8 @@ ALWAYS = (
     "levels_unique_rate",
     "reference_frontier_rate",
 )
+#: The film of a dream that a fit ends with, in the run's folder, and its frames a second.
+FILM, FPS = Path("films", "dream_beside_reality.gif"), 20
 
 
 def git_commit() -> str | None:
@@ -111,6 +126,9 @@ class RunReport(Callback):
         #: Results of the test; empty without one.
         self.test: dict[str, float] = {}
         self.played = 0
+        #: Env steps of each validation, and whether it met the bar of a solved task.
+        self.validations: list[tuple[int, bool]] = []
+        self._is_regular = True
         self.seconds: dict[str, float] = {}
         self._clocks: list[Stopwatch] = []
         self._started: float | None = None
@@ -152,6 +170,11 @@ class RunReport(Callback):
         total = distributed.reduce_metrics({"generated_played": played})
         self.played = int(total["generated_played"])
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether a run that is stopped early validates once more: that does not count."""
+        data = data_of(trainer)
+        self._is_regular = not trainer.should_stop or data.schedule.is_spent(data.env_steps)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the env steps of a validation in training; print the table of any other."""
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -159,6 +182,10 @@ class RunReport(Callback):
             return
         if trainer.state.fn == "fit":
             self.evaluation_env_steps += numbers.get("evaluation_env_steps", 0.0)
+            if self._is_regular and "target_return_mean" in numbers:
+                data = data_of(trainer)
+                is_met = meets_bar(numbers, return_threshold(data.env))
+                self.validations.append((data.spent, is_met))
         else:
             self._print("Validation", numbers)
 
@@ -240,12 +267,14 @@ class RunReport(Callback):
             "seed": data.seed,
             "env_steps": data.env_steps,
             **dict.fromkeys(ALWAYS),
-            **self.test,
+            **{name: number for name, number in self.test.items() if "/" not in name},
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,
             "world_updates": learner.world_updates if data.dreaming else None,
             "imagined_steps": data.dreaming.imagined_steps if data.dreaming else None,
+            **{key: data.watch.numbers.get(name) for key, name in WORLD_KEYS.items()},
+            "solved_at_env_steps": solved_at(self.validations),
             "wall_seconds": round(self.wall_seconds, 2),
             **{f"seconds_{part}": seconds.get(part) for part in [*PARTS, *seconds]},
             "seconds_lightning": round(rest, 2),
@@ -270,6 +299,8 @@ class RunReport(Callback):
             if isinstance(log, MetricsCsv):
                 curve = figures.learning_curve(log.rows, title)
                 figures.save(curve, folder / "learning_curve.png")
+                if data.dreaming is not None:
+                    self._draw_world(learner_of(trainer), data, log.rows, title)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         snapshots = next(c.snapshots for c in callbacks if isinstance(c, RecordMetrics))
         if snapshots:
@@ -282,12 +313,37 @@ class RunReport(Callback):
             )
             np.savez(self.folder / "levels.npz", env_steps=steps, levels=levels, p_hat=p_hat)
 
+    def _draw_world(
+        self,
+        learner: CreativeLearner,
+        data: ReplayDataModule,
+        rows: Sequence[Mapping[str, Any]],
+        title: str,
+    ) -> None:
+        """Draw what the world makes of real paths, and how it errs; say what cannot be drawn."""
+        from lit_crl.runs.pictures import dream_film, dreams, figures, films
+
+        folder = self.folder / "figures"
+        learner.to(data.env.device)  # where the real steps are: Lightning has moved it to the CPU
+        if (errors := dreams.world_error(rows, title)) is not None:
+            figures.save(errors, folder / "world_error.png")
+        try:
+            figures.save(dreams.dreams_of_run(learner, data), folder / "dreams.png")
+        except ConfigError as error:
+            self.console.print(f"No figure of dreams: {error}")
+        try:
+            found = dream_film.beside_of_run(learner, data, 1)
+            films.write_gif(dream_film.film_beside(found, FPS), folder.parent / FILM, FPS)
+        except ConfigError as error:
+            self.console.print(f"No film of a dream beside reality: {error}")
+
     def state_dict(self) -> dict[str, Any]:
         """Clock and counts."""
         return {
             "wall_seconds": self.seconds_of_training(),
             "evaluation_env_steps": self.evaluation_env_steps,
             "seconds": self.seconds_by_part(),
+            "validations": self.validations,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[st
         "archive": data.archive.state_dict() if data.archive is not None else {},
         "curriculum": data.curriculum.state_dict() if data.curriculum is not None else {},
         "dreams": data.dreaming.state_dict() if data.dreaming is not None else {},
+        "watch": data.watch.state_dict(),
         "losses": learner.losses.state_dict(),
         "streams": learner.streams.state_dict(),
     }
@@ -44,6 +45,7 @@ def load_collected_state(
         data.set_up_dreams()
         if data.dreaming is not None:
             data.dreaming.load_state_dict(state["dreams"])
+            data.watch.load_state_dict(state["watch"])
         # Files are read to the CPU; tensors that are not copied into existing ones move here.
         learner.losses.load_state_dict(move_data_to_device(state["losses"], learner.device))
         learner.streams.load_state_dict(state["streams"])

@@ -79,7 +79,7 @@ class RunCallbacks:
         """Write and show the report."""
         self._report.summarise(trainer, learner)
         if self._dashboard is not None:
-            self._dashboard.conclude(self.folder / "figures")
+            self._dashboard.conclude(self.folder)
 
 
 def merged(given: Mapping[str, Any], loggers: Sequence[Logger]) -> dict[str, Any]:

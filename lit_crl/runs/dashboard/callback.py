@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import print_once
 from lit_crl.runs.callbacks.metrics import is_time_to_log
-from lit_crl.runs.callbacks.report import RunReport, git_commit, versions
+from lit_crl.runs.callbacks.report import FILM, RunReport, git_commit, versions
 from lit_crl.runs.dashboard.tensorboard_logger import TensorBoardDisplay
 from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, wandb_display
 from lit_crl.runs.parts import data_of, learner_of
@@ -123,9 +123,11 @@ class Dashboard(Callback):
         due = data.batches_done // each % -(-validations // MOMENTS) == 0
         return PICTURES not in self._failed and (due or schedule.is_spent(data.spent))
 
-    def conclude(self, figures: Path) -> None:
-        """Hand over the report's summary, and the pictures in the folder ``figures``."""
-        found = {path.stem: path for path in sorted(figures.glob("*.png"))}
+    def conclude(self, folder: Path) -> None:
+        """Hand over the report's summary, and the run's figures and its film of a dream."""
+        found = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
+        if (film := folder / FILM).is_file():
+            found[film.stem] = film
         if self.report.summary:
             with self._attempt("summary"):
                 self.display.conclude(self.report.summary, found)

@@ -147,10 +147,14 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
 
     @rank_zero_only
     def conclude(self, summary: Mapping[str, Any], figures: Mapping[str, Path]) -> None:
-        """Add the figures and the numbers of ``summary.json``, and end the run."""
+        """Add the figures, films among them, and the numbers of ``summary.json``; end the run."""
         import wandb
 
-        pictures = {f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()}
+        def medium(path: Path) -> Any:
+            is_film = path.suffix == ".gif"
+            return wandb.Video(str(path), format="gif") if is_film else wandb.Image(str(path))
+
+        pictures = {f"figures/{name}": medium(path) for name, path in figures.items()}
         self.experiment.log({**pictures, "env_steps": summary["env_steps"]})
         self.experiment.summary.update(dict(summary))
         self.experiment.finish()

@@ -14,6 +14,7 @@ from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.envs.episodes import run_episodes
 from lit_crl.envs.factory import EnvFactory, level_env
 from lit_crl.runs.pictures.canvas import Array, Picture, enlarged, strip
+from lit_crl.runs.pictures.observed import Look
 from lit_crl.runs.pictures.rendered import as_picture, of_one_size
 from lit_crl.runs.pictures.scenes import Draw, scene
 from lit_crl.runs.pictures.style import DARK, GREEN, VERMILLION
@@ -98,6 +99,7 @@ def record_episodes(
     seed: int = 0,
     levels: Tensor | None = None,
     titles: Sequence[str] | None = None,
+    look: Look | None = None,
 ) -> list[Recording]:
     """Play one episode in every environment, and record it.
 
@@ -107,17 +109,24 @@ def record_episodes(
         seed: Seed of the environments' reset.
         levels: Where the episodes start, [N, d]; None: target levels.
         titles: Text in the frames of each episode.
+        look: How its observations are drawn, for an environment that has no pictures of its own,
+            such as dreams; see ``lit_crl.runs.pictures.observed.look_of``.
     """
     seen: list[list[Array]] = [[] for _ in range(env.num_envs)]
 
     def watch(moved: Tensor) -> None:
-        now = _numpy(env.state) if isinstance(env, BatchedEnv) else _images(env)
+        if look is not None:
+            now: Sequence[Array] | Array = look.seen(env.current_observations())
+        else:
+            now = _numpy(env.state) if isinstance(env, BatchedEnv) else _images(env)
         for index in moved.nonzero().flatten().tolist():
             seen[index].append(now[index])
 
     longest = env.max_episode_steps or LONGEST
     episodes = run_episodes(env, act, seed=seed, levels=levels, watch=watch, cut_off_after=longest)
-    if isinstance(env, BatchedEnv):
+    if look is not None:
+        draw, whole = look.draw, [np.stack(rows) for rows in seen]
+    elif isinstance(env, BatchedEnv):
         draw, whole = scene(env), [np.stack(states) for states in seen]
     else:
         draw = _newest
@@ -173,7 +182,8 @@ def _images(env: LevelEnv) -> list[Array]:
     """The environments' own pictures [H, W, 3], which may differ in size."""
     if not isinstance(env, GymnasiumEnv):
         raise ConfigError(
-            f"{type(env).__name__} cannot be drawn: make it a BatchedEnv or a GymnasiumEnv"
+            f"{type(env).__name__} cannot be drawn: make it a BatchedEnv or a GymnasiumEnv, or say "
+            "how its observations look"
         )
     try:
         return [as_picture(rendered) for rendered in env.envs.render()]

@@ -32,6 +32,8 @@ class Study:
         against: The arms that every arm is compared with.
         equivalence_margin: The largest difference in the metric that does not matter. Arms are
             called equivalent only if this is given; choose it before the runs.
+        bar: The value of the metric from which on a validation counts as solved. Arms are then also
+            compared by their env steps until two validations running are; None: they are not.
         sweep: A dotted key that arms set to different numbers; the metric is drawn over it, too.
     """
 
@@ -45,6 +47,7 @@ class Study:
     curves: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=lambda: ["reference", "archive"])
     equivalence_margin: float | None = None
+    bar: float | None = None
     sweep: str = ""
 
     @property

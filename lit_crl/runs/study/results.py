@@ -19,6 +19,8 @@ from lit_crl.runs.study.plan import Job, Study
 EVALUATION = "evaluation/"
 #: Success on the worst tenth of the held-out levels.
 TAIL = "heldout_cvar10"
+#: Env steps at which a run had solved its task; a run that never did has no such number.
+SOLVED = "solved_at_env_steps"
 #: Measures of generated levels, with their names in figures.
 QUALITY = {
     "levels_valid_rate": "valid",
@@ -51,7 +53,7 @@ def kept(study: Study) -> set[str]:
 
     All others are in the runs' ``metrics.csv`` and ``summary.json``.
     """
-    always = {"target_success_rate", "heldout_success_rate", TAIL, "wall_seconds"}
+    always = {"target_success_rate", "heldout_success_rate", TAIL, "wall_seconds", SOLVED}
     return {study.metric, *study.curves, *QUALITY} | always
 
 

@@ -1,7 +1,7 @@
 """A whole study: do the missing runs, collect the results, compare the arms, draw figures."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lit_crl.runs import folders
 from lit_crl.runs.bars import line_console
-from lit_crl.runs.study import figures, galleries, results, runner
+from lit_crl.runs.study import efficiency, figures, galleries, results, runner
 from lit_crl.runs.study.backends import Backend, local
 from lit_crl.runs.study.code_version import check_same_code
 from lit_crl.runs.study.plan import Study, check_same, find_study, jobs_of, read_study
@@ -77,25 +77,35 @@ def report(
     ``examples`` has one run folder of each arm, whose generated levels are shown.
     """
     results.write_csv(rows, folder / "results.csv")
-    header, cells = results.table(study, rows)
-    if not cells:
+    compared = {f"{study.name}: {figures.label_of(study.metric)}": results.table(study, rows)}
+    if not compared[next(iter(compared))][1]:
         console.print(f"No run knows its {study.metric}: name another metric in the study.")
-    (folder / "table.md").write_text(results.markdown(header, cells), encoding="utf-8")
-    shown = Table(title=f"{study.name}: {figures.label_of(study.metric)}", title_justify="left")
-    for name in header:
-        is_arm = name == "arm"
-        # In a narrow terminal, numbers are wrapped and not cut off.
-        justify: JustifyMethod = "left" if is_arm else "right"
-        shown.add_column(name, justify=justify, no_wrap=is_arm, overflow="fold")
-    for line in cells:
-        shown.add_row(*line)
-    console.print(shown)
+    if study.bar is not None:
+        solved = f"Env steps until the {figures.label_of(study.metric)} is {study.bar:g}"
+        compared[solved] = efficiency.efficiency_table(study, rows)
+    tables = [results.markdown(header, cells) for header, cells in compared.values()]
+    (folder / "table.md").write_text("\n".join(tables), encoding="utf-8")
+    for title, (header, cells) in compared.items():
+        console.print(as_shown(title, header, cells))
     pictures = draw(study, rows) | {"levels": galleries.level_galleries(examples, study.name)}
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in pictures.items():
         if figure is not None:
             figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
     console.print(f"Results, table and figures: {folder}")
+
+
+def as_shown(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    """A table for the terminal."""
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        is_arm = name == "arm"
+        # In a narrow terminal, numbers are wrapped and not cut off.
+        justify: JustifyMethod = "left" if is_arm else "right"
+        table.add_column(name, justify=justify, no_wrap=is_arm, overflow="fold")
+    for line in cells:
+        table.add_row(*line)
+    return table
 
 
 def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:

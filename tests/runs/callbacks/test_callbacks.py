@@ -347,6 +347,8 @@ def test_the_summary_has_the_keys_that_others_rely_on(
         "wall_seconds", "target_return_mean", "target_return_std", "target_success_rate",
         "heldout_success_rate", "heldout_cvar10", "levels_valid_rate", "levels_frontier_rate",
         "levels_unique_rate", "reference_frontier_rate", "git_commit", "versions",
+        "imagined_steps", "world_error_1", "world_error_20", "dream_return_gap",
+        "solved_at_env_steps",
     }  # fmt: skip
     for each in (finished, without_levels):
         assert keys <= each.summary.keys()
@@ -362,7 +364,7 @@ def test_the_summary_tells_what_happened(finished: Finished) -> None:
     assert summary["gan_updates"] == run.learner.gan_updates > 0
     assert summary["levels_played"] == run.data.curriculum.counts.played
     parts = {name: seconds for name, seconds in summary.items() if name.startswith("seconds_")}
-    for absent in ("compile", "world"):
+    for absent in ("compile", "world", "watch"):
         assert parts.pop(f"seconds_{absent}") is None
     assert all(seconds >= 0 for seconds in parts.values()) and parts["seconds_dqn"] > 0
     assert sum(parts.values()) == pytest.approx(summary["wall_seconds"], abs=0.05)
@@ -387,6 +389,48 @@ def test_the_cost_of_evaluation_is_remembered(make_run: Make, tmp_path: Path) ->
     run.data.val_dataloader = lambda: SingleBatch(SimpleNamespace(run=fake))
     run.fit()
     assert report.evaluation_env_steps == 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("rates", "solved_at"),
+    [
+        ([0.0, 0.9, 0.5, 1.0, 0.0, 0.9], 3),
+        ([1.0, 0.8, 1.0, 0.8, 1.0, 1.0], None),
+        ([0.0, 0.9, 0.5, 1.0, 1.0, 0.5], None),
+    ],
+)
+def test_a_run_is_solved_where_two_validations_running_say_so(
+    make_run: Make, tmp_path: Path, rates: list[float], solved_at: int | None
+) -> None:
+    """Interrupted between the two: the fifth validation is that of the stopped run."""
+    results = iter(rates)
+
+    def fake(*_: Any) -> dict[str, float]:
+        return {"target_success_rate": next(results), "evaluation_env_steps": 0.0}
+
+    seen: list[int] = []
+
+    class Look(Callback):
+        def on_validation_end(self, trainer: Any, *_: Any) -> None:
+            seen.append(trainer.datamodule.env_steps)
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if checkpoint is None and len(seen) == 4:
+                trainer.should_stop = True
+
+    checkpoint = None
+    for checkpoint in (None, tmp_path / "last.ckpt"):
+        report = RunReport(tmp_path, "tiny", "")
+        callbacks = [report, Look(), RecordMetrics(), RunCheckpoint(tmp_path)]
+        run = make_run(callbacks=callbacks, validate_every=200)
+        run.data.val_dataloader = lambda: SingleBatch(SimpleNamespace(run=fake))
+        run.fit(checkpoint)
+    assert len(seen) == 6
+    report.summarise(run.trainer, run.learner)
+    found = report.summary["solved_at_env_steps"]
+    assert found == (None if solved_at is None else seen[solved_at])
+    world = ("world_error_1", "world_error_20", "dream_return_gap", "imagined_steps")
+    assert all(report.summary[key] is None for key in world)
 
 
 def test_a_run_without_levels_says_null_for_what_it_lacks(without_levels: Finished) -> None:

@@ -96,8 +96,8 @@ def test_which_settings_a_log_gets() -> None:
     own = str(conf_folder() / "experiment/from_log.yaml")
     for words in (["--data.transitions=x"], ["--data.transitions", "x", "--data.env=CartPole-v1"]):
         assert complete(["fit", *words])[1] == f"--config={own}"
-    named = complete(["fit", "--experiment=cartpole", "--data.transitions=x"])
-    assert named[1].endswith("cartpole.yaml")
+    named = complete(["fit", "--experiment=mountain_car", "--data.transitions=x"])
+    assert named[1].endswith("mountain_car.yaml")
 
 
 def test_an_environment_or_a_log_is_needed() -> None:

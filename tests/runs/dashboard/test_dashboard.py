@@ -24,7 +24,7 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.curriculum.archive import Archive
 from lit_crl.envs import GymnasiumEnv, Maze
-from lit_crl.runs.callbacks.report import RunReport
+from lit_crl.runs.callbacks.report import FILM, RunReport
 from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.runs.dashboard import callback, command, workspace
 from lit_crl.runs.dashboard.callback import MOMENTS, Dashboard
@@ -307,6 +307,32 @@ def test_a_run_that_fails_ends_as_failed(tmp_path: Path, monkeypatch: pytest.Mon
             break
         time.sleep(0.1)
     assert segment.exit_code == 1
+
+
+def test_the_figures_and_the_film_of_a_world_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    picture = Image.new("RGB", (30, 20))
+    for file in ("figures/dreams.png", "figures/world_error.png", str(FILM), "films/target.gif"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / file)
+    report: Any = SimpleNamespace(summary={"env_steps": 3, "world_error_1": 0.5})
+    shown = WandbDisplay(tmp_path, "g", [], offline=True)
+    Dashboard(shown, report).conclude(tmp_path)
+    for _ in range(100):  # W&B's own process writes it, a moment later
+        (segment,) = segments(tmp_path)
+        if segment.exit_code is not None:
+            break
+        time.sleep(0.1)
+    last = segment.history[-1]
+    kinds = {key.split(".")[0]: last[key] for key in last if key.endswith("._type")}
+    assert kinds == {
+        "figures/dreams": "image-file",
+        "figures/world_error": "image-file",
+        "figures/dream_beside_reality": "video-file",
+    }  # the films of an earlier `play` are not the run's
+    assert last["env_steps"] == 3 and segment.summary["world_error_1"] == 0.5
 
 
 def test_a_study_names_its_runs(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The watch over a world: it measures at each validation, and says in words what looks wrong."""
+
+from typing import Any
+
+import torch
+
+from lit_crl.core import distributed
+from lit_crl.core.seeding import random_stream
+from lit_crl.evaluation import world_verdicts as verdicts
+from lit_crl.evaluation.protocol import Learner, Played
+from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.world_measurements import measure
+from lit_crl.world.curiosity import reward_scale
+
+
+class WorldWatch:
+    """Measures a world whenever the policy is evaluated. Without a world it does nothing.
+
+    A sentence is printed when it newly holds, and again only after it has ceased to hold.
+
+    Attributes:
+        dreaming: The world with its real steps and dreams, as soon as there is one.
+        numbers: What the last look measured; empty before the first.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Watch a run; the random stream of each look begins anew with ``seed``."""
+        self.dreaming: Dreaming | None = None
+        self.numbers: dict[str, float] = {}
+        self._seed = seed
+        #: Looks running at which dreams paid too much.
+        self._running = 0
+        self._holds: list[str] = []
+
+    def look(self, judge: Learner, played: Played | None) -> dict[str, float]:
+        """Measure the world as it is now, and say what newly looks wrong.
+
+        Args:
+            judge: The policy that is evaluated.
+            played: Its real episodes, just played; None: nobody played.
+
+        Returns:
+            The numbers, named ``world/…``; none before the world has learnt.
+        """
+        dreaming = self.dreaming
+        if dreaming is None or not dreaming.phases:
+            return {}
+        device = dreaming.env.device
+        with judge.clock("watch"), torch.autocast(device.type, enabled=False):
+            # The same draws at each look: what changes between two looks is the world.
+            rng = random_stream(self._seed, "watch over the world", device=device)
+            measured = measure(dreaming, judge, played, rng)
+            self.numbers = distributed.reduce_metrics(measured)
+            self._judge(dreaming)
+        return dict(self.numbers)
+
+    def _judge(self, dreaming: Dreaming) -> None:
+        numbers, scale = self.numbers, reward_scale(dreaming.replay.reward).item()
+        too_much = verdicts.dreams_pay_too_much(numbers, scale)
+        self._running = self._running + 1 if too_much else 0
+        dreamed = 0 if dreaming.store is None else len(dreaming.store.reward)
+        found = {
+            "exploited": verdicts.exploited(numbers, scale, self._running),
+            "frozen": verdicts.frozen(numbers) if dreaming.settings.curiosity else None,
+            "ignores noise": verdicts.ignores_noise(numbers),
+            "blind to ends": verdicts.blind_to_ends(numbers, dreamed),
+        }
+        for name, sentence in found.items():
+            if sentence is not None and name not in self._holds:
+                distributed.print_once(sentence)
+        self._holds = [name for name, sentence in found.items() if sentence is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last numbers, and which sentences hold."""
+        return {"numbers": self.numbers, "running": self._running, "holds": self._holds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict()``."""
+        self.numbers, self._holds = dict(state["numbers"]), list(state["holds"])
+        self._running = state["running"]
