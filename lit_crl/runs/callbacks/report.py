@@ -195,9 +195,9 @@ class RunReport(Callback):
             return
         self.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._write_json("test.json", self.test)
-        if not self.test:
-            self.console.print("Nothing was measured, because no environment was named (data.env).")
-        elif not self._fitted:  # after a fit, the summary shows these numbers and more
+        if "target_return_mean" not in self.test:
+            self.console.print("No return was measured: no environment was named (data.env).")
+        if self.test and not self._fitted:  # after a fit, the summary shows these numbers and more
             self._print("Test: greedy policy on levels that training never saw", self.test)
             self.console.print(f"Written to {self.folder / 'test.json'}")
 
