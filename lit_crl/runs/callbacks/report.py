@@ -182,7 +182,7 @@ class RunReport(Callback):
             return
         if trainer.state.fn == "fit":
             self.evaluation_env_steps += numbers.get("evaluation_env_steps", 0.0)
-            if self._is_regular and "target_return_mean" in numbers:
+            if self._is_regular and numbers.get("evaluation_env_steps") is not None:
                 data = data_of(trainer)
                 is_met = meets_bar(numbers, return_threshold(data.env))
                 self.validations.append((data.spent, is_met))
