@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lit_crl.curriculum.sources import SOURCES
@@ -219,6 +220,47 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
         assert summary["dream_return_gap"] is not None and summary["seconds_watch"] > 0
     of_world = {key for key in columns if key.startswith(("world/", "explorer/"))}
     compare(of_world, documented("metrics.csv, with a world"))
+
+
+def test_every_number_of_a_run_from_a_log_is_explained_and_none_besides(tmp_path: Path) -> None:
+    obs, flags = np.arange(60, dtype=np.float32).reshape(-1, 1), np.arange(60) % 9 == 8
+    log = {"obs": obs, "next_obs": obs + 1, "action": np.arange(60) % 2, "reward": 1.0 * flags,
+           "terminated": flags, "truncated": ~flags & False, "num_actions": 2, "obs_low": 0,
+           "obs_high": 60}  # fmt: skip
+    np.savez(tmp_path / "log.npz", **log)
+    main(
+        [
+            "fit",
+            f"--data.transitions={tmp_path}/log.npz",
+            "--name=x",
+            f"--trainer.default_root_dir={tmp_path}",
+            "--trainer.log_every_n_steps=1",
+            "--data.replay.log_updates=24",
+            "--data.replay.updates_per_batch=8",
+            "--data.evaluation.every=8",
+            "--data.world.updates=2",
+            "--data.world.first_updates=2",
+            "--data.world.dreams=8",
+            "--data.world.error_bound=100",
+            "--data.world.horizon=4",
+            "--model.dqn.conservative_weight=0.5",
+            "--model.network.hidden=[8]",
+            "--model.world.hidden=[8]",
+            "--model.world.members=2",
+        ]
+    )
+    folder = tmp_path / "from_log" / "x"
+    with (folder / "metrics.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    elsewhere = {
+        *documented("metrics.csv, during training"),
+        *documented("metrics.csv, with a world"),
+    }
+    assert "env_steps" in columns and not any("return" in key for key in columns)
+    compare(columns - elsewhere, documented("metrics.csv, from a log"))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["env_steps"] == 60 and summary["updates"] == 24
+    assert summary["target_return_mean"] is None and summary["target_success_rate"] is None
 
 
 def test_every_part_of_the_time_and_every_source_of_levels_is_named() -> None:

@@ -136,7 +136,7 @@ def write_atomically(content: Any, path: Path, keep_as: Path | None = None) -> N
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    with _replacing(path, keep_as) as file:
+    with replacing(path, keep_as) as file:
         torch.save(compact(content), file)
 
 
@@ -146,7 +146,7 @@ def replace_text(text: str, path: Path) -> None:
     Raises:
         RunError: If it cannot be written; the old file is as it was.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text.encode())
 
 
@@ -164,7 +164,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(path: Path, keep_as: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, keep_as: Path | None = None) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` at the end of the block, unless that fails."""
     partial = path.with_name(path.name + ".partial")
     try:

@@ -115,6 +115,18 @@ def td_loss(
     return (weight * loss(q, target, reduction="none")).mean()
 
 
+def conservative_penalty(q: Tensor, action: Tensor) -> Tensor:
+    """How far other actions are valued above the logged ones, 0 or more; ``[..., A], [...]``.
+
+    E[log Σ_a exp Q(s, a) − Q(s, a_logged)], Kumar et al. 2020 (CQL), eq. 4 with R = H, without α.
+
+    >>> q = torch.tensor([[0.0, 0.0], [0.0, 100.0]])
+    >>> [conservative_penalty(q[i : i + 1], torch.tensor([i])) for i in range(2)]
+    [tensor(0.6931), tensor(0.)]
+    """
+    return (q.logsumexp(dim=-1) - q_of(q, action)).mean()
+
+
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
     """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), Wang et al. 2016, eq. 9.
 

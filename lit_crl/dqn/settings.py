@@ -54,6 +54,8 @@ class DqnSettings:
         max_grad_norm: A gradient with a larger norm is scaled down to this norm.
         final_lr: The learning rate falls linearly over the run to this share of its start;
             1 keeps it constant.
+        conservative_weight: α of the conservative penalty (CQL), which values actions that the
+            replay lacks less: for training from a log.
         optimizer: Optimizer of the Q-network.
     """
 
@@ -63,6 +65,7 @@ class DqnSettings:
     target_period: int = 1
     max_grad_norm: float = 10.0
     final_lr: float = 0.1
+    conservative_weight: float = 0.0
     optimizer: Callable[[Iterable[Any]], Optimizer] = q_adam
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ class DqnSettings:
         fields = Fields("model.dqn", self)
         fields.one_of("td_loss", TDLoss)
         fields.positive("target_period", "max_grad_norm")
+        fields.non_negative("conservative_weight")
         fields.positive_unit_interval("target_rate", "final_lr")
         fields.optimizers("optimizer")
 

@@ -70,8 +70,8 @@ class Learner(Protocol):
 
 #: Plays one part of an evaluation within the allowance, and returns its metrics.
 Part = Callable[[Learner, Allowance], dict[str, float]]
-#: Measures more of a learner, once its target episodes were played.
-More = Callable[[Learner, Played], dict[str, float]]
+#: Measures more of a learner, once its target episodes were played; None: nobody can play them.
+More = Callable[[Learner, Played | None], dict[str, float]]
 
 
 @dataclass

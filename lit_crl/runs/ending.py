@@ -9,10 +9,10 @@ from lit_crl.runs.parts import data_of
 def early_end(trainer: Trainer) -> str | None:
     """A sentence about a run that ended early; None if the budget was spent."""
     data = data_of(trainer)
-    if data.schedule.is_spent(data.env_steps):
+    if data.schedule.is_spent(data.spent):
         return None
     return (
-        f"Training ended after {data.env_steps:,} of {data.schedule.budget:,} env steps: "
+        f"Training ended after {data.spent:,} of {data.schedule.budget:,} {data.schedule.unit}: "
         f"{_reason(trainer)}."
     )
 

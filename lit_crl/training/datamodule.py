@@ -1,11 +1,11 @@
-"""The replay as a Lightning DataModule: collects experience and feeds both phases.
+"""The replay as a Lightning DataModule: collects experience, or has a log, and feeds all phases.
 
 One batch is what one ``training_step`` needs: K minibatches of transitions, and on every
 ``data.gan.every``-th batch minibatches for the GAN. So all processes run the same phases.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,6 @@ from lit_crl.core import checks, distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.core.tensor_files import plain
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.arms import (
     arm_name,
@@ -31,15 +30,18 @@ from lit_crl.curriculum.arms import (
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.outcomes import OutcomeTiming
 from lit_crl.curriculum.settings import CurriculumSettings
-from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
+from lit_crl.dqn.logs.log import Log, LogError
+from lit_crl.dqn.logs.opening import open_log
+from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
+from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation, Learner, Played
@@ -48,13 +50,17 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
+from lit_crl.training.collection import new_curriculum, new_replay
 from lit_crl.training.dream_checks import check_world
 from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.experience import Experience, check_is_kept
 from lit_crl.training.explorers import JudgesExploration, explorers_places
+from lit_crl.training.lasting import check_lasting, lasting
 from lit_crl.training.level_starts import LevelStarts
+from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.outcome_watch import OutcomeWatch
 from lit_crl.training.rollout import Play, Rollout
-from lit_crl.training.schedule import Schedule
+from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
     CollectSettings,
     DataSettings,
@@ -63,35 +69,26 @@ from lit_crl.training.settings import (
 )
 from lit_crl.training.world_watch import WorldWatch
 
-#: Settings that a resumed run must leave as they were: what was collected depends on them.
-LASTING = (
-    "collect.num_envs",
-    "collect.gamma",
-    "replay.capacity",
-    "replay.n_steps",
-    "replay.frame_stack",
-    "replay.priority_exponent",
-    "curriculum.tried",
-    "curriculum.visited",
-)
-
 
 class ReplayDataModule(LightningDataModule):
     """Environments, replay, archive and curriculum, as batches for the Trainer."""
 
     env: LevelEnv
     replay: ReplayBuffer
-    rollout: Rollout
+    #: Steps the environments, or holds a log in their place.
+    rollout: Experience
 
     def __init__(
         self,
-        env: GivenEnv,
+        env: GivenEnv | None = None,
         collect: CollectSettings = CollectSettings(),
         replay: ReplaySettings = ReplaySettings(),
         curriculum: CurriculumSettings = CurriculumSettings(),
         gan: GanPhaseSettings = GanPhaseSettings(),
         world: DreamSettings = DreamSettings(),
         evaluation: EvaluationSettings = EvaluationSettings(),
+        transitions: str | None = None,
+        keep_transitions: bool = False,
         seed: int = 0,
     ) -> None:
         """Configure environments, replay, curriculum and evaluation.
@@ -100,17 +97,21 @@ class ReplayDataModule(LightningDataModule):
 
         Args:
             env: A class of environments with its arguments, a factory, or a Gymnasium id; see
-                ``lit_crl.envs.factory.env_factory``.
+                ``lit_crl.envs.factory.env_factory``. With ``transitions`` it only evaluates, and
+                may be left out.
             collect: How experience is collected.
             replay: What the replay keeps, and the minibatches of the DQN.
             curriculum: Where levels come from.
             gan: When the GAN learns, how much, and from what.
             world: When the world learns and dreams, and who learns from dreams.
             evaluation: When and how long the policy and the generator are examined.
+            transitions: A log to learn from, in the place of environments: a .npz file, or a Minari
+                dataset by its folder or as minari:ID.
+            keep_transitions: Write all real steps of the run to transitions.npz in its folder.
             seed: Seed of every random stream of the data.
 
         Raises:
-            ConfigError: If a number makes no sense.
+            ConfigError: If a number makes no sense, or there is nothing to learn from.
         """
         super().__init__()
         self.settings = DataSettings(
@@ -121,9 +122,16 @@ class ReplayDataModule(LightningDataModule):
             checks.group("data.world", DreamSettings, world),
             checks.group("data.evaluation", EvaluationSettings, evaluation),
         )
-        collect, arm = self.settings.collect, self.settings.curriculum.arm
-        self.schedule = Schedule(collect, self.settings.gan.every, self.settings.evaluation.every)
-        self.make_env, self.num_envs, self.seed = env_factory(env), collect.num_envs, seed
+        arm = self.settings.curriculum.arm
+        if env is None and transitions is None:
+            raise ConfigError(
+                "data.env is missing: give an environment, or a log with data.transitions"
+            )
+        self.transitions, self.keep_transitions = transitions, keep_transitions
+        collect, has_log = self.settings.collect, transitions is not None
+        self.schedule = schedule_in_updates(self.settings) if has_log else schedule(self.settings)
+        self.make_env = env_factory(self._logged_task if env is None else env)
+        self.num_envs, self.seed = 1 if has_log else collect.num_envs, seed
         self.arm, self.custom_source, self.needs = arm_name(arm), custom_source(arm), needs_of(arm)
         self.exploration = collect.exploration or EpsilonLadder()
         self.rank, self.world_size = 0, 1
@@ -134,6 +142,7 @@ class ReplayDataModule(LightningDataModule):
         self.watch = WorldWatch(seed)
         self._explores: Tensor | None = None
         self.archive: Archive | None = None
+        self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
         self.clock = Stopwatch()
 
@@ -152,6 +161,12 @@ class ReplayDataModule(LightningDataModule):
         """Env steps taken so far, by all processes, those of screening levels included."""
         charged = self.curriculum.charged_steps if self.curriculum else 0
         return (self.trained_env_steps if hasattr(self, "rollout") else 0) + charged
+
+    @property
+    def spent(self) -> int:
+        """How much of the budget is spent: env steps or, from a log, updates of the DQN."""
+        is_online = self.transitions is None or not hasattr(self, "rollout")
+        return self.env_steps if is_online else self.rollout.spent
 
     @property
     def epsilon(self) -> Tensor:
@@ -173,13 +188,18 @@ class ReplayDataModule(LightningDataModule):
             self._reopen()
         if stage == "fit" and not hasattr(self, "replay"):
             self._check_world()
-            self._check_arm()
-            self._set_up_collection()
+            if self.transitions is None:
+                self._check_arm()
+                self._set_up_collection()
+            else:
+                self._set_up_log()
 
     def _set_up_env(self) -> None:
         checks.default_dtype()
         try:
             self.env = level_env(self.make_env(self.num_envs, self._device()))
+        except LogError:
+            raise
         except (ValueError, TypeError) as error:  # the second: a class with other arguments
             raise ConfigError(f"data.env: {error}") from error
         check_environment(self.arm, self.needs, self.env)
@@ -212,17 +232,14 @@ class ReplayDataModule(LightningDataModule):
         check_processes(self.arm, self.needs, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
-        exploration, explores = self.exploration, self._explores
-        collecting = OutcomeTiming(
-            exploration if explores is None else JudgesExploration(exploration, explores),
-            self.settings.curriculum.label_epsilon,
-            self.num_envs,
-            self.world_size,
-            self.schedule.warmup,
-            self.schedule.first_gan_phase,
-            self.schedule.budget,
-            self.env.max_episode_steps,
-        )
+        exploration = self.exploration
+        if self._explores is not None:
+            exploration = JudgesExploration(exploration, self._explores)
+        label_epsilon = self.settings.curriculum.label_epsilon
+        processes = (self.num_envs, self.world_size)
+        when = (self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget)
+        limit = self.env.max_episode_steps
+        collecting = OutcomeTiming(exploration, label_epsilon, *processes, *when, limit)
         self._outcomes = OutcomeWatch(self.arm, self.needs, collecting, self.trains_gan)
         if self.needs.outcomes:
             self._outcomes.start()
@@ -232,48 +249,44 @@ class ReplayDataModule(LightningDataModule):
             return checks.device("data.collect.device", name)
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
+    @cached_property
+    def _log(self) -> Log:
+        return open_log(str(self.transitions))
+
+    def _logged_task(self, num_envs: int, device: torch.device) -> LoggedTask:
+        return LoggedTask(self._log, device)
+
+    def _set_up_log(self) -> None:
+        """Take a log in the place of environments."""
+        has_world = self.trainer is not None and self._agent().world.loss != "none"
+        given = (self.settings, self.arm, self.keep_transitions, self.world_size)
+        check_settings(*given, has_world)
+        gamma, n_steps = self.settings.collect.gamma, self.settings.replay.n_steps
+        self.rollout = LoggedExperience(self._log, self.env, gamma, n_steps)
+        self.replay = self.rollout.replay
+        self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
+
     def _set_up_collection(self) -> None:
-        env, device = self.env, self.env.device
-        replay, settings = self.settings.replay, self.settings.curriculum
-        self.replay = ReplayBuffer(
-            replay.capacity,
-            self.num_envs,
-            env.single_observation_space,
-            n_steps=replay.n_steps,
-            frame_stack=replay.frame_stack,
-            num_actions=int(env.single_action_space.n),
-            priority_exponent=replay.priority_exponent,
-            device=device,
+        env, settings = self.env, self.settings.curriculum
+        self.replay = new_replay(env, self.settings.replay)
+        hindsight, gamma = self.settings.replay.hindsight, self.settings.collect.gamma
+        self._goals = Hindsight.of(env, hindsight, gamma)
+        self.curriculum = new_curriculum(
+            env,
+            settings,
+            self.custom_source,
+            self.make_env,
+            self.schedule.budget,
+            lambda: self.env_steps,
+            random_stream(self.seed, "curriculum", self.rank, env.device),
         )
-        self._goals = Hindsight.of(env, replay.hindsight, self.settings.collect.gamma)
-        if env.level_space is not None:
-            self.archive = Archive(
-                env.level_space.shape[0],
-                tried=settings.tried,
-                visited=settings.visited,
-                device=device,
-            )
-            self.curriculum = Curriculum(
-                env,
-                self.archive,
-                settings.shares,
-                novelty_exponent=settings.novelty_exponent,
-                min_outcomes=settings.min_outcomes,
-                proposals=settings.proposals,
-                own=self.custom_source,
-                make_env=self.make_env,
-                budget=self.schedule.budget,
-                spent=lambda: self.env_steps,
-                rng=random_stream(self.seed, "curriculum", self.rank, device),
-            )
-            if isinstance(self.custom_source, LearnabilityScreen):
-                self.custom_source.check(self.curriculum)
-        self.rng = random_stream(self.seed, "replay", self.rank, device)
+        self.archive = None if self.curriculum is None else self.curriculum.archive
+        self.rng = random_stream(self.seed, "replay", self.rank, env.device)
         self.rollout = Rollout(
             env,
             self.replay,
             self.archive if self.needs.gan else None,
-            gamma=self.settings.collect.gamma,
+            gamma=gamma,
             label_epsilon=settings.label_epsilon,
             seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
             record=None if self.curriculum is None else self.curriculum.record,
@@ -294,18 +307,20 @@ class ReplayDataModule(LightningDataModule):
         gamma = self.settings.collect.gamma
         self.dreaming = Dreaming(settings, world, self.env, self.replay, gamma, seed, levels)
         self.watch.dreaming = self.dreaming
-        self.dreaming.starts.first.add(self.rollout.obs)
+        self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
         if self._explores is not None:
             self.rollout.explores = self._explores = self._explores.to(self.env.device)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
-        name = getattr(self.env, "name", type(self.env).__name__)
-        kept: dict[str, Any] = {"env": name, "curriculum.arm": self.arm, "seed": self.seed}
-        for key in LASTING:
-            group, field = key.split(".")
-            kept[key] = plain(getattr(getattr(self.settings, group), field))
+        kept = lasting(
+            self.settings,
+            env=None if self.transitions else getattr(self.env, "name", type(self.env).__name__),
+            curriculum__arm=self.arm,
+            seed=self.seed,
+            transitions=None if self.transitions is None else str(self._log.fingerprint),
+        )
         return {"batches_done": self.batches_done, "settings": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -316,18 +331,7 @@ class ReplayDataModule(LightningDataModule):
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        mine = self.state_dict()["settings"]
-        changed = [
-            f"{'seed_everything' if name == 'seed' else f'data.{name}'} was {value} and is now "
-            f"{mine.get(name)}"
-            for name, value in state["settings"].items()
-            if value != mine.get(name)
-        ]
-        if changed:
-            raise ConfigError(
-                f"the checkpoint does not fit this run's data settings: {', '.join(changed)}; "
-                "resume with what it was saved with, or start a new run"
-            )
+        check_lasting(state["settings"], self.state_dict()["settings"])
         self._saved_batches = state["batches_done"]
 
     def train_dataloader(self) -> ReplayLoader:
@@ -349,25 +353,22 @@ class ReplayDataModule(LightningDataModule):
 
     def batches(self) -> Iterator[Batch]:
         """Collect and sample until the budget is spent."""
-        if self.schedule.is_spent(self.env_steps):
-            distributed.print_once(
-                f"Nothing is left to train: {self.env_steps:,} env steps were taken, and the "
-                f"budget (data.collect.env_steps) is {self.schedule.budget:,}. Raise it to go on, "
-                "or start a new run."
-            )
+        if self.schedule.is_spent(self.spent):
+            distributed.print_once(self.schedule.nothing_left(self.spent))
+        check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
         self.rollout.play_with(agent, self._compiled_play(agent))
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
-        while not self.schedule.is_spent(self.env_steps):
+        while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
-            for _ in range(self.settings.collect.steps_per_batch):
+            for _ in range(self.schedule.steps_per_batch):
                 self._step(agent)
             self.batches_done += 1
             if self.dreaming is not None:
                 with self.clock("world"):
-                    self.dreaming.dream(agent, self.env_steps)
+                    self.dreaming.dream(agent, f"{self.spent:,} {self.schedule.unit}")
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.archive.exchange_outcomes()
                 self._outcomes.look(
@@ -412,7 +413,7 @@ class ReplayDataModule(LightningDataModule):
         return lambda act, obs, epsilon: play(obs, epsilon)
 
     def _batch(self, levels: GanBatch | None) -> Batch:
-        settings, progress = self.settings.replay, self.env_steps / self.schedule.budget
+        settings, progress = self.settings.replay, self.spent / self.schedule.budget
         shape = (settings.updates_per_batch, settings.batch_size)
         if self.replay.priorities is None:
             sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
@@ -427,16 +428,17 @@ class ReplayDataModule(LightningDataModule):
 
     def _with_dreams(self, batch: Batch, dreaming: Dreaming) -> Batch:
         """The batch with what the explorer and, if it is due, the world learn from."""
-        env_steps, settings = self.env_steps, self.settings.replay
+        settings = self.settings.replay
         if self.settings.world.has_explorer:
             shape = (settings.updates_per_batch, settings.batch_size)
             explorer, bonus = dreaming.explorer_batch(shape, batch.progress)
             batch = batch._replace(explorer=explorer, bonus=bonus)
-        is_due = dreaming.is_due(env_steps)
-        return batch._replace(world=dreaming.world_batch(env_steps) if is_due else None)
+        # All the experience of a log is there from the first.
+        is_due = dreaming.is_due(self.spent) or bool(self.transitions and not dreaming.phases)
+        return batch._replace(world=dreaming.world_batch(self.spent) if is_due else None)
 
     def _stop_if_spent(self) -> None:
-        if not self.schedule.is_spent(self.env_steps):
+        if not self.schedule.is_spent(self.spent):
             return
         if self.dreaming is not None:
             self.dreaming.say_if_never()
@@ -474,23 +476,19 @@ class ReplayDataModule(LightningDataModule):
 
     def test_dataloader(self) -> SingleBatch:
         """One evaluation with many target episodes, and all that takes longer."""
-        return self._evaluation(
-            FinalEvaluation, self.settings.evaluation.test_episodes, self.schedule.budget
-        )
+        episodes = self.settings.evaluation.test_episodes
+        return self._evaluation(FinalEvaluation, episodes, self.schedule.budget)
 
     def predict_dataloader(self) -> SingleBatch:
         """How many levels to generate, and of which difficulty."""
         settings = self.settings.evaluation
         return SingleBatch((settings.generated_levels, settings.difficulty))
 
-    def _evaluation(self, kind: type[Evaluation], episodes: int, env_steps: int) -> SingleBatch:
-        # One step at least for each of the parts, whose shares are halves of halves.
-        settings = self.settings.evaluation
-        allowed = max(2**4, int(settings.share * env_steps))
-        sizes = (episodes, settings.generated_levels, allowed)
-        return SingleBatch(kind(self.evaluation_envs, *sizes, self.seed, self._look))
+    def _evaluation(self, kind: type[Evaluation], episodes: int, steps: int) -> SingleBatch:
+        common = (self.evaluation_envs, self.settings.evaluation, episodes, steps, self.seed)
+        return SingleBatch(evaluation_of(kind, *common, self._look))
 
-    def _look(self, learner: Learner, played: Played) -> dict[str, float]:
+    def _look(self, learner: Learner, played: Played | None) -> dict[str, float]:
         """Measure the world; a resumed run must not do so before it goes on."""
         is_trial = self.trainer is not None and self.trainer.sanity_checking
         return {} if is_trial else self.watch.look(learner, played)
@@ -505,7 +503,8 @@ class ReplayDataModule(LightningDataModule):
     def metrics(self) -> dict[str, float]:
         """How training went lately, and what became of the generated levels over the run."""
         rates = self.curriculum.counts.rates() if self.curriculum else {}
-        return {"behaviour/epsilon": self.epsilon.mean().item()} | self.rollout.log.means() | rates
+        acting = {"behaviour/epsilon": self.epsilon.mean().item()} if not self.transitions else {}
+        return acting | self.rollout.means() | rates
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

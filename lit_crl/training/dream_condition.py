@@ -23,14 +23,14 @@ class DreamCondition:
         self._error: float | None = None
         self._said_never = False
 
-    def look(self, error: float | None, env_steps: int) -> None:
-        """Judge the newest world, after ``env_steps``; say so once if dreams begin."""
+    def look(self, error: float | None, when: str) -> None:
+        """Judge the newest world; say so once, and ``when`` in words, if dreams begin."""
         self._error = error
         if self.is_met or error is None or not error <= self.bound:  # NaN does not pass
             return
         self.is_met = True
         distributed.print_once(
-            f"Dreams begin after {env_steps:,} env steps: the world's error on held-back steps is "
+            f"Dreams begin after {when}: the world's error on held-back steps is "
             f"{error:.2g} (bound {self.bound:g}, data.world.error_bound)."
         )
 
@@ -41,7 +41,8 @@ class DreamCondition:
         self._said_never = True
         found = (
             "no held-back step was there to measure the world's error on: give more "
-            "data.collect.env_steps, or a smaller data.world.every"
+            "data.collect.env_steps, or a smaller data.world.every (from a log, a larger "
+            "data.world.held_back)"
             if self._error is None
             else f"the world's error on held-back steps was still {self._error:.2g}, above "
             f"data.world.error_bound {self.bound:g}: give more data.world.updates, or a larger "

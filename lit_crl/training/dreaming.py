@@ -147,8 +147,13 @@ class Dreaming:
         self._learnt.copy_(self.replay.cursor)
         return WorldMinibatch(drawn.rows, drawn.rare, drawn.end_log_odds, z)
 
-    def dream(self, agent: Agent, env_steps: int) -> None:
-        """Measure the world and dream in it, if it has learnt since that was last done."""
+    def dream(self, agent: Agent, when: str) -> None:
+        """Measure the world and dream in it, if it has learnt since that was last done.
+
+        Args:
+            agent: Dreams.
+            when: How much of the run is spent, in words.
+        """
         if not self._is_stale:
             return
         self._is_stale = False
@@ -157,7 +162,7 @@ class Dreaming:
         if not self.settings.makes_dreams:
             return
         if self.settings.dynamics == "learnt":
-            self.condition.look(self._one_step_error(held_back), env_steps)
+            self.condition.look(self._one_step_error(held_back), when)
             if not self.condition.is_met:
                 return
         self._prepare_starts(agent)

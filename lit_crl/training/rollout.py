@@ -23,6 +23,9 @@ Played = tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]]
 #: Takes the actor, observations ``[N, ...]`` and ε ``[N]``.
 Play = Callable[[Actor, Tensor, Tensor], Played]
 
+#: Takes a step of all environments: the arrays of a log (``dqn.logs.npz``), ``[N, ...]`` each.
+TellStep = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
+
 #: Vector steps between two visits to the archive: states that follow each other are much alike.
 VISIT_EVERY = 4
 
@@ -80,10 +83,25 @@ class Rollout:
         self.explores = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
         #: Is told of the observations ``[m, ...]`` with which episodes start.
         self.tell_starts: Callable[[Tensor], None] | None = None
+        #: Is told of each step.
+        self.tell_step: TellStep | None = None
         #: Acts and steps the environments: one operation at a time, or as one graph.
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
+
+    @property
+    def spent(self) -> int:
+        """Env steps so far."""
+        return self.env_steps
+
+    def first_observations(self) -> Tensor:
+        """The observations that the first episodes begin with, before any step."""
+        return torch.as_tensor(self.obs)
+
+    def means(self) -> dict[str, float]:
+        """See ``EpisodeLog``."""
+        return self.log.means()
 
     def step(self, act: Actor, epsilon: Tensor, draw_levels: LevelSource) -> None:
         """One step of every environment; those that finished are first reset to new levels."""
@@ -93,6 +111,8 @@ class Rollout:
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
+        if self.tell_step is not None:
+            self.tell_step(self.obs, action, reward, terminated, truncated, next_obs)
         if self._trace is not None and self._action_values is not None:
             after = (next_obs, reward, terminated)
             self._trace.see(self._action_values, self.obs, action, after)
@@ -184,6 +204,14 @@ class Rollout:
         self._ended = self.done.nonzero().squeeze(1)
         if self.level is not None:
             self.level.copy_(self.env.levels)
+
+    def replay_state(self) -> dict[str, Any]:
+        """All that is in the replay."""
+        return self.replay.state_dict()
+
+    def load_replay_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``replay_state`` gave."""
+        self.replay.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes, counters and the environments' states."""

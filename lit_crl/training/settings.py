@@ -80,7 +80,7 @@ class DreamSettings:
     """When the world learns and dreams, and who learns from dreams (with ``model.world.loss``).
 
     Args:
-        every: Env steps from one world phase to the next.
+        every: Env steps from one world phase to the next; from a log, updates of the DQN.
         updates: Updates of the world in one phase.
         first_updates: Updates of the world in its first phase.
         batch_size: Real steps of each member in one update of the world.

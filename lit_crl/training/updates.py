@@ -88,9 +88,14 @@ def dqn_update(
             target = dqn.td_target(reward, discount, next_q)
 
     def loss_of_q() -> LossAndReport:
-        q = dqn.q_of(q_network(obs), action)
+        values = q_network(obs)
+        q = dqn.q_of(values, action)
         loss = dqn.td_loss(q, target, settings.td_loss, batch.weight)
         report = {"dqn/loss": loss, "dqn/q_mean": q.detach().mean()}
+        if settings.conservative_weight > 0:
+            penalty = dqn.conservative_penalty(values, action)
+            report["dqn/conservative_penalty"] = penalty
+            loss = loss + settings.conservative_weight * penalty
         if batch.weight is not None:
             report[TD_ERROR] = target - q.detach()
         return loss, report

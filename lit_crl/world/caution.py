@@ -21,17 +21,3 @@ def doubt(disagreement: Tensor, clip: float = CLIP) -> Tensor:
     tensor([0.0000, 0.2000, 1.0000, 1.0000])
     """
     return disagreement.nan_to_num(nan=clip).clamp(0, clip) / clip
-
-
-def cautious_reward(
-    reward: Tensor, scale: Tensor | float, disagreement: Tensor, weight: float
-) -> Tensor:
-    """Reward − weight · scale · doubt, for dreamed rows; ``scale`` is that of ``reward_scale``.
-
-    With it a task whose rewards are all multiplied by 1000 is learnt alike.
-
-    >>> import torch
-    >>> cautious_reward(torch.tensor([1000.0]), 1000.0, torch.tensor([5.0]), 0.5)
-    tensor([500.])
-    """
-    return reward - weight * scale * doubt(disagreement)

@@ -53,6 +53,32 @@ def test_double_dqn_selects_with_the_online_and_values_with_the_target_network(
         assert target[i].item() == pytest.approx(expected, abs=1e-5)
 
 
+@settings(max_examples=30, deadline=None)
+@given(Seeds, st.integers(1, 9), st.integers(1, 5))
+def test_the_conservative_penalty_and_its_gradient_have_their_closed_forms(
+    seed: int, rows: int, actions: int
+) -> None:
+    """The gradient is softmax(Q) less the logged action, so that all values together stay."""
+    q = (3 * torch.randn(rows, actions, generator=rng(seed))).requires_grad_(True)
+    action = torch.randint(actions, (rows,), generator=rng(seed))
+    penalty = dqn.conservative_penalty(q, action)
+    (gradient,) = torch.autograd.grad(penalty, q)
+    expected = 0.0
+    for i, values in enumerate(q.tolist()):
+        total = sum(math.exp(value) for value in values)
+        expected += (math.log(total) - values[int(action[i])]) / rows
+        for a, value in enumerate(values):
+            share = math.exp(value) / total - (a == int(action[i]))
+            assert gradient[i, a].item() == pytest.approx(share / rows, abs=1e-5)
+    assert penalty.item() == pytest.approx(expected, abs=1e-5) and penalty >= -1e-6
+
+
+def test_the_conservative_penalty_of_huge_values_is_finite() -> None:
+    q = torch.tensor([[1e4, -1e4]])
+    assert dqn.conservative_penalty(q, torch.tensor([0])).item() == 0.0
+    assert dqn.conservative_penalty(q, torch.tensor([1])).item() == pytest.approx(2e4)
+
+
 def test_the_two_targets_differ_where_the_networks_disagree() -> None:
     next_q, online = torch.tensor([[1.0, 5.0]]), torch.tensor([[2.0, 0.0]])
     reward, discount = torch.zeros(1), torch.full((1,), 0.5)

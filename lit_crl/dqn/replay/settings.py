@@ -13,6 +13,7 @@ class ReplaySettings:
         capacity: Rows of the buffer: one a step, and one more an episode.
         n_steps: Steps folded into one transition.
         batch_size: Transitions in one update of the DQN, in each process.
+        log_updates: Budget of a run from a log (``data.transitions``), in updates of the DQN.
         updates_per_batch: K, updates of the DQN in one batch (one ``training_step``).
         frame_stack: Frames on the first axis of an observation (the ``stack_size`` of
             ``FrameStackObservation``), newest last. The replay keeps each frame once.
@@ -24,6 +25,7 @@ class ReplaySettings:
     capacity: int = 100_000
     n_steps: int = 3
     batch_size: int = 256
+    log_updates: int = 20_000
     updates_per_batch: int = 16
     frame_stack: int = 1
     hindsight: float = 0.0
@@ -33,7 +35,8 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         """Check the numbers, alone and together."""
         fields = Fields("data.replay", self)
-        fields.positive("capacity", "n_steps", "batch_size", "updates_per_batch", "frame_stack")
+        fields.positive("capacity", "n_steps", "batch_size", "log_updates", "updates_per_batch")
+        fields.positive("frame_stack")
         fields.non_negative("priority_exponent")
         fields.unit_interval("hindsight", "importance_exponent")
         if self.batch_size > self.capacity:

@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
@@ -22,15 +22,20 @@ SNAPSHOT_LEVELS = 256
 
 
 class EnvStepAxis:
-    """A logger whose axis is env steps, even if Lightning or a callback logs by batches."""
+    """A logger whose axis is env steps, even if Lightning or a callback logs by batches.
 
-    #: Tells the env steps taken so far; None before a run begins.
+    Of a run from a log it is updates of the DQN: its env steps do not change.
+    """
+
+    #: Tells the env steps (or updates) taken so far; None before a run begins.
     env_steps_now: Callable[[], int] | None = None
+    #: The name of the axis.
+    axis: Literal["env_steps", "updates"] = "env_steps"
     #: Whether training goes on: the results of a test are reported elsewhere.
     is_training = True
 
     def at(self, step: int | None) -> int:
-        """The env steps to log at; ``step`` counts only before a run begins."""
+        """The env steps (or updates) to log at; ``step`` counts only before a run begins."""
         return (step or 0) if self.env_steps_now is None else self.env_steps_now()
 
 
@@ -73,7 +78,7 @@ class MetricsCsv(EnvStepAxis, Logger):
         """Add a row."""
         if not self.is_training:
             return
-        self.rows.append({"env_steps": self.at(step), **metrics})
+        self.rows.append({self.axis: self.at(step), **metrics})
         if len(self.rows) - self._saved >= 20:
             self.save()
 
@@ -107,7 +112,7 @@ class MetricsCsv(EnvStepAxis, Logger):
         self.save()
 
     def resume(self, env_steps: int) -> None:
-        """Keep the file's rows up to ``env_steps``."""
+        """Keep the file's rows up to ``env_steps``, or as many updates of a run from a log."""
         if self.path.exists():
             text = self.path.read_bytes().decode("utf-8", errors="replace")
             whole_lines = text.split("\r\n")[:-1]
@@ -115,7 +120,7 @@ class MetricsCsv(EnvStepAxis, Logger):
             self.rows = [
                 {name: value for name, value in row.items() if value != ""}
                 for row in rows
-                if int(float(row["env_steps"])) <= env_steps
+                if int(float(row.get("updates") or row["env_steps"])) <= env_steps
             ]
             self._columns, self._saved = {}, len(self.rows)
 
@@ -148,7 +153,8 @@ class RecordMetrics(Callback):
         data = data_of(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, EnvStepAxis):
-                logger.env_steps_now, logger.is_training = lambda: data.env_steps, stage == "fit"
+                logger.env_steps_now, logger.is_training = lambda: data.spent, stage == "fit"
+                logger.axis = "env_steps" if data.transitions is None else "updates"
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` batches."""
@@ -165,7 +171,7 @@ class RecordMetrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object
     ) -> None:
         """Log the evaluation, and keep some generated levels."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not outputs:
             return
         self._log(trainer, {column(name): float(v) for name, v in outputs.items()})
         learner, data = learner_of(trainer), data_of(trainer)
@@ -180,9 +186,12 @@ class RecordMetrics(Callback):
         )
 
     def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        env_steps = data_of(trainer).env_steps
+        data = data_of(trainer)
+        axis = {"env_steps": data.env_steps}
+        if data.transitions is not None:
+            axis["updates"] = data.spent
         for logger in trainer.loggers:
-            logger.log_metrics({**metrics, "env_steps": env_steps}, step=env_steps)
+            logger.log_metrics({**metrics, **axis}, step=data.spent)
 
     def state_dict(self) -> dict[str, Any]:
         """Snapshots and last losses."""

@@ -52,10 +52,14 @@ class EnvStepProgress(ProgressBar):
         trained += ["world GAN"] if data.dreaming is not None else []
         gan = " and ".join(["DQN", *trained]) if trained else "DQN alone"
         env = getattr(data.env, "name", type(data.env).__name__)
+        unit = data.schedule.unit
         devices = "" if trainer.world_size == 1 else f"{trainer.world_size} × "
+        source = f"{data.env_steps:,} logged transitions"
+        if data.transitions is None:
+            copies = data.num_envs * data.world_size
+            source = f"{copies} environments, levels from arm '{data.arm}'"
         self.console.print(
-            f"Training {gan} on {env}: {data.schedule.budget:,} env steps, "
-            f"{data.num_envs * data.world_size} environments, levels from arm '{data.arm}', "
+            f"Training {gan} on {env}: {data.schedule.budget:,} {unit}, {source}, "
             f"seed {data.seed}, on {devices}{trainer.strategy.root_device.type}."
         )
         if images := in_words(space_of(data.env)):
@@ -64,15 +68,15 @@ class EnvStepProgress(ProgressBar):
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."
             )
-        self._mark = (time.monotonic(), data.env_steps)
+        self._mark = (time.monotonic(), data.spent)
         self._bar = Bar(
-            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} env steps"),
+            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} " + unit),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._bar.add_task("fit", total=data.schedule.budget, completed=data.env_steps, status="")
+        self._bar.add_task("fit", total=data.schedule.budget, completed=data.spent, status="")
         self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -83,14 +87,16 @@ class EnvStepProgress(ProgressBar):
         self._shown = now
         data = data_of(trainer)
         started, steps = self._mark
-        speed = (data.env_steps - steps) / max(now - started, 1e-9)
+        speed = (data.spent - steps) / max(now - started, 1e-9)
         numbers = data.metrics()
-        status = f"ε {numbers['behaviour/epsilon']:.2f}  {speed:,.0f} steps/s"
+        status = f"{speed:,.0f} {data.schedule.unit.split()[-1]}/s"
+        if "behaviour/epsilon" in numbers:
+            status = f"ε {numbers['behaviour/epsilon']:.2f}  {status}"
         if "behaviour/return_mean" in numbers:
             if "behaviour/success_rate" in numbers:
                 status = f"success {numbers['behaviour/success_rate']:.0%}  {status}"
             status = f"return {numbers['behaviour/return_mean']:.1f}  {status}"
-        self._bar.update(self._bar.task_ids[0], completed=data.env_steps, status=status)
+        self._bar.update(self._bar.task_ids[0], completed=data.spent, status=status)
         self._bar.refresh()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,7 +104,8 @@ class EnvStepProgress(ProgressBar):
         if not self._enabled or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        words = [f"{data_of(trainer).env_steps:>9,} env steps"]
+        data = data_of(trainer)
+        words = [f"{data.spent:>9,} {data.schedule.unit}"]
         words += [form.format(numbers[name]) for name, form in FORMS.items() if name in numbers]
         if cut_off := numbers.get("evaluation_cut_off"):
             words.append(f"{cut_off:.0f} episodes cut off")

@@ -181,11 +181,11 @@ class RunReport(Callback):
         if trainer.sanity_checking:
             return
         if trainer.state.fn == "fit":
-            self.evaluation_env_steps += numbers["evaluation_env_steps"]
-            if self._is_regular:
+            self.evaluation_env_steps += numbers.get("evaluation_env_steps", 0.0)
+            if self._is_regular and numbers.get("evaluation_env_steps") is not None:
                 data = data_of(trainer)
                 is_met = meets_bar(numbers, return_threshold(data.env))
-                self.validations.append((data.env_steps, is_met))
+                self.validations.append((data.spent, is_met))
         else:
             self._print("Validation", numbers)
 
@@ -195,7 +195,9 @@ class RunReport(Callback):
             return
         self.test = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._write_json("test.json", self.test)
-        if not self._fitted:  # after a fit, the summary shows these numbers and more
+        if "target_return_mean" not in self.test:
+            self.console.print("No return was measured: no environment was named (data.env).")
+        if self.test and not self._fitted:  # after a fit, the summary shows these numbers and more
             self._print("Test: greedy policy on levels that training never saw", self.test)
             self.console.print(f"Written to {self.folder / 'test.json'}")
 

@@ -45,7 +45,8 @@ class RunCheckpoint(Callback):
 
         Args:
             folder: The folder of the checkpoints.
-            every_env_steps: Also save each time this number of env steps has passed; 0: do not.
+            every_env_steps: Also save each time this number of env steps has passed (from a log,
+                of updates); 0: do not.
             every_minutes: Also save each time this number of minutes has passed.
         """
         checks.non_negative(checkpoint__every_env_steps=every_env_steps)
@@ -82,7 +83,7 @@ class RunCheckpoint(Callback):
         """Save if it is time. After an epoch's last batch, the validation comes first."""
         if ends_epoch(trainer):
             return
-        steps = data_of(trainer).env_steps - self._saved_env_steps
+        steps = data_of(trainer).spent - self._saved_env_steps
         is_late = time.monotonic() - self._saved_at > 60 * self.every_minutes
         if trainer.world_size > 1:  # clocks differ, and all processes must save together
             is_late = trainer.strategy.reduce_boolean_decision(is_late, all=False)
@@ -91,7 +92,7 @@ class RunCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save: an epoch lasts from one validation to the next."""
-        if data_of(trainer).env_steps == self._saved_env_steps and not self._validated:
+        if data_of(trainer).spent == self._saved_env_steps and not self._validated:
             return  # a finished run was resumed: the epoch was empty
         self._validated = False
         self._save(trainer, whole_state(trainer))
@@ -144,7 +145,7 @@ class RunCheckpoint(Callback):
         trainer.strategy.barrier()
         self._remove_stale(trainer)
         self._last_is_whole = True
-        self._saved_at, self._saved_env_steps = time.monotonic(), data.env_steps
+        self._saved_at, self._saved_env_steps = time.monotonic(), data.spent
 
     def _remove_stale(self, trainer: Trainer) -> None:
         """Remove this process's companions without a checkpoint, also half-written ones."""
@@ -159,7 +160,8 @@ class RunCheckpoint(Callback):
         """Name the checkpoint's companions, also when Lightning's SLURM plugin saves."""
         checkpoint["lit_crl"] = {
             "format": FORMAT,
-            "env_steps": data_of(trainer).env_steps,
+            # Of a run from a log: its updates.
+            "env_steps": data_of(trainer).spent,
             "world_size": trainer.world_size,
             "token": self._tokens[-1] if self._tokens else "",
         }
@@ -210,7 +212,8 @@ class RunCheckpoint(Callback):
         """Name the last good checkpoint in the message about a run that failed."""
         if isinstance(exception, RunError):
             last = self.folder / NAMES[0]
-            at = f"{self._saved_env_steps:,} env steps: {last}"
+            unit = data_of(trainer).schedule.unit
+            at = f"{self._saved_env_steps:,} {unit}: {last}"
             exception.add_note(
                 f"the last good checkpoint is from {at}" if last.is_file() else "nothing was saved"
             )

@@ -17,7 +17,7 @@ def collected_state(data: ReplayDataModule, learner: CreativeLearner) -> dict[st
     return {
         "batches_done": data.batches_done,
         "rng": data.rng.get_state(),
-        "replay": data.replay.state_dict(),
+        "replay": data.rollout.replay_state(),
         "rollout": data.rollout.state_dict(),
         "archive": data.archive.state_dict() if data.archive is not None else {},
         "curriculum": data.curriculum.state_dict() if data.curriculum is not None else {},
@@ -37,7 +37,7 @@ def load_collected_state(
         ConfigError: If it comes from a run with other sizes or another environment.
     """
     try:
-        data.replay.load_state_dict(state["replay"])
+        data.rollout.load_replay_state(state["replay"])
         data.rollout.load_state_dict(state["rollout"])
         if data.archive is not None and data.curriculum is not None:
             data.archive.load_state_dict(state["archive"])

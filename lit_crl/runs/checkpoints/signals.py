@@ -100,12 +100,10 @@ class Signals:
         if self.received is not None and self.received not in still_held:
             raise self.stopped()
 
-    def note_saved(self, env_steps: int, run: Path) -> None:
-        """Everything up to now is saved in ``run``."""
+    def note_saved(self, spent: str, run: Path) -> None:
+        """Everything up to now, ``spent`` in words, is saved in ``run``."""
         self.run = run
-        self.message = (
-            f"after {env_steps:,} env steps; all is saved. Go on with: {resume_command(run)}"
-        )
+        self.message = f"after {spent}; all is saved. Go on with: {resume_command(run)}"
 
     def stopped(self) -> RunStopped:
         """The exception that ends the run; SIGTERM if only another process received a signal."""
@@ -191,7 +189,9 @@ class StopOnSignal(Callback):
         return received
 
     def _note_saved(self, trainer: Trainer) -> None:
-        self.signals.note_saved(data_of(trainer).env_steps, self.checkpoint.folder.parent)
+        data = data_of(trainer)
+        spent = f"{data.spent:,} {data.schedule.unit}"
+        self.signals.note_saved(spent, self.checkpoint.folder.parent)
 
     def _stop(self, trainer: Trainer) -> None:
         if (received := self.signals.received) is not None and received in self._requeue:

@@ -13,8 +13,8 @@ from lit_crl.runs.cli.usage import SUBCOMMANDS
 from lit_crl.runs.naming import MARK
 from lit_crl.training.renamed import refuse_flat
 
-#: The default experiment, and the experiment for a Gymnasium id.
-DEFAULT, ANY_ID = "mountain_car", "gymnasium"
+#: The default experiment, and those for a Gymnasium id and for a log of transitions.
+DEFAULT, ANY_ID, ANY_LOG = "mountain_car", "gymnasium", "from_log"
 #: The adapter that takes Gymnasium ids, and the package of the environments that take none.
 ADAPTER, BUILT_IN = "lit_crl.envs.GymnasiumEnv", "lit_crl.envs."
 CONFIG = ("--config", "-c")
@@ -31,9 +31,9 @@ def complete(args: Sequence[str]) -> list[str]:
     """Add the files that arguments imply, and sort all arguments: later ones override earlier ones.
 
     First comes the experiment's file, then the files of ``--config``, then everything else. The
-    experiment is the named one. There is none if a file describes an environment, or if a
-    checkpoint brings the configuration of its run. Otherwise it is the default one, or the one for
-    Gymnasium ids if an id is given.
+    experiment is the named one. There is none if a file describes an environment or names a log, or
+    if a checkpoint brings the configuration of its run. Otherwise it is the default one, or the one
+    for logs or Gymnasium ids if one is given.
 
     Raises:
         ConfigError: If a file or an experiment does not exist, or a checkpoint belongs to another
@@ -111,10 +111,12 @@ def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
         return [_config_of(Path(str(checkpoint)), experiment)]
     if experiment in folders.experiments():
         return [folders.experiment_config(str(experiment))]
-    if any(environment_of(file) is not None for file in files):
+    if any(setting_of(file, key) is not None for file in files for key in ("env", "transitions")):
         return []  # the user chose the experiment's name
     if experiment is not None:
         return [folders.experiment_config(experiment)]  # raises: there is no such experiment
+    if given.get("--data.transitions") not in (None, "null"):
+        return [folders.experiment_config(ANY_LOG)]
     named = given.get("--data.env")
     by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
     is_any = by_id if named is None else is_id(named)
@@ -137,15 +139,15 @@ def _config_of(checkpoint: Path, experiment: str | None) -> Path:
     return saved
 
 
-def environment_of(file: Path) -> Any:
-    """The setting ``data.env`` of a configuration file, or None."""
+def setting_of(file: Path, key: str) -> Any:
+    """The setting ``key`` of ``data`` in a configuration file, or None."""
     data = folders.read_config(file).get("data")
-    return data.get("env") if isinstance(data, dict) else None
+    return data.get(key) if isinstance(data, dict) else None
 
 
 def _with_ids(options: Sequence[Option], files: Sequence[Path]) -> list[Option]:
     """Options in which a Gymnasium id is an argument of the adapter."""
-    environments = [found for file in files if (found := environment_of(file)) is not None]
+    environments = [found for file in files if (found := setting_of(file, "env")) is not None]
     now = environments[-1] if environments else None
     kind = now.get("class_path") if isinstance(now, dict) else now
     read: list[Option] = []
@@ -155,7 +157,8 @@ def _with_ids(options: Sequence[Option], files: Sequence[Path]) -> list[Option]:
         elif flag in ("--data.env", "--data.env.class_path"):
             kind = value
         elif flag in ("--data.env.id", "--data.env.init_args.id"):
-            takes_none = str(kind).startswith(BUILT_IN) and kind != ADAPTER
+            is_built_in = str(kind).startswith(BUILT_IN) and kind != ADAPTER
+            takes_none = kind is None or is_built_in
             read += [Option("--data.env", ADAPTER)] if takes_none else []
             kind = ADAPTER if takes_none else kind
         read.append(Option(flag, value))

@@ -20,7 +20,7 @@ from lit_crl.runs import folders
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.runs.checkpoints.signals import Signals
 from lit_crl.runs.cli import reading, trainer_settings, yaml_strings
-from lit_crl.runs.cli.arguments import ANY_ID, complete, without
+from lit_crl.runs.cli.arguments import ANY_ID, ANY_LOG, complete, without
 from lit_crl.runs.cli.parser import RunParser
 from lit_crl.runs.cli.quiet import quiet_libraries
 from lit_crl.runs.cli.run_place import RunPlace
@@ -238,8 +238,11 @@ class CreativeCLI(LightningCLI):
     def before_fit(self) -> None:
         """Continue the metrics of a resumed run."""
         config = self.settings
-        if config.experiment == ANY_ID and without(self.words, "--experiment") == self.words:
-            print_once(f"Settings of conf/experiment/{ANY_ID}.yaml.")
+        if (
+            config.experiment in (ANY_ID, ANY_LOG)
+            and without(self.words, "--experiment") == self.words
+        ):
+            print_once(f"Settings of conf/experiment/{config.experiment}.yaml.")
         if config.ckpt_path is not None:
             saved = read_checkpoint(Path(config.ckpt_path))
             self.run_callbacks.resume(saved["lit_crl"]["env_steps"])

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.callbacks import (
     EnvStepProgress,
+    KeepTransitions,
     MetricsCsv,
     RecordMetrics,
     RunCheckpoint,
@@ -65,7 +66,8 @@ class RunCallbacks:
             self._dashboard = Dashboard(shown, self._report)
             self.loggers.append(shown)
             self.callbacks.append(self._dashboard)
-        self.callbacks += [checkpoint, StopOnSignal(checkpoint, signals)]
+        # Before the checkpoint: what it counts must have reached the disk.
+        self.callbacks += [KeepTransitions(folder), checkpoint, StopOnSignal(checkpoint, signals)]
 
     def resume(self, env_steps: int) -> None:
         """Continue the metrics of a run that was saved at ``env_steps``."""

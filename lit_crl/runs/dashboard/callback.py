@@ -88,7 +88,7 @@ class Dashboard(Callback):
         data = data_of(trainer)
         if trainer.is_global_zero and is_time_to_log(trainer, data.batches_done):
             with learner_of(trainer).clock("saving"), self._attempt("speed and memory"):
-                self.display.log_metrics(self._system(data), step=data.env_steps)
+                self.display.log_metrics(self._system(data), step=data.spent)
 
     def _system(self, data: ReplayDataModule) -> dict[str, float]:
         parts = self.report.seconds_by_part()
@@ -97,7 +97,7 @@ class Dashboard(Callback):
         replay = data.replay
         numbers["system/replay_fill"] = replay.num_startable / len(replay.boundary)
         numbers |= {f"system/{name}_gib": size / 2**30 for name, size in peak_memory().items()}
-        now = (time.monotonic(), data.env_steps)
+        now = (time.monotonic(), data.spent)
         if self._mark is not None:
             seconds, env_steps = (new - old for new, old in zip(now, self._mark, strict=True))
             numbers["system/env_steps_per_second"] = env_steps / seconds
@@ -113,7 +113,7 @@ class Dashboard(Callback):
         learner, data = learner_of(trainer), data_of(trainer)
         if self._is_shown(data):
             with learner.clock("saving"), self._attempt(PICTURES):
-                self.display.show(overview(learner, data), data.env_steps)
+                self.display.show(overview(learner, data), data.spent)
         self._mark = None  # the time this took says nothing about the speed of training
 
     def _is_shown(self, data: ReplayDataModule) -> bool:
@@ -121,7 +121,7 @@ class Dashboard(Callback):
         each = schedule.batches_per_epoch
         validations = -(-schedule.budget // (each * schedule.steps_of_a_batch))
         due = data.batches_done // each % -(-validations // MOMENTS) == 0
-        return PICTURES not in self._failed and (due or schedule.is_spent(data.env_steps))
+        return PICTURES not in self._failed and (due or schedule.is_spent(data.spent))
 
     def conclude(self, folder: Path) -> None:
         """Hand over the report's summary, and the run's figures and its film of a dream."""

@@ -92,8 +92,8 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
             number = 1 + sum(map(len, earlier_segments(self.folder)))
             self._wandb_init["job_type"] = f"segment {number}"
             self._experiment = wandb.init(**self._wandb_init)
-            self._experiment.define_metric("env_steps")
-            self._experiment.define_metric("*", step_metric="env_steps")
+            self._experiment.define_metric(self.axis)
+            self._experiment.define_metric("*", step_metric=self.axis)
         return self._experiment
 
     def resume(self, env_steps: int) -> None:
@@ -111,7 +111,7 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers over env steps, and no other step."""
         if self.is_training:
-            self.experiment.log({**metrics, "env_steps": self.at(step)})
+            self.experiment.log({**metrics, self.axis: self.at(step)})
 
     @rank_zero_only
     def show(self, shown: "Overview", env_steps: int) -> None:
@@ -121,7 +121,7 @@ class WandbDisplay(EnvStepAxis, WandbLogger):
         from lit_crl.runs.dashboard.overview import FILMED, FPS, film_of
         from lit_crl.runs.pictures import write_gif
 
-        media: dict[str, Any] = {"env_steps": env_steps}
+        media: dict[str, Any] = {self.axis: env_steps}
         table = wandb.Table([*COLUMNS])
         for source, views in shown.views.items():
             media[f"levels/{source}"] = [wandb.Image(v.picture, caption=v.caption) for v in views]

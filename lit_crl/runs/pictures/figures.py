@@ -26,19 +26,29 @@ Rows = Sequence[Mapping[str, Any]]
 DIFFICULTIES, IN_A_ROW = (0.1, 0.3, 0.5, 0.7, 0.9), 4
 
 
+def axis_of(rows: Rows) -> str:
+    """The column that is the axis: env steps, but updates of a run from a log.
+
+    >>> axis_of([{"env_steps": 10}]), axis_of([{"updates": 5, "env_steps": 10}])
+    ('env_steps', 'updates')
+    """
+    return "updates" if any("updates" in row for row in rows) else "env_steps"
+
+
 def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
     """Env steps and values of one column, without the rows that lack it.
 
     >>> series([{"env_steps": 10}, {"env_steps": "20", "dqn/loss": "0.5"}], "dqn/loss")
     ([20.0], [0.5])
     """
-    points = [(float(row["env_steps"]), float(row[name])) for row in rows if name in row]
+    axis = axis_of(rows)
+    points = [(float(row[axis]), float(row[name])) for row in rows if name in row]
     return [x for x, _ in points], [y for _, y in points]
 
 
 @styled
 def learning_curve(rows: Rows, title: str) -> Figure:
-    """Return and success rates over env steps, from the rows of ``metrics.csv``."""
+    """Return and success rates over env steps (from a log, updates), from ``metrics.csv``."""
     figure = Figure(figsize=(7, 5.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     top.plot(*series(rows, "behaviour/return_mean"), color=GREY, label="training episodes")
@@ -55,7 +65,7 @@ def learning_curve(rows: Rows, title: str) -> Figure:
     ):
         if any(name in row for row in rows):
             bottom.plot(*series(rows, name), color=colour, marker=marker, label=label)
-    bottom.set(ylabel="success rate", xlabel="env steps", ylim=(-0.04, 1.04))
+    bottom.set(ylabel="success rate", xlabel=axis_of(rows).replace("_", " "), ylim=(-0.04, 1.04))
     for axes in (top, bottom):
         if axes.lines:  # where success is unknown there are none
             axes.legend()

@@ -85,7 +85,8 @@ def rows_of(arm: str, seed: int, run_folder: Path) -> list[Row]:
     rows = []
     with (run_folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            steps = int(line["env_steps"])
+            # Env steps of a run from a log do not change: its axis is updates.
+            steps = int(line.get("updates") or line["env_steps"])
             rows += [
                 Row(arm, seed, "validation", steps, name.removeprefix(EVALUATION), rounded(value))
                 for name, value in line.items()

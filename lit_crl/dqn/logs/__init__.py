@@ -1,0 +1,1 @@
+"""Logs of transitions: files that a policy learns from where there is no environment."""

@@ -1,0 +1,75 @@
+"""Makes what collected experience goes to: the replay, the archive and the curriculum."""
+
+from collections.abc import Callable
+
+import torch
+
+from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.curriculum import Curriculum
+from lit_crl.curriculum.settings import CurriculumSettings
+from lit_crl.curriculum.sfl import LearnabilityScreen
+from lit_crl.curriculum.sources import CustomSource
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.settings import ReplaySettings
+from lit_crl.envs import LevelEnv
+from lit_crl.envs.factory import EnvFactory
+
+
+def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
+    """An empty replay for the steps of a batch of environments."""
+    return ReplayBuffer(
+        settings.capacity,
+        env.num_envs,
+        env.single_observation_space,
+        n_steps=settings.n_steps,
+        frame_stack=settings.frame_stack,
+        num_actions=int(env.single_action_space.n),
+        priority_exponent=settings.priority_exponent,
+        device=env.device,
+    )
+
+
+def new_curriculum(
+    env: LevelEnv,
+    settings: CurriculumSettings,
+    own: CustomSource | None,
+    make_env: EnvFactory,
+    budget: int,
+    spent: Callable[[], int],
+    rng: torch.Generator,
+) -> Curriculum | None:
+    """The curriculum of an environment's levels, with an empty archive; None: it has no levels.
+
+    Args:
+        env: The environment.
+        settings: Where levels come from.
+        own: Another source of levels, by name or of the user's.
+        make_env: Makes further environments.
+        budget: Env steps of the run.
+        spent: Tells how many of them are spent.
+        rng: Draws levels.
+    """
+    if env.level_space is None:
+        return None
+    archive = Archive(
+        env.level_space.shape[0],
+        tried=settings.tried,
+        visited=settings.visited,
+        device=env.device,
+    )
+    curriculum = Curriculum(
+        env,
+        archive,
+        settings.shares,
+        novelty_exponent=settings.novelty_exponent,
+        min_outcomes=settings.min_outcomes,
+        proposals=settings.proposals,
+        own=own,
+        make_env=make_env,
+        budget=budget,
+        spent=spent,
+        rng=rng,
+    )
+    if isinstance(own, LearnabilityScreen):
+        own.check(curriculum)
+    return curriculum
