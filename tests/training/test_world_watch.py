@@ -145,9 +145,12 @@ def test_watching_changes_nothing_that_trains() -> None:
         for name, value in states[0][0].items():
             assert torch.equal(value, other[0][name]), name
         one, two = states[0][1], other[1]
-        assert all(torch.equal(a, b) for a, b in zip(one["dreams"]["store"], two["store"], strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(one["dreams"]["store"], two["dreams"]["store"], strict=True)
+        )
         assert torch.equal(one["rng"], two["rng"]) and one["counters"] == two["counters"]
-        assert torch.equal(one["env"]["rng"], two["env"]["rng"])
+        assert torch.equal(one["dreams"]["env"]["rng"], two["dreams"]["env"]["rng"])
         assert torch.equal(states[0][2][0], other[2][0])
 
 
