@@ -1,20 +1,20 @@
 """A film of a dream beside what really happened under the same actions from the same start."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.core.seeding import random_stream
 from lit_crl.envs import LevelEnv
 from lit_crl.runs.pictures.canvas import Array, Picture, strip
 from lit_crl.runs.pictures.films import PAUSE
 from lit_crl.runs.pictures.observed import Look, look_of
-from lit_crl.runs.pictures.recording import CAPTION, LONGEST
+from lit_crl.runs.pictures.played import Episode, play_episodes
+from lit_crl.runs.pictures.recording import CAPTION
 from lit_crl.runs.pictures.style import DARK, GREEN, VERMILLION
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
@@ -25,19 +25,6 @@ from lit_crl.world.open_loop import OpenLoop, follow_actions
 NAME = "dream_beside_reality"
 #: The most frames of a film, and white pixels between both pictures (even, for H.264).
 FRAMES, GAP = 150, 12
-
-
-class Episode(NamedTuple):
-    """A real episode of T steps."""
-
-    #: Observations ``[T + 1, ...]``.
-    obs: Tensor
-    #: Actions ``[T]``.
-    action: Tensor
-    #: Rewards ``[T]``.
-    reward: Tensor
-    #: Whether the task ended it; if not, it was cut off.
-    terminated: bool
 
 
 @dataclass(frozen=True)
@@ -143,31 +130,6 @@ def film_beside(found: Iterable[Beside], fps: int, at_most: int = FRAMES) -> Ite
 
 
 @torch.no_grad()
-def play_episode(
-    act: Callable[[Tensor], Tensor], env: LevelEnv, seed: int, longest: int = LONGEST
-) -> Episode:
-    """Play one episode.
-
-    Args:
-        act: Maps observations ``[1, ...]`` to actions ``[1]``.
-        env: One environment.
-        seed: Seed of its reset.
-        longest: Env steps after which it is cut off.
-    """
-    obs, _ = env.reset(seed=seed)
-    seen, actions, rewards = [obs], [], []
-    is_end = torch.zeros(1, dtype=torch.bool)
-    for _ in range(env.max_episode_steps or longest):
-        action = act(obs)
-        obs, reward, is_end, is_cut, _ = env.step(action)
-        seen.append(obs)
-        actions.append(action)
-        rewards.append(reward)
-        if is_end | is_cut:
-            break
-    return Episode(torch.cat(seen), torch.cat(actions), torch.cat(rewards), bool(is_end))
-
-
 def beside(
     world: World, env: LevelEnv, episodes: Iterable[Episode], rng: torch.Generator
 ) -> list[Beside]:
@@ -201,18 +163,5 @@ def beside_of_run(learner: CreativeLearner, data: ReplayDataModule, n: int) -> l
             "this run has no world that could dream: train one with model.world.loss gan"
         )
     world: World = data.dreaming.env.world if data.dreaming is not None else learner.world_gan
-    device = learner.world_gan.obs_mean.device
-    env = data.evaluation_envs.target.copies(1)
-
-    def act(obs: Tensor) -> Tensor:
-        actions: Tensor = learner(obs.to(device))
-        return actions.to(env.device)
-
-    seed = stream_seed(data.seed, "film of a dream") % 2**31
-    real = [play_episode(act, env, (seed + number) % 2**31) for number in range(n)]
-    env.close()
-    real = [
-        Episode(each.obs.to(device), each.action.to(device), each.reward, each.terminated)
-        for each in real
-    ]
+    real = play_episodes(learner, data, n)
     return beside(world, data.env, real, random_stream(data.seed, "film of a dream"))

@@ -13,20 +13,22 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
+from lit_crl.dqn.logs.task import LoggedTask
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.runs.pictures.canvas import Array, spread
 from lit_crl.runs.pictures.figures import Rows, series
 from lit_crl.runs.pictures.observed import RIM, Plane, plane_of
+from lit_crl.runs.pictures.played import play_episodes
 from lit_crl.runs.pictures.style import BLACK, BLUE, DARK, GREY, ORANGE, PALE, WHITE, styled
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
-from lit_crl.world.batch import RealSteps
 from lit_crl.world.held_back import held_back_episodes
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
 from lit_crl.world.open_loop import follow_actions
 
-#: Held-back episodes, dreams of the explorer, and visited states that are drawn at most.
+#: Real episodes, dreams of the explorer, and visited states that are drawn at most.
 EPISODES, FREE, VISITED = 3, 8, 3_000
 #: Columns of ``metrics.csv`` with open-loop errors, and how they are drawn.
 ERRORS = (
@@ -59,12 +61,26 @@ class Dream(NamedTuple):
     ended: bool
 
 
-def pair(world: World, episode: RealSteps, horizon: int, rng: torch.Generator) -> Pair:
-    """The first ``horizon`` steps of a real episode, and the world's dream under its actions."""
-    real = torch.cat((episode.obs[:horizon], episode.next_obs[:horizon][-1:]))
-    dream = follow_actions(world, real[:1], episode.action[None, :horizon], rng)
+def pair(world: World, real: Tensor, action: Tensor, rng: torch.Generator) -> Pair:
+    """A real path ``[T + 1, ...]``, and the world's dream under its actions ``[T]``."""
+    dream = follow_actions(world, real[:1], action[None], rng)
     ends = dream.ended[0].nonzero().flatten()
     return Pair(real, dream.obs[0], int(ends[0]) + 1 if len(ends) else None)
+
+
+def held_back_paths(replay: ReplayBuffer, share: float) -> list[tuple[Tensor, Tensor]]:
+    """Observations and actions of the episodes in a log that no member of a world learnt from.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    episodes = held_back_episodes(replay, share)
+    if not episodes:
+        raise ConfigError(
+            "no episode that ended was held back from the world: raise data.world.held_back"
+        )
+    chosen = [episodes[index] for index in spread(len(episodes), EPISODES)]
+    return [(torch.cat((each.obs, each.next_obs[-1:])), each.action) for each in chosen]
 
 
 @torch.no_grad()
@@ -94,25 +110,24 @@ def free_dreams(env: ImaginedEnv, act: Callable[[Tensor], Tensor], starts: Tenso
 
 
 def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
-    """The figure of a run that has a world: its held-back episodes, and its explorer's dreams.
+    """The figure of a run that has a world: new episodes of its policy, and its explorer's dreams.
 
-    Random streams are made for it, and nothing of the run changes.
+    The world has learnt from none of these episodes. Where there is a log alone, they are those
+    that were held back. Random streams are made for it, and nothing of the run changes.
 
     Raises:
-        ConfigError: If no episode was held back, or observations are no vectors.
+        ConfigError: If no episode of a log was held back, or observations are no vectors.
     """
     dreaming = data.dreaming
     assert dreaming is not None  # there is a world
-    episodes = held_back_episodes(data.replay, data.settings.world.held_back)
-    if not episodes:
-        raise ConfigError(
-            "no episode that ended was held back from the world: collect more env steps, or raise "
-            "data.world.held_back"
-        )
     rng = random_stream(data.seed, "figure of dreams", device=data.replay.obs.device)
     world, horizon = dreaming.env.world, data.settings.world.horizon
-    chosen = [episodes[index] for index in spread(len(episodes), EPISODES)]
-    pairs = [pair(world, episode, horizon, rng) for episode in chosen]
+    if isinstance(data.evaluation_envs.example, LoggedTask):
+        paths, whose = held_back_paths(data.replay, data.settings.world.held_back), "Held-back"
+    else:
+        played = play_episodes(learner, data, EPISODES)
+        paths, whose = [(each.obs, each.action) for each in played], "New"
+    pairs = [pair(world, *path, rng) for path in paths]
     first = dreaming.starts.first
     of_first = FREE // 2 if len(first) else 0  # a log may not say where episodes begin
     starts = data.replay.sample((FREE - of_first,), rng).obs
@@ -134,7 +149,7 @@ def dreams_of_run(learner: CreativeLearner, data: ReplayDataModule) -> Figure:
     free = free_dreams(imagined, lambda obs: network(obs).argmax(1), starts)
     rows = data.replay.startable.nonzero().squeeze(1)
     visited = data.replay.observations(rows[spread(len(rows), VISITED)])
-    return dreams(data.env, pairs, free, visited, name)
+    return dreams(data.env, pairs, free, visited, whose, name)
 
 
 @styled
@@ -143,6 +158,7 @@ def dreams(
     pairs: Sequence[Pair],
     free: Sequence[Dream],
     visited: Tensor,
+    whose: str = "New",
     dreamer: str = "explorer",
 ) -> Figure:
     """Dreams under real actions over what really followed, and free dreams over visited states.
@@ -152,6 +168,7 @@ def dreams(
         pairs: Real paths and dreams, at least one.
         free: Dreams in which somebody acted freely.
         visited: Observations ``[n, ...]`` that the run has visited.
+        whose: Which episodes the real paths are.
         dreamer: Who acted in them.
 
     Raises:
@@ -164,6 +181,7 @@ def dreams(
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     draw_pairs(left, plane, pairs)
     draw_free(right, plane, free, visited)
+    left.set_title(f"{whose} episodes, and dreams under the same actions")
     right.set_title(f"Where the {dreamer} goes in its dreams")
     widen(left, plane.points(real), plane.points(torch.cat(dreamt)))
     handles: dict[str, Artist] = {}
@@ -199,20 +217,21 @@ def widen(axes: Axes, real: Array, dreamt: Array) -> None:
 def draw_pairs(axes: Axes, plane: Plane, pairs: Sequence[Pair]) -> None:
     """Real paths and dreams in two colours, with their ends."""
     plane.draw(axes)
-    for real, dream, ended in pairs:
+    for real, whole, ended in pairs:
+        dream = whole if ended is None else whole[: ended + 1]
         # The dream is thinner and above, so that both are seen where they agree.
         axes.plot(*plane.path(real).T, color=BLUE, linewidth=2.4, label="really happened")
         axes.plot(*plane.path(dream).T, color=ORANGE, linewidth=1.2, label="dream")
         start, end, dreamt = plane.points(torch.stack((real[0], real[-1], dream[-1])))
         axes.plot(*start, "o", mfc=WHITE, mec=DARK, markersize=6, label="start of a path")
         axes.plot(*end, "o", color=BLUE, markersize=7, label="real path's last step")
-        axes.plot(*dreamt, "s", color=ORANGE, mec=DARK, markersize=6, label="dream's last step")
-        if ended is not None:
-            where = plane.points(dream[ended][None])[0]
+        if ended is None:
+            axes.plot(*dreamt, "s", color=ORANGE, mec=DARK, markersize=6, label="dream's last step")
+        else:
+            where = plane.points(dream[-1][None])[0]
             axes.plot(
                 *where, "X", color=BLACK, mec=WHITE, markersize=9, label="the world ends the task"
             )
-    axes.set_title("Held-back episodes, and dreams under the same actions")
 
 
 def draw_free(axes: Axes, plane: Plane, free: Sequence[Dream], visited: Tensor) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import (
     Acrobot,
     BatchedEnv,
@@ -37,9 +38,9 @@ from lit_crl.runs.pictures.dream_film import (
     beside,
     film_beside,
     moments,
-    play_episode,
 )
 from lit_crl.runs.pictures.observed import look_of, plane_of
+from lit_crl.runs.pictures.played import play_episode
 from lit_crl.runs.pictures.style import BLUE, GREEN, ORANGE, VERMILLION
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.imagined_env import ImaginedEnv
@@ -105,8 +106,12 @@ def marks(axes: Axes, marker: str) -> list[list[float]]:
     return [np.asarray(line.get_xydata())[0].tolist() for line in found if len(line.get_xydata())]
 
 
+def pair_of(world: World, real: RealSteps) -> dreams.Pair:
+    return dreams.pair(world, torch.cat((real.obs, real.next_obs[-1:])), real.action, rng())
+
+
 def figure_of(env: BatchedEnv, world: World, real: RealSteps) -> Axes:
-    drawn = dreams.dreams(env, [dreams.pair(world, real, 50, rng())], [], real.obs)
+    drawn = dreams.dreams(env, [pair_of(world, real)], [], real.obs)
     return drawn.axes[0]
 
 
@@ -116,7 +121,9 @@ def test_a_perfect_world_dreams_on_the_real_path(name: str) -> None:
     real = episode(env)
     axes = figure_of(env, PerfectWorld(env), real)
     (happened,), (dreamt,) = lines(axes, BLUE), lines(axes, ORANGE)
-    assert np.allclose(dreamt, happened, atol=1e-5, equal_nan=True)
+    ends = real.terminated.nonzero().flatten().tolist()
+    assert len(happened) >= 51 and len(dreamt) == (ends[0] + 2 if ends else len(happened))
+    assert np.allclose(dreamt, happened[: len(dreamt)], atol=1e-5, equal_nan=True)
     # The path is where the environment's own levels are.
     env.reset(seed=1)
     walked = [env.current_levels()]
@@ -135,12 +142,13 @@ def test_another_world_is_drawn_where_it_dreams() -> None:
     (happened,), (dreamt,) = lines(axes, BLUE), lines(axes, ORANGE)
     start = real.obs[0].numpy()
     straight = start + np.arange(51)[:, None] * [0.01, 0.001]
-    assert np.allclose(dreamt, straight, atol=1e-5)
-    assert not np.allclose(dreamt, happened, atol=0.01)
-    assert np.allclose(happened[0], start) and np.allclose(happened[-1], real.next_obs[-1])
     ended = int((straight[:, 0] > -0.3).argmax())
-    assert np.allclose(marks(axes, "X"), [straight[ended]], atol=1e-5)
-    assert np.allclose(marks(axes, "s"), [straight[-1]], atol=1e-5)
+    assert 0 < ended < 50 and np.allclose(dreamt, straight[: ended + 1], atol=1e-5)
+    assert not np.allclose(dreamt, happened[: ended + 1], atol=0.01)
+    assert np.allclose(happened[0], start) and np.allclose(happened[-1], real.next_obs[-1])
+    assert np.allclose(marks(axes, "X"), [straight[ended]], atol=1e-5) and not marks(axes, "s")
+    endless = figure_of(env, Drift([0.01, 0.001]), real)
+    assert np.allclose(marks(endless, "s"), [straight[-1]], atol=1e-5) and not marks(endless, "X")
 
 
 def test_a_path_is_broken_where_an_angle_turns_over() -> None:
@@ -170,7 +178,7 @@ def test_a_dream_ends_where_the_world_says_or_is_cut_at_gate_and_horizon() -> No
         expected = start + torch.arange(len(each.obs))[:, None] * torch.tensor([0.1, 0.0])
         assert torch.allclose(each.obs, expected)
     real = episode(task)
-    right = dreams.dreams(task, [dreams.pair(Drift([0.0, 0.0]), real, 9, rng())], free, real.obs)
+    right = dreams.dreams(task, [pair_of(Drift([0.0, 0.0]), real)], free, real.obs)
     drawn = lines(right.axes[1], ORANGE)
     assert [len(line) for line in drawn] == [4, 7, 2]
     assert np.allclose(marks(right.axes[1], "X"), [[0.4, 0.0]])
@@ -359,7 +367,7 @@ def test_dreams_are_filmed_like_every_environment() -> None:
 # Whole runs
 
 TINY = [
-    "--experiment=weak_engine_world",
+    "--experiment=weak_engine",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--data.env.init_args.max_episode_steps=30",
@@ -381,7 +389,7 @@ TINY = [
     "--model.world.head_hidden=[16]",
     "--model.world.members=2",
 ]
-RUN = Path("runs/weak_engine_world")
+RUN = Path("runs/weak_engine")
 
 
 def test_a_run_with_a_world_draws_it_and_plays_its_dreams(
@@ -421,12 +429,19 @@ def test_a_run_without_a_world_draws_none(tmp_path: Path, monkeypatch: pytest.Mo
         main(["play", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--dream=true"])
 
 
-def test_what_cannot_be_drawn_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    main(["fit", *TINY, "--name=c", "--data.world.held_back=0"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "No figure of dreams: no episode that ended was held back from the world" in said
-    assert not (RUN / "c" / "figures" / "dreams.png").exists()
-    assert (RUN / "c" / "films" / "dream_beside_reality.gif").exists()
+def test_a_log_without_held_back_episodes_cannot_be_drawn() -> None:
+    env = MountainCar(2, max_episode_steps=5)
+    replay = ReplayBuffer(100, 2, env.single_observation_space, n_steps=1)
+    obs, _ = env.reset(seed=0)
+    for _ in range(2):  # two episodes in each of two environments
+        for _ in range(5):
+            action = torch.zeros(2, dtype=torch.int64)
+            next_obs, reward, _, truncated, _ = env.step(action)
+            replay.add(obs, action, reward, torch.full((2,), 0.9))
+            obs = next_obs
+        replay.add_final(obs, truncated)
+        obs, _ = env.reset(options={"reset_mask": truncated})
+    with pytest.raises(ConfigError, match=r"no episode .* was held back .* data.world.held_back"):
+        dreams.held_back_paths(replay, 0.0)
+    paths = dreams.held_back_paths(replay, 1.0)
+    assert [(tuple(seen.shape), len(action)) for seen, action in paths] == [((6, 2), 5)] * 3
