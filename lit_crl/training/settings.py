@@ -111,7 +111,7 @@ class DreamSettings:
     every: int = 200
     updates: int = 200
     first_updates: int = 600
-    batch_size: int = 256
+    batch_size: int = 128
     rare: int = 32
     member_share: float = 0.8
     held_back: float = 0.1

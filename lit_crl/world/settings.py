@@ -48,7 +48,7 @@ class WorldSettings:
     lambda_gan: float = 4.0
     members: int = 5
     noise_dim: int = 4
-    hidden: Sequence[int] = (200, 200)
+    hidden: Sequence[int] = (128, 128)
     head_hidden: Sequence[int] = (128, 128)
     r1: float = 0.1
     r2: float = 0.1
