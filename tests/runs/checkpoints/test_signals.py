@@ -46,7 +46,7 @@ TINY = [
 ]
 
 EXPERIMENTS = {
-    "mountain_car": [],
+    "mountain_car_levels": [],
     # The capacity is below the budget: at many of the kills the ring has wrapped around.
     "point_mass": ["--data.replay.capacity=2000", "--data.collect.num_envs=16"],
     "plain_dqn": [],
@@ -123,9 +123,9 @@ def uninterrupted(
 def test_a_signal_saves_and_the_printed_command_goes_on(
     signum: int, tmp_path: Path, whole: Any, difference: Any
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
     process = fit(tmp_path, "--name", "a", *TINY)
-    run = tmp_path / "runs" / "mountain_car" / "a"
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "checkpoints" / "last.ckpt", process)  # while the replay warms up, none is saved
     sent = time.monotonic()
     process.send_signal(signum)
@@ -149,7 +149,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
 def test_slurm_requeues_and_the_same_command_goes_on(
     tmp_path: Path, whole: Any, difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
@@ -161,7 +161,7 @@ def test_slurm_requeues_and_the_same_command_goes_on(
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     args = ["--name", "a", "--ckpt_path", "last", *TINY]
     process = fit(tmp_path, *args)
-    run = tmp_path / "runs" / "mountain_car" / "a"
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "config.yaml", process)
     time.sleep(0.4)
     process.send_signal(signal.SIGUSR1)
@@ -190,9 +190,9 @@ def kill_and_resume(
 def test_a_killed_run_ends_like_one_that_was_not(
     tmp_path: Path, whole: Any, difference: Any
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
-    kill_and_resume("mountain_car", tmp_path, random.Random(1))
-    assert difference(expected, left_behind(tmp_path / "runs" / "mountain_car" / "a")) is None
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
+    kill_and_resume("mountain_car_levels", tmp_path, random.Random(1))
+    assert difference(expected, left_behind(tmp_path / "runs" / "mountain_car_levels" / "a")) is None
 
 
 @pytest.mark.slow

@@ -359,7 +359,7 @@ def test_dreams_are_filmed_like_every_environment() -> None:
 # Whole runs
 
 TINY = [
-    "--experiment=weak_engine_world",
+    "--experiment=weak_engine",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--data.env.init_args.max_episode_steps=30",
@@ -376,12 +376,13 @@ TINY = [
     "--data.world.dreams=8",
     "--data.world.horizon=12",
     "--data.world.held_back=0.5",
+    "--data.world.error_bound=100",
     "--model.network.hidden=[16]",
     "--model.world.hidden=[16]",
     "--model.world.head_hidden=[16]",
     "--model.world.members=2",
 ]
-RUN = Path("runs/weak_engine_world")
+RUN = Path("runs/weak_engine")
 
 
 def test_a_run_with_a_world_draws_it_and_plays_its_dreams(
