@@ -319,7 +319,9 @@ def test_an_interrupt_saves_and_gives_the_policy(
     assert signal.getsignal(signal.SIGINT) is before
     env = gymnasium.make("CartPole-v1")
     assert env.action_space.contains(policy(env.reset(seed=0)[0]))
-    assert lit_crl.train("cartpole_levels", **TINY)(np.zeros((2, 4))).shape == (2,)  # and the next one
+    assert lit_crl.train("cartpole_levels", **TINY)(np.zeros((2, 4))).shape == (
+        2,
+    )  # and the next one
 
 
 def test_a_termination_is_not_taken_for_an_interrupt(

@@ -150,7 +150,12 @@ TINY = [
 ]
 
 
-CONFIG = ["--config", "conf/experiment/mountain_car_levels.yaml", "--config", "conf/trainer/ddp.yaml"]
+CONFIG = [
+    "--config",
+    "conf/experiment/mountain_car_levels.yaml",
+    "--config",
+    "conf/trainer/ddp.yaml",
+]
 
 
 def fit_in_two_processes(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], int]:

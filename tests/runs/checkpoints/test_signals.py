@@ -192,7 +192,9 @@ def test_a_killed_run_ends_like_one_that_was_not(
 ) -> None:
     expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
     kill_and_resume("mountain_car_levels", tmp_path, random.Random(1))
-    assert difference(expected, left_behind(tmp_path / "runs" / "mountain_car_levels" / "a")) is None
+    assert (
+        difference(expected, left_behind(tmp_path / "runs" / "mountain_car_levels" / "a")) is None
+    )
 
 
 @pytest.mark.slow

@@ -277,7 +277,10 @@ def test_an_id_takes_further_settings() -> None:
 
 def test_an_arm_that_needs_levels_is_refused_for_an_id() -> None:
     sentence = complaint(
-        "--experiment=mountain_car_levels", "--data.env=CartPole-v1", *TINY, "--data.curriculum.arm=gan"
+        "--experiment=mountain_car_levels",
+        "--data.env=CartPole-v1",
+        *TINY,
+        "--data.curriculum.arm=gan",
     )
     assert "level_space" in sentence
 

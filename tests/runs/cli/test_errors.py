@@ -209,12 +209,18 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["--config", "conf/experiment/mountain_car_levels.yaml", "--model.network.hidden=[9]"],
             "q_network",
         ),
-        (["--config", "conf/experiment/mountain_car_levels.yaml", "--model.gan.hidden=[9]"], "level_gan"),
+        (
+            ["--config", "conf/experiment/mountain_car_levels.yaml", "--model.gan.hidden=[9]"],
+            "level_gan",
+        ),
         (
             ["--config", "conf/experiment/mountain_car_levels.yaml", "--data.collect.num_envs=8"],
             "num_envs",
         ),
-        (["--config", "conf/experiment/mountain_car_levels.yaml", "--data.replay.n_steps=2"], "n_steps"),
+        (
+            ["--config", "conf/experiment/mountain_car_levels.yaml", "--data.replay.n_steps=2"],
+            "n_steps",
+        ),
     ],
     ids=["environment", "network", "GAN", "environments", "steps"],
 )

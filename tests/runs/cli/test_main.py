@@ -136,7 +136,9 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
 @pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
-    files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")]
+    files = [
+        f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")
+    ]
     cli = run(
         "fit", *files, "--name=x", *TINY, "--data.gan.updates=2", "--data.collect.env_steps=5000"
     )
@@ -256,7 +258,9 @@ def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     args = ["--experiment=mountain_car_levels", "--data.curriculum.arm=target", *TINY]
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0")
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0-2")
-    assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car_levels/seed3")
+    assert run("fit", *args, "--seed_everything=3").run_folder == Path(
+        "runs/mountain_car_levels/seed3"
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -335,7 +339,9 @@ def test_play_films_the_policy_of_a_checkpoint(
         with Image.open(path) as film:
             assert film.n_frames >= 4  # type: ignore[attr-defined]
             assert film.info["duration"] == 40
-    films = {path.name: path.read_bytes() for path in Path("runs/mountain_car_levels/a/films").iterdir()}
+    films = {
+        path.name: path.read_bytes() for path in Path("runs/mountain_car_levels/a/films").iterdir()
+    }
     held_out = "--levels=[grid,target]"
     run("play", "--ckpt_path", checkpoint, held_out, "--episodes=2", "--fps=25", "--format=both")
     names = [path.name for path in Path("runs/mountain_car_levels/a/films").iterdir()]
