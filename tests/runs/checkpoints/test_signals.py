@@ -50,7 +50,21 @@ EXPERIMENTS = {
     # The capacity is below the budget: at many of the kills the ring has wrapped around.
     "point_mass": ["--data.replay.capacity=2000", "--data.collect.num_envs=16"],
     "plain_dqn": [],
+    # A world learns and dreams every 200 env steps.
+    "mountain_car": [
+        "--data.gan.updates=0",
+        "--data.world.updates=2",
+        "--data.world.first_updates=4",
+        "--data.world.batch_size=16",
+        "--data.world.dreams=8",
+        "--data.world.horizon=4",
+        "--data.world.error_bound=100",
+        "--model.world.hidden=[16]",
+        "--model.world.members=2",
+    ],
 }
+#: A run of the name ``a``, which most tests interrupt.
+LEVELS = ["--experiment=mountain_car_levels", "--name=a", *TINY]
 
 
 def fit(folder: Path, *args: str) -> subprocess.Popen[str]:
@@ -124,7 +138,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     signum: int, tmp_path: Path, whole: Any, difference: Any
 ) -> None:
     expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
-    process = fit(tmp_path, "--name", "a", *TINY)
+    process = fit(tmp_path, *LEVELS)
     run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "checkpoints" / "last.ckpt", process)  # while the replay warms up, none is saved
     sent = time.monotonic()
@@ -159,7 +173,7 @@ def test_slurm_requeues_and_the_same_command_goes_on(
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    args = ["--name", "a", "--ckpt_path", "last", *TINY]
+    args = [*LEVELS, "--ckpt_path=last"]
     process = fit(tmp_path, *args)
     run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "config.yaml", process)
@@ -192,9 +206,8 @@ def test_a_killed_run_ends_like_one_that_was_not(
 ) -> None:
     expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
     kill_and_resume("mountain_car_levels", tmp_path, random.Random(1))
-    assert (
-        difference(expected, left_behind(tmp_path / "runs" / "mountain_car_levels" / "a")) is None
-    )
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
+    assert difference(expected, left_behind(run)) is None
 
 
 @pytest.mark.slow
@@ -211,7 +224,7 @@ def test_ten_kills_of_each_experiment(
 def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = ["--name", "a", *TINY, "--checkpoint.every_env_steps", "300"]
+    args = [*LEVELS, "--checkpoint.every_env_steps=300"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -11,6 +11,7 @@ import torch
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
+LEVELS = ["--config", "conf/experiment/mountain_car_levels.yaml"]
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
 MISTAKES = {
@@ -130,8 +131,7 @@ def test_an_unreadable_checkpoint_is_named(
     if content is None:
         path.write_bytes(path.read_bytes()[:2000])
     before = path.read_bytes()
-    message = complaint(["--config", "conf/experiment/mountain_car_levels.yaml", "--ckpt_path", str(path)],
-                        capsys, monkeypatch)  # fmt: skip
+    message = complaint([*LEVELS, "--ckpt_path", str(path)], capsys, monkeypatch)
     assert "broken.ckpt" in message
     assert path.read_bytes() == before
 
@@ -146,8 +146,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
             return (os.mkdir, (str(tmp_path / "attacked"),))
 
     torch.save({"lit_crl": Attack()}, tmp_path / "attack.ckpt")
-    config = ["--config", "conf/experiment/mountain_car_levels.yaml"]
-    message = complaint([*config, "--ckpt_path", "attack.ckpt"], capsys, monkeypatch)
+    message = complaint([*LEVELS, "--ckpt_path", "attack.ckpt"], capsys, monkeypatch)
     assert "attack.ckpt" in message
     assert not (tmp_path / "attacked").exists()
 
@@ -205,22 +204,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("other", "names"),
     [
         (["--config", "conf/experiment/cartpole_levels.yaml"], "q_network"),
-        (
-            ["--config", "conf/experiment/mountain_car_levels.yaml", "--model.network.hidden=[9]"],
-            "q_network",
-        ),
-        (
-            ["--config", "conf/experiment/mountain_car_levels.yaml", "--model.gan.hidden=[9]"],
-            "level_gan",
-        ),
-        (
-            ["--config", "conf/experiment/mountain_car_levels.yaml", "--data.collect.num_envs=8"],
-            "num_envs",
-        ),
-        (
-            ["--config", "conf/experiment/mountain_car_levels.yaml", "--data.replay.n_steps=2"],
-            "n_steps",
-        ),
+        ([*LEVELS, "--model.network.hidden=[9]"], "q_network"),
+        ([*LEVELS, "--model.gan.hidden=[9]"], "level_gan"),
+        ([*LEVELS, "--data.collect.num_envs=8"], "num_envs"),
+        ([*LEVELS, "--data.replay.n_steps=2"], "n_steps"),
     ],
     ids=["environment", "network", "GAN", "environments", "steps"],
 )
@@ -251,6 +238,5 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(
     *groups, name = lacks.split(".")
     del (saved[groups[0]] if groups else saved)[name]
     torch.save(saved, "made.ckpt")
-    config = ["--config", "conf/experiment/mountain_car_levels.yaml"]
-    message = complaint([*config, "--ckpt_path", "made.ckpt"], capsys, monkeypatch)
+    message = complaint([*LEVELS, "--ckpt_path", "made.ckpt"], capsys, monkeypatch)
     assert f"made.ckpt lacks {name}" in message
