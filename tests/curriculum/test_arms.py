@@ -504,6 +504,7 @@ def test_an_arm_by_its_import_path(
     main(
         [
             "fit",
+            "--experiment=mountain_car_levels",
             "--data.curriculum.arm",
             f"my_arms.{name}",
             "--data.collect.env_steps=8000",
@@ -520,8 +521,9 @@ def test_an_arm_by_its_import_path(
             "--model.network.hidden=[8]",
         ]
     )
-    config = (tmp_path / "runs" / "mountain_car" / "mine" / "config.yaml").read_text()
+    run = tmp_path / "runs" / "mountain_car_levels" / "mine"
+    config = (run / "config.yaml").read_text()
     assert f"my_arms.{name}" in config
-    rows = (tmp_path / "runs" / "mountain_car" / "mine" / "metrics.csv").read_text().splitlines()
+    rows = (run / "metrics.csv").read_text().splitlines()
     played = dict(zip(rows[0].split(","), rows[-2].split(","), strict=True))
     assert float(played["curriculum/own_episodes"]) > 0

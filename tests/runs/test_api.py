@@ -33,13 +33,13 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
 #: Settings of runs that take a second.
 TINY: dict[str, Any] = {
-    "model": {"network": {"hidden": [16]}, "gan": {"hidden": [8]}},
+    "model": {"network": {"hidden": [16]}, "gan": {"hidden": [8]}, "world": {"loss": "none"}},
     "data": {
-        "collect": {"env_steps": 1_200, "num_envs": 8, "warmup": 300},
+        "collect": {"env_steps": 1_200, "num_envs": 8, "warmup": 300, "steps_per_batch": 4},
         "replay": {"batch_size": 8, "updates_per_batch": 1},
-        "curriculum": {"min_outcomes": 1, "label_epsilon": 1.0},
+        "curriculum": {"arm": "gan", "min_outcomes": 1, "label_epsilon": 1.0},
         "gan": {"every": 2, "updates": 2},
-        "evaluation": {"episodes": 1, "test_episodes": 1, "generated_levels": 1},
+        "evaluation": {"every": 600, "episodes": 1, "test_episodes": 1, "generated_levels": 1},
     },
     "trainer": {"accelerator": "cpu"},
 }
@@ -77,7 +77,7 @@ def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole = whole.replace(long, "**SETTINGS")
     lightning = lightning.replace("60_000", "2_600")
     exec(compile(whole, "README.md", "exec"), names)
-    assert names["done"] and (tmp_path / "runs/mountain_car/seed0/summary.json").is_file()
+    assert names["done"] and (tmp_path / "runs/mountain_car_levels/seed0/summary.json").is_file()
     exec(compile(calls, "README.md", "exec"), names)
     assert names["levels"].shape == names["easy"].shape == (8, 2)
     assert names["p"].shape == (8,) and names["values"].shape == (3,)
@@ -102,9 +102,9 @@ def test_train_does_what_fit_does_and_twice_in_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    first = lit_crl.train("cartpole", **TINY)
-    second = lit_crl.train("cartpole", **TINY)
-    runs = tmp_path / "runs" / "cartpole"
+    first = lit_crl.train("cartpole_levels", **TINY)
+    second = lit_crl.train("cartpole_levels", **TINY)
+    runs = tmp_path / "runs" / "cartpole_levels"
     assert {run.name for run in runs.iterdir()} == {"seed0", "seed0-2"}
     obs = torch.zeros(1, 4)
     assert torch.equal(first.action_values(obs), second.action_values(obs))
@@ -264,12 +264,12 @@ def test_a_scripts_own_arguments_are_not_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mine.py", "--double", "--experiment", "own words", "--help"])
-    lit_crl.train("cartpole", **TINY, name="mine")
-    assert (tmp_path / "runs" / "cartpole" / "mine" / "summary.json").is_file()
+    lit_crl.train("cartpole_levels", **TINY, name="mine")
+    assert (tmp_path / "runs" / "cartpole_levels" / "mine" / "summary.json").is_file()
     assert not any("command line" in str(warning.message) for warning in recwarn)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="already holds a run") as refusal:
-        lit_crl.train("cartpole", **TINY, name="mine")
+        lit_crl.train("cartpole_levels", **TINY, name="mine")
     assert "\n" not in str(refusal.value)
     assert {path: path.read_bytes() for path in files} == files
 
@@ -302,7 +302,7 @@ def test_an_interrupt_saves_and_gives_the_policy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     endless = {**TINY, "data": with_env_steps(10**9) | {"evaluation": {"every": 10**8}}}
-    config = tmp_path / "runs" / "cartpole" / "seed0" / "config.yaml"
+    config = tmp_path / "runs" / "cartpole_levels" / "seed0" / "config.yaml"
 
     def interrupt() -> None:
         while not config.is_file():  # written when training starts
@@ -313,13 +313,15 @@ def test_an_interrupt_saves_and_gives_the_policy(
     before = signal.getsignal(signal.SIGINT)
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    policy = lit_crl.train("cartpole", **endless)
+    policy = lit_crl.train("cartpole_levels", **endless)
     thread.join()
     assert "Stopped by SIGINT" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
     env = gymnasium.make("CartPole-v1")
     assert env.action_space.contains(policy(env.reset(seed=0)[0]))
-    assert lit_crl.train("cartpole", **TINY)(np.zeros((2, 4))).shape == (2,)  # and the next one
+    assert lit_crl.train("cartpole_levels", **TINY)(np.zeros((2, 4))).shape == (
+        2,
+    )  # and the next one
 
 
 def test_a_termination_is_not_taken_for_an_interrupt(
@@ -336,7 +338,7 @@ def test_a_termination_is_not_taken_for_an_interrupt(
 
     monkeypatch.setattr(StopOnSignal, "on_train_batch_end", terminated)
     with pytest.raises(RunStopped, match="SIGTERM"):
-        lit_crl.train("cartpole", **TINY)
+        lit_crl.train("cartpole_levels", **TINY)
 
 
 class Interrupt(Callback):

@@ -15,6 +15,7 @@ from lit_crl.runs import folders
 
 #: Settings of a fit that takes a second.
 TINY = [
+    "--experiment=mountain_car_levels",
     "--data.collect.env_steps=400",
     "--data.collect.num_envs=8",
     "--data.collect.warmup=200",
@@ -69,7 +70,7 @@ def test_three_fits_at_once_give_three_whole_runs(tmp_path: Path) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
-    runs = sorted((tmp_path / "mountain_car").iterdir())
+    runs = sorted((tmp_path / "mountain_car_levels").iterdir())
     assert [run.name for run in runs] == ["seed0", "seed0-2", "seed0-3"]
     for run in runs:
         assert {"config.yaml", "metrics.csv", "summary.json"} <= {p.name for p in run.iterdir()}

@@ -93,7 +93,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = [f"--{RENAMED[f'data.{key}']}={value}" for key, value in sizes.items()]
     networks = ["--model.network.hidden=[16]", "--model.gan.hidden=[8]"]
     where = [f"--trainer.default_root_dir={root}", "--trainer.accelerator=cpu"]
-    folder = main(["fit", "--experiment=cartpole", *where, *networks, *args]).run_folder
+    folder = main(["fit", "--experiment=cartpole_levels", *where, *networks, *args]).run_folder
     assert (folder / "checkpoints" / "previous.ckpt").is_file()
     return folder
 

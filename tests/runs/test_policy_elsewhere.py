@@ -69,7 +69,8 @@ def test_stable_baselines3_scores_mountain_car_as_our_evaluation_does(
 ) -> None:
     evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
     monkeypatch.chdir(tmp_path)
-    run = main(["fit", "--data.collect.env_steps=60000", "--trainer.accelerator=cpu"])
+    budget = ["--data.collect.env_steps=60000", "--trainer.accelerator=cpu"]
+    run = main(["fit", "--experiment=mountain_car_levels", *budget])
     ours = json.loads((run.run_folder / "summary.json").read_text())
     policy = lit_crl.load(run.run_folder)
     env = gymnasium.make("MountainCar-v0")

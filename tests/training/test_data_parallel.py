@@ -184,7 +184,12 @@ TINY = [
 ]
 
 
-CONFIG = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/ddp.yaml"]
+CONFIG = [
+    "--config",
+    "conf/experiment/mountain_car_levels.yaml",
+    "--config",
+    "conf/trainer/ddp.yaml",
+]
 
 
 def fit_in_two_processes(folder: Path, *flags: str) -> tuple[subprocess.Popen[str], int]:
@@ -195,7 +200,7 @@ def fit_in_two_processes(folder: Path, *flags: str) -> tuple[subprocess.Popen[st
         command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    while not (folder / "runs" / "mountain_car" / "a" / "config.yaml").is_file():
+    while not (folder / "runs" / "mountain_car_levels" / "a" / "config.yaml").is_file():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     time.sleep(1.0)
@@ -241,14 +246,16 @@ def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
-    process, child = fit_in_two_processes(tmp_path, "--trainer.devices=2")  # and no strategy
+    process, child = fit_in_two_processes(
+        tmp_path, "--experiment=mountain_car_levels", "--trainer.devices=2"
+    )  # and no strategy
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert output.count("Go on with: python -m lit_crl fit") == 1
     assert "16 environments" in output and "2 × cpu" in output
     assert is_gone(child)
-    folder = tmp_path / "runs" / "mountain_car" / "a" / "checkpoints"
+    folder = tmp_path / "runs" / "mountain_car_levels" / "a" / "checkpoints"
     path, problems = newest_whole(folder)
     assert path == folder / "last.ckpt" and not problems
 

@@ -54,6 +54,7 @@ def test_twenty_fits_leave_no_file_and_no_thread_open(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = [
+        "--experiment=mountain_car_levels",
         "--data.collect.env_steps=600",
         "--data.collect.warmup=200",
         "--data.replay.batch_size=16",

@@ -20,7 +20,12 @@ def test_compiled_updates_solve_the_mountain_car_on_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/gpu.yaml"]
+    config = [
+        "--config",
+        "conf/experiment/mountain_car_levels.yaml",
+        "--config",
+        "conf/trainer/gpu.yaml",
+    ]
     run = cli.main(["fit", *config, "--model.compile", "true"])
     assert float(run.trainer.callback_metrics["target_return_mean"]) >= -120
     assert run.model.gan_updates > 1_000
@@ -31,7 +36,12 @@ def test_the_mountain_car_is_solved_on_the_gpu(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = ["--config", "conf/experiment/mountain_car.yaml", "--config", "conf/trainer/gpu.yaml"]
+    config = [
+        "--config",
+        "conf/experiment/mountain_car_levels.yaml",
+        "--config",
+        "conf/trainer/gpu.yaml",
+    ]
     run = cli.main(["fit", *config, "--trainer.precision", precision])
     assert float(run.trainer.callback_metrics["target_return_mean"]) >= -120
     data = run.datamodule

@@ -21,7 +21,7 @@ def test_the_dqn_balances_the_pole_after_12_000_env_steps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     summary = final(
-        "cartpole",
+        "cartpole_levels",
         "--data.curriculum.arm=target",
         "--data.collect.env_steps=12000",
         "--data.gan.updates=0",
@@ -61,12 +61,14 @@ def test_the_gan_concentrates_on_the_frontier_of_a_fixed_policy() -> None:
 
 CLAIMS = {
     "mountain_car": ("target_return_mean", -120.0),
-    "cartpole": ("target_return_mean", 475.0),
-    "acrobot": ("target_return_mean", -90.0),
+    "mountain_car_levels": ("target_return_mean", -120.0),
+    "cartpole_levels": ("target_return_mean", 475.0),
+    "acrobot_levels": ("target_return_mean", -90.0),
     "point_mass": ("heldout_success_rate", 0.9),
-    "spiral": ("target_success_rate", 0.8),
+    "spiral_levels": ("target_success_rate", 0.8),
     "thin_manifold": ("target_success_rate", 0.8),
     "weak_engine": ("target_success_rate", 0.6),
+    "weak_engine_levels": ("target_success_rate", 0.6),
 }
 
 
@@ -86,9 +88,9 @@ def test_the_mountain_car_is_solved_in_bfloat16(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = final(
-        "mountain_car",
+        "mountain_car_levels",
         "--config",
-        "conf/experiment/mountain_car.yaml",
+        "conf/experiment/mountain_car_levels.yaml",
         "--config",
         "conf/trainer/bf16.yaml",
     )

@@ -469,6 +469,7 @@ def test_strategies_of_others_are_known_by_their_class() -> None:
 
 FLAGS = [
     "fit",
+    "--experiment=mountain_car_levels",
     "--data.collect.env_steps=1500",
     "--data.collect.warmup=500",
     "--data.collect.num_envs=8",
@@ -481,7 +482,7 @@ FLAGS = [
     "--data.curriculum.arm=target",
     "--name=x",
 ]
-FOLDER = Path("runs/mountain_car/x")
+FOLDER = Path("runs/mountain_car_levels/x")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [
+    "--experiment=mountain_car_levels",
     "--trainer.accelerator=cpu",
     "--data.collect.env_steps=1900",
     "--data.collect.num_envs=8",
@@ -64,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The run that nothing interrupts."""
     root = tmp_path_factory.mktemp("whole")
     cli.main(["fit", "--name=a", f"--trainer.default_root_dir={root}", *TINY])
-    return left_behind(root / "mountain_car" / "a")
+    return left_behind(root / "mountain_car_levels" / "a")
 
 
 def signal_at(patch: pytest.MonkeyPatch, kind: type, method: str, number: int, signum: int) -> None:
@@ -103,7 +104,7 @@ def test_a_validation_is_broken_off_and_done_again(
     monkeypatch: pytest.MonkeyPatch,
     difference: Any,
 ) -> None:
-    run = tmp_path / "mountain_car" / "a"
+    run = tmp_path / "mountain_car_levels" / "a"
     with monkeypatch.context() as patch:
         signal_at(patch, Evaluation, "_heldout_metrics", number, signum)
         stopped = stop(tmp_path)
@@ -125,7 +126,7 @@ def test_the_final_test_is_broken_off_and_done_again(
     monkeypatch: pytest.MonkeyPatch,
     difference: Any,
 ) -> None:
-    run = tmp_path / "mountain_car" / "a"
+    run = tmp_path / "mountain_car_levels" / "a"
     with monkeypatch.context() as patch:
         signal_at(patch, kind, method, 0, signal.SIGINT)
         stopped = stop(tmp_path)
@@ -154,7 +155,7 @@ def test_training_finishes_the_batch(
         signal_at(patch, ReplayDataModule, "_step", 100, signal.SIGINT)
         stopped = stop(tmp_path)
     cli.main(shlex.split(str(stopped).partition("Go on with: python -m lit_crl ")[2]))
-    assert difference(whole, left_behind(tmp_path / "mountain_car" / "a")) is None
+    assert difference(whole, left_behind(tmp_path / "mountain_car_levels" / "a")) is None
 
 
 def test_the_signals_are_given_back() -> None:

@@ -46,11 +46,25 @@ TINY = [
 ]
 
 EXPERIMENTS = {
-    "mountain_car": [],
+    "mountain_car_levels": [],
     # The capacity is below the budget: at many of the kills the ring has wrapped around.
     "point_mass": ["--data.replay.capacity=2000", "--data.collect.num_envs=16"],
     "plain_dqn": [],
+    # A world learns and dreams every 200 env steps.
+    "mountain_car": [
+        "--data.gan.updates=0",
+        "--data.world.updates=2",
+        "--data.world.first_updates=4",
+        "--data.world.batch_size=16",
+        "--data.world.dreams=8",
+        "--data.world.horizon=4",
+        "--data.world.error_bound=100",
+        "--model.world.hidden=[16]",
+        "--model.world.members=2",
+    ],
 }
+#: A run of the name ``a``, which most tests interrupt.
+LEVELS = ["--experiment=mountain_car_levels", "--name=a", *TINY]
 
 
 def fit(folder: Path, *args: str) -> subprocess.Popen[str]:
@@ -123,9 +137,9 @@ def uninterrupted(
 def test_a_signal_saves_and_the_printed_command_goes_on(
     signum: int, tmp_path: Path, whole: Any, difference: Any
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
-    process = fit(tmp_path, "--name", "a", *TINY)
-    run = tmp_path / "runs" / "mountain_car" / "a"
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
+    process = fit(tmp_path, *LEVELS)
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "checkpoints" / "last.ckpt", process)  # while the replay warms up, none is saved
     sent = time.monotonic()
     process.send_signal(signum)
@@ -149,7 +163,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
 def test_slurm_requeues_and_the_same_command_goes_on(
     tmp_path: Path, whole: Any, difference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
@@ -159,9 +173,9 @@ def test_slurm_requeues_and_the_same_command_goes_on(
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    args = ["--name", "a", "--ckpt_path", "last", *TINY]
+    args = [*LEVELS, "--ckpt_path=last"]
     process = fit(tmp_path, *args)
-    run = tmp_path / "runs" / "mountain_car" / "a"
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
     wait_for(run / "config.yaml", process)
     time.sleep(0.4)
     process.send_signal(signal.SIGUSR1)
@@ -190,9 +204,10 @@ def kill_and_resume(
 def test_a_killed_run_ends_like_one_that_was_not(
     tmp_path: Path, whole: Any, difference: Any
 ) -> None:
-    expected = uninterrupted(whole, "mountain_car", tmp_path)
-    kill_and_resume("mountain_car", tmp_path, random.Random(1))
-    assert difference(expected, left_behind(tmp_path / "runs" / "mountain_car" / "a")) is None
+    expected = uninterrupted(whole, "mountain_car_levels", tmp_path)
+    kill_and_resume("mountain_car_levels", tmp_path, random.Random(1))
+    run = tmp_path / "runs" / "mountain_car_levels" / "a"
+    assert difference(expected, left_behind(run)) is None
 
 
 @pytest.mark.slow
@@ -209,7 +224,7 @@ def test_ten_kills_of_each_experiment(
 def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = ["--name", "a", *TINY, "--checkpoint.every_env_steps", "300"]
+    args = [*LEVELS, "--checkpoint.every_env_steps=300"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -127,9 +127,9 @@ def test_files_lie_over_the_experiment() -> None:
     assert both["data"]["collect"]["env_steps"] == 6000 and both["experiment"] == "maze"
     assert both["data"]["env"]["class_path"] == "lit_crl.envs.Maze"
     Path("order.yaml").write_text(ORDER)
-    named = settings("--config=order.yaml", "--experiment=cartpole")
+    named = settings("--config=order.yaml", "--experiment=cartpole_levels")
     assert named["data"]["env"]["class_path"] == "lit_crl.envs.MountainCar"
-    assert named["experiment"] == "cartpole" and named["data"]["collect"]["gamma"] == 0.998
+    assert named["experiment"] == "cartpole_levels" and named["data"]["collect"]["gamma"] == 0.998
 
 
 def test_an_experiment_of_ones_own_is_a_label() -> None:
@@ -140,15 +140,15 @@ def test_an_experiment_of_ones_own_is_a_label() -> None:
 
 
 def test_a_checkpoint_of_another_experiment_is_refused() -> None:
-    run = Path("runs/mountain_car/a")
+    run = Path("runs/mountain_car_levels/a")
     (run / "checkpoints").mkdir(parents=True)
-    (run / "config.yaml").write_text("experiment: mountain_car\n")
-    given = ["fit", "--ckpt_path", "runs/mountain_car/a/checkpoints/last.ckpt"]
+    (run / "config.yaml").write_text("experiment: mountain_car_levels\n")
+    given = ["fit", "--ckpt_path", "runs/mountain_car_levels/a/checkpoints/last.ckpt"]
     with pytest.raises(
         ConfigError, match=r"--experiment is maze, but .* belongs to the experiment m"
     ):
         complete([*given, "--experiment=maze"])
-    assert complete(given)[1] == "--config=runs/mountain_car/a/config.yaml"
+    assert complete(given)[1] == "--config=runs/mountain_car_levels/a/config.yaml"
 
 
 @pytest.mark.parametrize("written", ["100000", "1e5", "100_000", "100000.0", "1E5", 100_000, 1e5])
@@ -277,7 +277,10 @@ def test_an_id_takes_further_settings() -> None:
 
 def test_an_arm_that_needs_levels_is_refused_for_an_id() -> None:
     sentence = complaint(
-        "--experiment=mountain_car", "--data.env=CartPole-v1", *TINY, "--data.curriculum.arm=gan"
+        "--experiment=mountain_car_levels",
+        "--data.env=CartPole-v1",
+        *TINY,
+        "--data.curriculum.arm=gan",
     )
     assert "level_space" in sentence
 
@@ -341,11 +344,12 @@ def test_help_is_printed_in_any_encoding(encoding: str, monkeypatch: pytest.Monk
 
 def test_a_run_needs_no_utf8(tmp_path: Path) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
-    args = ["fit", "--name=a", "--tags=[größe]", "--data.gan.updates=2", *TINY[:-2]]
+    levels = ["--experiment=mountain_car_levels", "--data.gan.updates=2"]
+    args = ["fit", "--name=a", "--tags=[größe]", *levels, *TINY[:-2]]
     done = subprocess.run([sys.executable, "-m", "lit_crl", *args], env=os.environ | plain,
                           capture_output=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "runs" / "mountain_car").iterdir()
+    (run,) = (tmp_path / "runs" / "mountain_car_levels").iterdir()
     assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["tags"] == ["größe"]
 
 

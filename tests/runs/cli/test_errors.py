@@ -11,6 +11,7 @@ import torch
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
+LEVELS = ["--config", "conf/experiment/mountain_car_levels.yaml"]
 GYMNASIUM = ["--config", "conf/experiment/gymnasium.yaml"]
 
 MISTAKES = {
@@ -51,7 +52,7 @@ MISTAKES = {
         "data.replay.batch_size",
     ),
     "buffer too small": (
-        ["--data.replay.capacity", "99", "--data.replay.batch_size", "9"],
+        ["--data.replay.capacity", "7", "--data.replay.batch_size", "7"],
         "data.replay.capacity",
     ),
     "no environments": (["--data.collect.num_envs", "0"], "data.collect.num_envs"),
@@ -130,8 +131,7 @@ def test_an_unreadable_checkpoint_is_named(
     if content is None:
         path.write_bytes(path.read_bytes()[:2000])
     before = path.read_bytes()
-    message = complaint(["--config", "conf/experiment/mountain_car.yaml", "--ckpt_path", str(path)],
-                        capsys, monkeypatch)  # fmt: skip
+    message = complaint([*LEVELS, "--ckpt_path", str(path)], capsys, monkeypatch)
     assert "broken.ckpt" in message
     assert path.read_bytes() == before
 
@@ -146,8 +146,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
             return (os.mkdir, (str(tmp_path / "attacked"),))
 
     torch.save({"lit_crl": Attack()}, tmp_path / "attack.ckpt")
-    config = ["--config", "conf/experiment/mountain_car.yaml"]
-    message = complaint([*config, "--ckpt_path", "attack.ckpt"], capsys, monkeypatch)
+    message = complaint([*LEVELS, "--ckpt_path", "attack.ckpt"], capsys, monkeypatch)
     assert "attack.ckpt" in message
     assert not (tmp_path / "attacked").exists()
 
@@ -196,24 +195,19 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a small run."""
     root = tmp_path_factory.mktemp("small")
     sizes = ["--model.network.hidden=[8]", "--model.gan.hidden=[8]"]
-    cli.main(["fit", "--name", "a", f"--trainer.default_root_dir={root}", *sizes, *SMALL])
-    return root / "mountain_car" / "a" / "checkpoints" / "last.ckpt"
+    where = ["--experiment=mountain_car_levels", f"--trainer.default_root_dir={root}"]
+    cli.main(["fit", "--name", "a", *where, *sizes, *SMALL])
+    return root / "mountain_car_levels" / "a" / "checkpoints" / "last.ckpt"
 
 
 @pytest.mark.parametrize(
     ("other", "names"),
     [
-        (["--config", "conf/experiment/cartpole.yaml"], "q_network"),
-        (
-            ["--config", "conf/experiment/mountain_car.yaml", "--model.network.hidden=[9]"],
-            "q_network",
-        ),
-        (["--config", "conf/experiment/mountain_car.yaml", "--model.gan.hidden=[9]"], "level_gan"),
-        (
-            ["--config", "conf/experiment/mountain_car.yaml", "--data.collect.num_envs=8"],
-            "num_envs",
-        ),
-        (["--config", "conf/experiment/mountain_car.yaml", "--data.replay.n_steps=2"], "n_steps"),
+        (["--config", "conf/experiment/cartpole_levels.yaml"], "q_network"),
+        ([*LEVELS, "--model.network.hidden=[9]"], "q_network"),
+        ([*LEVELS, "--model.gan.hidden=[9]"], "level_gan"),
+        ([*LEVELS, "--data.collect.num_envs=8"], "num_envs"),
+        ([*LEVELS, "--data.replay.n_steps=2"], "n_steps"),
     ],
     ids=["environment", "network", "GAN", "environments", "steps"],
 )
@@ -244,6 +238,5 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(
     *groups, name = lacks.split(".")
     del (saved[groups[0]] if groups else saved)[name]
     torch.save(saved, "made.ckpt")
-    config = ["--config", "conf/experiment/mountain_car.yaml"]
-    message = complaint([*config, "--ckpt_path", "made.ckpt"], capsys, monkeypatch)
+    message = complaint([*LEVELS, "--ckpt_path", "made.ckpt"], capsys, monkeypatch)
     assert f"made.ckpt lacks {name}" in message

@@ -27,9 +27,10 @@ TINY: dict[str, dict[str, Any]] = {
         "replay": {"capacity": 1000, "batch_size": 16, "updates_per_batch": 2},
         "curriculum": {"min_outcomes": 5, "label_epsilon": 1.0},
         "gan": {"updates": 2, "batch_size": 8},
+        "world": {"updates": 2, "first_updates": 2, "batch_size": 8, "dreams": 8, "horizon": 4},
         "evaluation": {"episodes": 2, "test_episodes": 2, "generated_levels": 2},
     },
-    "model": {"network": {"hidden": [8]}, "gan": {"hidden": [8]}},
+    "model": {"network": {"hidden": [8]}, "gan": {"hidden": [8]}, "world": {"hidden": [8]}},
 }
 
 KEYS = [

@@ -42,6 +42,20 @@ TINY = [
     "--model.network.hidden=[16,16]",
     "--model.gan.hidden=[16,16]",
 ]
+#: A world that has learnt and dreamt within such a run; without model.world.loss nothing uses it.
+WORLD = [
+    "--data.collect.steps_per_batch=4",
+    "--data.world.updates=2",
+    "--data.world.first_updates=2",
+    "--data.world.batch_size=16",
+    "--data.world.dreams=8",
+    "--data.world.horizon=4",
+    "--data.world.error_bound=100",
+    "--model.world.hidden=[16]",
+    "--model.world.members=2",
+]
+#: A curriculum of levels.
+LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2"]
 
 Run = Callable[..., CreativeCLI]
 
@@ -62,7 +76,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[CreativeCLI, Pat
     """A finished run of the name ``a``, and the folder in which it was started."""
     folder = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(folder):
-        return main(["fit", "--name", "a", "--data.gan.updates=2", *TINY]), folder
+        return main(["fit", "--name", "a", *LEVELS, *TINY]), folder
 
 
 @pytest.fixture
@@ -88,21 +102,18 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
-    without = ("plain_dqn", "gymnasium", "weak_engine_world")
-    gan = [] if experiment in without else ["--data.gan.updates=2"]
+    file = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
+    has_world = OmegaConf.select(file, "model.world.loss") is not None
+    has_levels = OmegaConf.select(file, "data.curriculum.arm") != "target"
+    gan = ["--data.gan.updates=2"] if has_levels else []
     # In these an episode takes up to 400 or 500 steps of each of the 8 environments.
-    is_long = experiment in ("acrobot", "acrobot_physics", "weak_engine")
+    is_long = experiment.startswith(("acrobot", "weak_engine"))
     steps = 6000 if is_long else 3000
     budget = [f"--data.collect.env_steps={steps}"]
     if "acrobot" in experiment:
         budget += ["--data.evaluation.share=0.5"]
-    if "world" in experiment:
-        budget += [
-            "--data.world.updates=2",
-            "--data.world.first_updates=2",
-            "--data.world.dreams=8",
-        ]
-        budget += ["--data.curriculum.arm=target", "--model.world.hidden=[16]"]
+    if has_world:
+        budget += [*WORLD, "--data.evaluation.share=1"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
         budget += ["--data.evaluation.every=3000", "--data.env.init_args.size=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
@@ -113,7 +124,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     assert summary["env_steps"] == steps
     assert summary["updates"] > 0
     assert (summary["gan_updates"] > 0) == bool(gan)
-    assert bool(summary["world_updates"]) == ("world" in experiment)
+    assert bool(summary["world_updates"]) == bool(summary["imagined_steps"]) == has_world
     assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
     assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
     rows = table(folder / "metrics.csv")
@@ -125,7 +136,9 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
 @pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
-    files = [f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car", f"arm/{arm}")]
+    files = [
+        f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")
+    ]
     cli = run(
         "fit", *files, "--name=x", *TINY, "--data.gan.updates=2", "--data.collect.env_steps=5000"
     )
@@ -139,30 +152,58 @@ def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
         assert OmegaConf.select(given, key) == value, key
 
 
+def test_a_world_is_one_more_configuration(run: Run) -> None:
+    file = "--config=conf/arm/world.yaml"
+    cli = run("fit", "--data.env=CartPole-v1", file, "--name=x", *TINY, *WORLD)
+    assert cli.run_folder == Path("runs/gymnasium/x")
+    summary = json.loads((cli.run_folder / "summary.json").read_text())
+    assert summary["world_updates"] > 0 and summary["imagined_steps"] > 0
+    assert summary["gan_updates"] == 0
+    assert (cli.run_folder / "figures" / "dreams.png").is_file()
+    # The default experiment has these settings, too.
+    default = OmegaConf.load(conf_folder() / "experiment" / "mountain_car.yaml")
+    given = OmegaConf.to_container(OmegaConf.load(conf_folder() / "arm" / "world.yaml"))
+    for section, groups in given.items():
+        for group, values in groups.items():
+            for name, value in values.items():
+                key = f"{section}.{group}.{name}"
+                assert OmegaConf.select(default, key) == value, key
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None:
+    cli = run("fit", *TINY, *WORLD)
+    assert cli.run_folder == Path("runs/mountain_car/seed0")
+    summary = json.loads((cli.run_folder / "summary.json").read_text())
+    assert summary["world_updates"] > 0 and summary["imagined_steps"] > 0
+    assert cli.datamodule.settings.curriculum.arm == "target" and summary["gan_updates"] == 0
+
+
 def test_conf_experiments_are_the_documented_ones() -> None:
     assert set(experiments()) == {
-        "acrobot",
+        "acrobot_levels",
         "acrobot_physics",
-        "cartpole",
+        "cartpole_levels",
         "facing_maze",
         "from_log",
         "gymnasium",
         "literal",
         "maze",
         "mountain_car",
+        "mountain_car_levels",
         "plain_dqn",
         "point_mass",
-        "spiral",
+        "spiral_levels",
         "thin_manifold",
         "weak_engine",
-        "weak_engine_world",
+        "weak_engine_levels",
     }
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
-    first = run("fit", "--name", "a", "--data.gan.updates=2", "--model.gan.lambda_gan=3", *TINY)
-    again = run("fit", "--config", "runs/mountain_car/a/config.yaml", "--name", "b")
+    first = run("fit", "--name", "a", *LEVELS, "--model.gan.lambda_gan=3", *TINY)
+    again = run("fit", "--config", "runs/mountain_car_levels/a/config.yaml", "--name", "b")
     assert again.model.gan.lambda_gan == 3
     assert same(weights(first), weights(again))
 
@@ -170,9 +211,9 @@ def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        run("fit", "--data.gan.updates=2", "--seed_everything=5", *TINY, "--print_config")
+        run("fit", *LEVELS, "--seed_everything=5", *TINY, "--print_config")
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    first = run("fit", "--name", "a", "--data.gan.updates=2", "--seed_everything=5", *TINY)
+    first = run("fit", "--name", "a", *LEVELS, "--seed_everything=5", *TINY)
     again = run("fit", "--config", "printed.yaml", "--name", "b")
     assert again.datamodule.seed == again.model.streams.seed == 5
     assert same(weights(first), weights(again))
@@ -199,9 +240,7 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
-        cli = run(
-            "fit", "--name", arm, f"--data.curriculum.arm={arm}", "--data.gan.updates=2", *TINY
-        )
+        cli = run("fit", "--name", arm, *LEVELS, f"--data.curriculum.arm={arm}", *TINY)
         configs[arm] = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
         assert configs[arm]["data"]["curriculum"].pop("arm") == arm
         configs[arm].pop("name")
@@ -217,10 +256,12 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
-    args = ["--data.curriculum.arm=target", *TINY]
-    assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0")
-    assert run("fit", *args).run_folder == Path("runs/mountain_car/seed0-2")
-    assert run("fit", *args, "--seed_everything=3").run_folder == Path("runs/mountain_car/seed3")
+    args = ["--experiment=mountain_car_levels", "--data.curriculum.arm=target", *TINY]
+    assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0")
+    assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0-2")
+    assert run("fit", *args, "--seed_everything=3").run_folder == Path(
+        "runs/mountain_car_levels/seed3"
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -231,7 +272,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=4920"]
     lr = "--model.dqn.optimizer.init_args.lr=0.007"
     resumed = run(
-        "fit", "--name", "a", "--data.gan.updates=2", "--ckpt_path", "last", lr, *more,
+        "fit", "--name", "a", *LEVELS, "--ckpt_path", "last", lr, *more,
         "--model.dqn.final_lr=1.0",
     )  # fmt: skip
     assert resumed.datamodule.env_steps == 4920
@@ -239,7 +280,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     assert sum(resumed.datamodule.rollout.log.episodes.values()) > episodes
     optimizer = resumed.trainer.optimizers[0]
     assert optimizer.param_groups[0]["lr"] == 0.007  # the command line beats the checkpoint
-    rows = table(Path("runs/mountain_car/a/metrics.csv"))
+    rows = table(Path("runs/mountain_car_levels/a/metrics.csv"))
     steps = [int(row["env_steps"]) for row in rows]
     assert steps == sorted(steps)
     assert steps[0] < 3000 < steps[-1]
@@ -249,15 +290,15 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", "--name", "new", "--ckpt_path", "last", "--data.curriculum.arm=target", *TINY)
+    run("fit", "--name", "new", "--ckpt_path", "last", "--experiment=plain_dqn", *TINY)
     assert "starting afresh" in capsys.readouterr().out
 
 
 def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     run: Run, finished: CreativeCLI, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
-    before = json.loads(Path("runs/mountain_car/a/test.json").read_text())
+    checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
+    before = json.loads(Path("runs/mountain_car_levels/a/test.json").read_text())
     capsys.readouterr()
     tested = run("test", "--ckpt_path", checkpoint)
     printed = capsys.readouterr().out
@@ -265,19 +306,19 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
     assert "test.json" in printed
     assert "DataLoader" not in printed  # Lightning's own table of the same numbers
     assert same(weights(finished), weights(tested))
-    assert json.loads(Path("runs/mountain_car/a/test.json").read_text()) == before
+    assert json.loads(Path("runs/mountain_car_levels/a/test.json").read_text()) == before
     run("validate", "--ckpt_path", checkpoint)
     run("predict", "--ckpt_path", checkpoint)
-    rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
+    rows = table(Path("runs/mountain_car_levels/a/predicted_levels.csv"))
     assert len(rows) == 4
     assert all(-1.2 <= float(row["position"]) <= 0.6 for row in rows)
     assert [float(r["p_hat"]) for r in rows] == sorted(float(r["p_hat"]) for r in rows)
-    with Image.open("runs/mountain_car/a/figures/predicted_levels.png") as gallery:
+    with Image.open("runs/mountain_car_levels/a/figures/predicted_levels.png") as gallery:
         assert gallery.width > 1000 and np.asarray(gallery).std() > 10
     assert "figures/predicted_levels.png" in capsys.readouterr().out
     run("predict", "--ckpt_path", checkpoint, "--data.evaluation.difficulty", "0.5")
     assert "4 generated levels of difficulty 0.50, p̂ from " in capsys.readouterr().out
-    rows = table(Path("runs/mountain_car/a/predicted_levels.csv"))
+    rows = table(Path("runs/mountain_car_levels/a/predicted_levels.csv"))
     assert [row["difficulty"] for row in rows] == ["0.5"] * 4
 
 
@@ -285,8 +326,8 @@ def test_play_films_the_policy_of_a_checkpoint(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = "--data.env.max_episode_steps=60"
-    fitted = run("fit", "--name", "a", "--data.gan.updates=2", *TINY, short)
-    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    fitted = run("fit", "--name", "a", *LEVELS, *TINY, short)
+    checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     before = Path(checkpoint).read_bytes()
     capsys.readouterr()
     played = run("play", "--ckpt_path", checkpoint, "--episodes=2", "--fps=25")
@@ -294,25 +335,27 @@ def test_play_films_the_policy_of_a_checkpoint(
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2
     for line, kind in zip(printed, ("target", "generated"), strict=True):
-        path = Path(f"runs/mountain_car/a/films/{kind}.gif")
+        path = Path(f"runs/mountain_car_levels/a/films/{kind}.gif")
         assert line.startswith(f"2 episodes in {kind} levels, ") and line.endswith(f": {path}")
         with Image.open(path) as film:
             assert film.n_frames >= 4  # type: ignore[attr-defined]
             assert film.info["duration"] == 40
-    films = {path.name: path.read_bytes() for path in Path("runs/mountain_car/a/films").iterdir()}
+    films = {
+        path.name: path.read_bytes() for path in Path("runs/mountain_car_levels/a/films").iterdir()
+    }
     held_out = "--levels=[grid,target]"
     run("play", "--ckpt_path", checkpoint, held_out, "--episodes=2", "--fps=25", "--format=both")
-    names = [path.name for path in Path("runs/mountain_car/a/films").iterdir()]
+    names = [path.name for path in Path("runs/mountain_car_levels/a/films").iterdir()]
     assert set(names) == {"target.gif", "generated.gif", "grid.gif", "target.mp4", "grid.mp4"}
-    again = Path("runs/mountain_car/a/films/target.gif").read_bytes()
+    again = Path("runs/mountain_car_levels/a/films/target.gif").read_bytes()
     assert again == films["target.gif"]  # the same levels, played alike
     assert Path(checkpoint).read_bytes() == before
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_play_says_what_cannot_be(run: Run) -> None:
-    run("fit", "--name", "a", "--data.curriculum.arm=target", *TINY)
-    checkpoint = "runs/mountain_car/a/checkpoints/last.ckpt"
+    run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY)
+    checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     mistakes = {
         "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
         "--levels=[mars]": "levels has 'mars', which this task lacks: use target, generated, ref",
@@ -326,7 +369,7 @@ def test_play_says_what_cannot_be(run: Run) -> None:
         run("play", "--ckpt_path", checkpoint, "--format=avi")
     with pytest.raises(ConfigError, match="nothing was saved in"):
         run("play", "--name", "b")
-    assert not Path("runs/mountain_car/a/films").exists()
+    assert not Path("runs/mountain_car_levels/a/films").exists()
 
 
 def test_predict_goes_without_pictures_where_there_are_none(
@@ -362,5 +405,5 @@ def test_predict_goes_without_pictures_where_there_are_none(
 
 def test_a_config_of_the_package_is_found_from_anywhere(run: Run) -> None:
     assert not Path("conf").exists()
-    completed = complete(["fit", "--config", "conf/experiment/acrobot.yaml"])
-    assert completed == ["fit", f"--config={conf_folder() / 'experiment' / 'acrobot.yaml'}"]
+    completed = complete(["fit", "--config", "conf/experiment/acrobot_levels.yaml"])
+    assert completed == ["fit", f"--config={conf_folder() / 'experiment' / 'acrobot_levels.yaml'}"]

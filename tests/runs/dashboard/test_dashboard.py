@@ -37,6 +37,7 @@ from lit_crl.training.settings import CollectSettings
 
 #: Enough for GAN phases, two validations and the final test.
 TINY = [
+    "--experiment=mountain_car_levels",
     "--trainer.accelerator=cpu",
     "--data.collect.env_steps=3000",
     "--data.collect.num_envs=8",
@@ -56,7 +57,7 @@ TINY = [
     "--model.network.hidden=[16,16]",
     "--model.gan.hidden=[16,16]",
 ]
-RUN = Path("runs/mountain_car")
+RUN = Path("runs/mountain_car_levels")
 SOURCES = {"target", "reference", "archive", "gan"}
 
 
@@ -147,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WANDB_SILENT", "true")
         patch.setenv("WANDB_DATA_DIR", str(folder / "data"))
         fit("--name=csv")
-        fit("--name=wandb", "--logger=wandb", "--group=study", "--tags=[gan, mountain_car]")
+        fit("--name=wandb", "--logger=wandb", "--group=study", "--tags=[gan, car]")
         fit("--name=tensorboard", "--logger=tensorboard")
     return folder / RUN
 
@@ -243,7 +244,7 @@ def test_the_configuration_and_where_it_comes_from(folder: Path, logged: Segment
     resolved = yaml.safe_load((folder / "wandb" / "config.yaml").read_text())
     for key, value in resolved.items():
         assert logged.config[key] == value, key
-    assert logged.config["run"] == "mountain_car/wandb"
+    assert logged.config["run"] == "mountain_car_levels/wandb"
     assert logged.config["arm"] == "gan"
     assert logged.config["versions"]["torch"] == torch.__version__
     assert "git_commit" in logged.config
@@ -261,7 +262,7 @@ def test_the_run_can_be_found(logged: Segment) -> None:
     assert logged.run.display_name == "wandb"
     assert logged.run.run_group == "study"
     assert logged.run.job_type == "segment 1"
-    assert list(logged.run.tags) == ["gan", "mountain_car"]
+    assert list(logged.run.tags) == ["gan", "car"]
     assert logged.run.project == "lit_crl"
 
 
@@ -595,7 +596,7 @@ def test_the_sweep_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    main([*words[4:], *TINY])
+    main([*words[4:], *TINY[1:]])  # with its own experiment
     run = tmp_path / "runs" / "point_mass" / "seed1"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["gan"]["lambda_gan"] == values["model.gan.lambda_gan"]

@@ -384,6 +384,7 @@ TINY = [
     "--data.world.dreams=8",
     "--data.world.horizon=12",
     "--data.world.held_back=0.5",
+    "--data.world.error_bound=100",
     "--model.network.hidden=[16]",
     "--model.world.hidden=[16]",
     "--model.world.head_hidden=[16]",

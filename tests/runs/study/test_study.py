@@ -26,7 +26,7 @@ from lit_crl.core.version import __version__
 from lit_crl.evaluation.statistics import Estimate, difference, iqm
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.cli.main import main as fit
-from lit_crl.runs.folders import conf_folder
+from lit_crl.runs.folders import conf_folder, experiment_config
 from lit_crl.runs.study import (
     code_version,
     figures,
@@ -70,6 +70,19 @@ SMALL: dict[str, Any] = {
         },
         "gan": {"data.curriculum.arm": "gan"},
     },
+}
+
+#: A small world, for the studies of worlds.
+SMALL_WORLD: dict[str, Any] = {
+    "data.gan.updates": 0,
+    "data.world.updates": 2,
+    "data.world.first_updates": 2,
+    "data.world.batch_size": 8,
+    "data.world.dreams": 8,
+    "data.world.horizon": 4,
+    "data.world.error_bound": 100,
+    "model.world.hidden": [8],
+    "model.world.members": 2,
 }
 
 
@@ -161,6 +174,9 @@ def shipped_arms() -> list[Any]:
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
         del settings["data.env.init_args.dim"]
+        file = yaml.safe_load(experiment_config(shipped.experiment).read_text())
+        if "world" in file.get("model", {}):
+            settings |= SMALL_WORLD
         if shipped.experiment == "maze":
             settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
