@@ -13,8 +13,11 @@ from lit_crl.runs.cli.usage import SUBCOMMANDS
 from lit_crl.runs.naming import MARK
 from lit_crl.training.renamed import refuse_flat
 
-#: The default experiment, and those for a Gymnasium id and for a log of transitions.
-DEFAULT, ANY_ID, ANY_LOG = "mountain_car", "gymnasium", "from_log"
+#: The default experiment.
+DEFAULT = "weak_engine"
+#: The experiments whose settings are used where only the data are named: a Gymnasium id, any other
+#: environment, which has levels as a rule, or a log of transitions.
+ANY_ID, ANY_ENV, ANY_LOG = "gymnasium", "mountain_car_levels", "from_log"
 #: The adapter that takes Gymnasium ids, and the package of the environments that take none.
 ADAPTER, BUILT_IN = "lit_crl.envs.GymnasiumEnv", "lit_crl.envs."
 CONFIG = ("--config", "-c")
@@ -119,8 +122,9 @@ def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
         return [folders.experiment_config(ANY_LOG)]
     named = given.get("--data.env")
     by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
-    is_any = by_id if named is None else is_id(named)
-    return [folders.experiment_config(ANY_ID if is_any else DEFAULT)]
+    if by_id if named is None else is_id(named):
+        return [folders.experiment_config(ANY_ID)]
+    return [folders.experiment_config(DEFAULT if named is None else ANY_ENV)]
 
 
 def _config_of(checkpoint: Path, experiment: str | None) -> Path:

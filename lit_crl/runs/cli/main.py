@@ -60,7 +60,7 @@ class RunOptions:
             folder.
     """
 
-    experiment: str = "mountain_car"
+    experiment: str = "weak_engine"
     name: str | None = None
     logger: Literal["csv", "wandb", "tensorboard"] = "csv"
     group: str | None = None

@@ -15,6 +15,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     # Updates use float32 on purpose: the values of two actions often differ by little.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available")
+    # Lightning's own logging interval has no part in what is recorded.
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than")
     # ModelCheckpoint explains at length how to save the weights from before a step.
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     # torch itself captures an empty graph to prepare its memory pool.

@@ -161,7 +161,7 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
     assert summary["gan_updates"] == 0
     assert (cli.run_folder / "figures" / "dreams.png").is_file()
     # The default experiment has these settings, too.
-    default = OmegaConf.load(conf_folder() / "experiment" / "mountain_car.yaml")
+    default = OmegaConf.load(conf_folder() / "experiment" / "weak_engine.yaml")
     given = OmegaConf.to_container(OmegaConf.load(conf_folder() / "arm" / "world.yaml"))
     for section, groups in given.items():
         for group, values in groups.items():
@@ -173,7 +173,7 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None:
     cli = run("fit", *TINY, *WORLD)
-    assert cli.run_folder == Path("runs/mountain_car/seed0")
+    assert cli.run_folder == Path("runs/weak_engine/seed0")
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["world_updates"] > 0 and summary["imagined_steps"] > 0
     assert cli.datamodule.settings.curriculum.arm == "target" and summary["gan_updates"] == 0
@@ -181,18 +181,22 @@ def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None
 
 def test_conf_experiments_are_the_documented_ones() -> None:
     assert set(experiments()) == {
+        "acrobot",
         "acrobot_levels",
         "acrobot_physics",
+        "cartpole",
         "cartpole_levels",
         "facing_maze",
         "from_log",
         "gymnasium",
         "literal",
+        "lunar_lander",
         "maze",
         "mountain_car",
         "mountain_car_levels",
         "plain_dqn",
         "point_mass",
+        "spiral",
         "spiral_levels",
         "thin_manifold",
         "weak_engine",
