@@ -9,18 +9,23 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
 #: Endings of metrics that count something: they are added up over the processes.
 COUNTS = ("_episodes", "_solved", "/generated", "_played")
-#: ``print`` in the first process; nothing in the others.
-print_once = rank_zero_only(print)
 
 
 def process_rank() -> int:
     """The number of this process, also before the processes are connected."""
+    # Lightning sets it when it is imported; a policy is used without Lightning.
     return int(getattr(rank_zero_only, "rank", 0))
+
+
+def print_once(text: str) -> None:
+    """Print in the first process, and nothing in the others."""
+    if process_rank() == 0:
+        print(text)
 
 
 def is_alone() -> bool:

@@ -477,7 +477,7 @@ def test_media_are_few_however_long_the_run(budget: int, expected: int) -> None:
     each, shown = schedule.batches_per_epoch, 0
     for batches in range(each, budget // schedule.steps_of_a_batch + 1, each):
         steps = batches * schedule.steps_of_a_batch
-        data = SimpleNamespace(schedule=schedule, batches_done=batches, env_steps=steps)
+        data = SimpleNamespace(schedule=schedule, batches_done=batches, spent=steps)
         shown += dashboard._is_shown(data)
     assert expected - 1 <= shown <= expected + 1
 
