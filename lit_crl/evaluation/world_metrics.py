@@ -76,6 +76,28 @@ def calibration_error(p: Tensor, happened: Tensor, bins: int = CALIBRATION_BINS)
     return excess.abs().sum() / len(p)
 
 
+def usual_reward(reward: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of real rewards ``[n]``, and half of how far the furthest one is from it.
+
+    >>> usual_reward(torch.tensor([-1.0, -1.0, -1.0, 0.0]))
+    (tensor(-1.), tensor(0.5000))
+    """
+    usual = reward.median()
+    return usual, (reward - usual).abs().max() / 2
+
+
+def rare_share(reward: Tensor, usual: Tensor, apart: Tensor) -> Tensor:
+    """Share of the rewards ``[n]`` that are more than ``apart`` from the usual one.
+
+    A world's rewards are never quite the real ones, so that a smaller distance would find rare
+    rewards everywhere. If all real rewards are the same, there are none.
+
+    >>> rare_share(torch.tensor([-0.98, -0.3, 0.1, -1.1]), torch.tensor(-1.0), torch.tensor(0.5))
+    tensor(0.5000)
+    """
+    return ((reward - usual).abs() > apart).float().mean()
+
+
 @torch.no_grad()
 def dreamed_returns(
     world: World,
