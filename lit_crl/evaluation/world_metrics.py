@@ -15,6 +15,8 @@ from lit_crl.world.interface import World
 CALIBRATION_BINS = 10
 #: Bins along each axis of the plane whose cells are counted.
 PLANE_BINS = 10
+#: Share of the differences between neighbours that is taken for jumps.
+JUMPS = 0.05
 #: Seed of the projection of observations with more than two dimensions onto a plane.
 PROJECTION_SEED = 0
 
@@ -150,7 +152,9 @@ def neighbour_spread(obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
     """sqrt(½ mean((y_i − y_j)²)), with j the nearest row to i that has the same action.
 
     As rows become dense it tends to the noise of the data, whatever the function they follow (the
-    Gamma test, Stefánsson et al. 1997, with one neighbour); before that it is too large.
+    Gamma test, Stefánsson et al. 1997, with one neighbour); before that it is too large. The
+    largest twentieth of the squares is left out, because a function that jumps, as at a wall, is
+    no noise. It is then 13 % too small for normal noise, and less for a coin.
 
     Args:
         obs: Scaled observations ``[n, d]``.
@@ -168,7 +172,10 @@ def neighbour_spread(obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
     distance, nearest = apart.fill_diagonal_(torch.inf).min(1)
     half = 0.5 * (target - target[nearest]).square().mean(1)
     paired = distance.isfinite()
-    spread = (half * paired).sum() / paired.sum().clamp_min(1)
+    left = torch.ceil((1 - JUMPS) * paired.sum())
+    smallest = torch.where(paired, half, torch.inf).sort().values
+    counts = torch.arange(len(half), device=half.device) < left
+    spread = torch.where(counts, smallest, 0).sum() / left.clamp_min(1)
     return torch.where(paired.any(), spread.sqrt(), torch.inf)
 
 
