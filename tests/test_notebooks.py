@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "03_your_own_environment": {"env_steps": 4_000, "required_success": 0.0},
     "04_compare_curricula": {"env_steps": 8_000, "seeds": 1},
     "05_explore_a_run": {"env_steps": 10_000},
+    "06_worlds": {"env_steps": 2_400, "validate_every": 1_200, "log_updates": 2_000},
 }
 #: Of nobody's machine: absolute paths of the usual homes and temporary folders, and dates.
 PRIVATE = {
@@ -85,7 +86,7 @@ def execute(
     return notebook
 
 
-def test_there_are_five_and_each_has_small_parameters() -> None:
+def test_there_are_six_and_each_has_small_parameters() -> None:
     assert [path.stem for path in NOTEBOOKS] == list(SMALL)
 
 
@@ -126,7 +127,7 @@ def test_figures_are_shown_once(path: Path) -> None:
 
 
 #: Beside the others these show what tests of studies and of runs show, too.
-LONG = ("04_compare_curricula", "05_explore_a_run")
+LONG = ("04_compare_curricula", "05_explore_a_run", "06_worlds")
 
 
 @pytest.mark.parametrize(

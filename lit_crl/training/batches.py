@@ -27,18 +27,24 @@ class DqnMinibatch(NamedTuple):
     transitions: Transitions
     #: Importance weights, where the transitions were drawn by priority.
     weight: Tensor | None = None
+    #: The largest size of a return, beyond which targets are counted; a scalar for each minibatch.
+    bound: Tensor | None = None
 
     def unstack(self) -> Iterator["DqnMinibatch"]:
         """See ``Minibatch``."""
         transitions = map(Transitions, *(field.unbind() for field in self.transitions))
-        return map(
-            DqnMinibatch, transitions, repeat(None) if self.weight is None else self.weight.unbind()
+        weight, bound = (
+            repeat(None) if field is None else field.unbind() for field in (self.weight, self.bound)
         )
+        return map(DqnMinibatch, transitions, weight, bound)
 
     def chunk(self, rows: slice) -> "DqnMinibatch":
         """See ``Minibatch``."""
         transitions = Transitions(*(field[rows] for field in self.transitions))
-        return DqnMinibatch(transitions, None if self.weight is None else self.weight[rows])
+        weight, bound = (
+            None if field is None else field[rows] for field in (self.weight, self.bound)
+        )
+        return DqnMinibatch(transitions, weight, bound)
 
 
 class GanMinibatch(NamedTuple):
@@ -93,6 +99,8 @@ class Batch(NamedTuple):
     progress: float
     #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
     weight: Tensor | None = None
+    #: The largest size of a return ``[K]``, with a world: see ``DqnMinibatch``.
+    bound: Tensor | None = None
     #: What the explorer learns from besides, where there is one.
     explorer: DqnMinibatch | None = None
     #: The mean bonus in each of its minibatches ``[K]``, which is part of their rewards.

@@ -1,10 +1,11 @@
-"""Makes what collected experience goes to: the replay, the archive and the curriculum."""
+"""Makes what collects experience, and what it goes to: replay, archive, curriculum, rollout."""
 
 from collections.abc import Callable
 
 import torch
 
 from lit_crl.curriculum.archive import Archive
+from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.curriculum.sfl import LearnabilityScreen
@@ -13,6 +14,8 @@ from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.factory import EnvFactory
+from lit_crl.training.rollout import Rollout
+from lit_crl.training.settings import DataSettings
 
 
 def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
@@ -26,6 +29,35 @@ def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
         num_actions=int(env.single_action_space.n),
         priority_exponent=settings.priority_exponent,
         device=env.device,
+    )
+
+
+def new_rollout(
+    env: LevelEnv,
+    replay: ReplayBuffer,
+    curriculum: Curriculum | None,
+    settings: DataSettings,
+    needs: Needs,
+    seed: int,
+) -> Rollout:
+    """Steps the environments from their first reset on.
+
+    Args:
+        env: The environments.
+        replay: Where transitions go.
+        curriculum: Is told of finished episodes; its archive gets levels and outcomes.
+        settings: How experience is collected.
+        needs: What the arm needs.
+        seed: Seed of the environments' own random streams.
+    """
+    return Rollout(
+        env,
+        replay,
+        curriculum.archive if curriculum is not None and needs.gan else None,
+        gamma=settings.collect.gamma,
+        label_epsilon=settings.curriculum.label_epsilon,
+        seed=seed,
+        record=None if curriculum is None else curriculum.record,
     )
 
 

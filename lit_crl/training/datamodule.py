@@ -5,7 +5,7 @@ One batch is what one ``training_step`` needs: K minibatches of transitions, and
 """
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -28,7 +28,6 @@ from lit_crl.curriculum.arms import (
     needs_of,
 )
 from lit_crl.curriculum.curriculum import Curriculum
-from lit_crl.curriculum.outcomes import OutcomeTiming
 from lit_crl.curriculum.settings import CurriculumSettings
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
@@ -39,7 +38,6 @@ from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
-from lit_crl.envs.batched import has_pure_step
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
@@ -48,18 +46,19 @@ from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
+from lit_crl.training.acting import actor, compiled_play
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
-from lit_crl.training.collection import new_curriculum, new_replay
+from lit_crl.training.collection import new_curriculum, new_replay, new_rollout
+from lit_crl.training.drawing import draw_batch, with_dreams
 from lit_crl.training.dream_checks import check_world
 from lit_crl.training.dreaming import Dreaming
 from lit_crl.training.experience import Experience, check_is_kept
-from lit_crl.training.explorers import JudgesExploration, explorers_places
+from lit_crl.training.explorers import explorers_places, judges
 from lit_crl.training.lasting import check_lasting, lasting
 from lit_crl.training.level_starts import LevelStarts
 from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
-from lit_crl.training.outcome_watch import OutcomeWatch
-from lit_crl.training.rollout import Play, Rollout
+from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
     CollectSettings,
@@ -114,14 +113,7 @@ class ReplayDataModule(LightningDataModule):
             ConfigError: If a number makes no sense, or there is nothing to learn from.
         """
         super().__init__()
-        self.settings = DataSettings(
-            checks.group("data.collect", CollectSettings, collect),
-            checks.group("data.replay", ReplaySettings, replay),
-            checks.group("data.curriculum", CurriculumSettings, curriculum),
-            checks.group("data.gan", GanPhaseSettings, gan),
-            checks.group("data.world", DreamSettings, world),
-            checks.group("data.evaluation", EvaluationSettings, evaluation),
-        )
+        self.settings = DataSettings.of(collect, replay, curriculum, gan, world, evaluation)
         arm = self.settings.curriculum.arm
         if env is None and transitions is None:
             raise ConfigError(
@@ -232,15 +224,15 @@ class ReplayDataModule(LightningDataModule):
         check_processes(self.arm, self.needs, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
-        exploration = self.exploration
-        if self._explores is not None:
-            exploration = JudgesExploration(exploration, self._explores)
-        label_epsilon = self.settings.curriculum.label_epsilon
-        processes = (self.num_envs, self.world_size)
-        when = (self.schedule.warmup, self.schedule.first_gan_phase, self.schedule.budget)
-        limit = self.env.max_episode_steps
-        collecting = OutcomeTiming(exploration, label_epsilon, *processes, *when, limit)
-        self._outcomes = OutcomeWatch(self.arm, self.needs, collecting, self.trains_gan)
+        timing = outcome_timing(
+            judges(self.exploration, self._explores),
+            self.settings.curriculum.label_epsilon,
+            self.schedule,
+            self.num_envs,
+            self.world_size,
+            self.env.max_episode_steps,
+        )
+        self._outcomes = OutcomeWatch(self.arm, self.needs, timing, self.trains_gan)
         if self.needs.outcomes:
             self._outcomes.start()
 
@@ -269,8 +261,8 @@ class ReplayDataModule(LightningDataModule):
     def _set_up_collection(self) -> None:
         env, settings = self.env, self.settings.curriculum
         self.replay = new_replay(env, self.settings.replay)
-        hindsight, gamma = self.settings.replay.hindsight, self.settings.collect.gamma
-        self._goals = Hindsight.of(env, hindsight, gamma)
+        gamma = self.settings.collect.gamma
+        self._goals = Hindsight.of(env, self.settings.replay.hindsight, gamma)
         self.curriculum = new_curriculum(
             env,
             settings,
@@ -282,15 +274,9 @@ class ReplayDataModule(LightningDataModule):
         )
         self.archive = None if self.curriculum is None else self.curriculum.archive
         self.rng = random_stream(self.seed, "replay", self.rank, env.device)
-        self.rollout = Rollout(
-            env,
-            self.replay,
-            self.archive if self.needs.gan else None,
-            gamma=gamma,
-            label_epsilon=settings.label_epsilon,
-            seed=stream_seed(self.seed, "training environments", self.rank) % 2**31,
-            record=None if self.curriculum is None else self.curriculum.record,
-        )
+        seed = stream_seed(self.seed, "training environments", self.rank) % 2**31
+        collecting = (self.replay, self.curriculum, self.settings, self.needs)
+        self.rollout = new_rollout(env, *collecting, seed)
 
     def set_up_dreams(self) -> None:
         """Prepare to dream, if the learner has a world; once, after the learner was built.
@@ -304,8 +290,16 @@ class ReplayDataModule(LightningDataModule):
             return
         seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
         levels = LevelStarts(self.curriculum, settings.dreams) if self.curriculum else None
-        gamma = self.settings.collect.gamma
-        self.dreaming = Dreaming(settings, world, self.env, self.replay, gamma, seed, levels)
+        self.dreaming = Dreaming(
+            settings,
+            world,
+            self.env,
+            self.replay,
+            self.settings.collect.gamma,
+            seed,
+            level_starts=levels,
+            at_once=self.transitions is not None,
+        )
         self.watch.dreaming = self.dreaming
         self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
@@ -357,7 +351,8 @@ class ReplayDataModule(LightningDataModule):
             distributed.print_once(self.schedule.nothing_left(self.spent))
         check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
-        self.rollout.play_with(agent, self._compiled_play(agent))
+        compiled = compiled_play(agent, self.env, self._explores, self.clock)
+        self.rollout.play_with(agent, compiled)
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
         while not self.schedule.is_spent(self.spent):
@@ -384,7 +379,8 @@ class ReplayDataModule(LightningDataModule):
                 batch = self._batch(levels)
             if self.dreaming is not None:
                 with self.clock("world"):
-                    batch = self._with_dreams(batch, self.dreaming)
+                    size = self.settings.replay.batch_size
+                    batch = with_dreams(batch, self.dreaming, size, self.spent)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -399,43 +395,10 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
-    def _compiled_play(self, agent: Agent) -> Play | None:
-        """Acting and stepping as one graph, if updates are compiled and the environment can."""
-        flat = agent.flat_networks.get(agent.q_network)
-        if flat is None or not has_pure_step(self.env):
-            return None
-        from lit_crl.training.compiled.play import CompiledPlay, Explorer  # imports the compiler
-
-        explorer = None
-        if self._explores is not None and agent.explorer is not None:
-            explorer = Explorer(agent.flat_networks[agent.explorer], self._explores)
-        play = CompiledPlay(agent.toss, self.env, flat, explorer, self.clock)
-        return lambda act, obs, epsilon: play(obs, epsilon)
-
     def _batch(self, levels: GanBatch | None) -> Batch:
         settings, progress = self.settings.replay, self.spent / self.schedule.budget
-        shape = (settings.updates_per_batch, settings.batch_size)
-        if self.replay.priorities is None:
-            sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
-            dreaming = self.dreaming
-            drawn = dreaming.judge_batch(shape, sample) if dreaming else sample(shape)
-            return Batch(drawn, levels, progress)
-        # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
-        beta = settings.importance_exponent + progress * (1 - settings.importance_exponent)
-        found = self.replay.sample_prioritized(shape, self.rng, beta, self._goals)
-        update = partial(self.replay.priorities.update, found.row)
-        return Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
-
-    def _with_dreams(self, batch: Batch, dreaming: Dreaming) -> Batch:
-        """The batch with what the explorer and, if it is due, the world learn from."""
-        settings = self.settings.replay
-        if self.settings.world.has_explorer:
-            shape = (settings.updates_per_batch, settings.batch_size)
-            explorer, bonus = dreaming.explorer_batch(shape, batch.progress)
-            batch = batch._replace(explorer=explorer, bonus=bonus)
-        # All the experience of a log is there from the first.
-        is_due = dreaming.is_due(self.spent) or bool(self.transitions and not dreaming.phases)
-        return batch._replace(world=dreaming.world_batch(self.spent) if is_due else None)
+        given = (levels, progress, self.rng, self._goals, self.dreaming)
+        return draw_batch(self.replay, settings, *given)
 
     def _stop_if_spent(self) -> None:
         if not self.schedule.is_spent(self.spent):
@@ -451,11 +414,8 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 return curriculum.draw(n, agent)
 
-        act = agent.act
-        if self._explores is not None:
-            act = partial(agent.act, explores=self._explores)
         with self.clock("environments"):
-            self.rollout.step(act, self.epsilon, draw)
+            self.rollout.step(actor(agent, self._explores), self.epsilon, draw)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)

@@ -30,7 +30,6 @@ def check_world(
     Raises:
         ConfigError: If there are any.
     """
-    found, remedy = None, ""
     replay, dreams = settings.replay, settings.world
     if not dreams.does_anything:
         distributed.print_once(
@@ -38,8 +37,28 @@ def check_world(
             "not above 0: the run is the one of model.world.loss none."
         )
         return
-    if replay.frame_stack > 1:
-        found, remedy = f"data.replay.frame_stack is {replay.frame_stack}", "set it to 1"
+    _check_supported(settings, env, learners)
+    if dreams.judge_share and replay.priority_exponent:
+        raise ConfigError(
+            f"data.world.judge_share is {dreams.judge_share:g}, but dreams have no priorities, and "
+            f"data.replay.priority_exponent is {replay.priority_exponent:g}: set one of them to 0"
+        )
+    if dreams.level_states:
+        _check_level_states(settings, arm, needs, env)
+    if dreams.dynamics == "perfect" and needs.levels and has_pure_step(env) and hides_level(env):
+        raise ConfigError(
+            f"data.world.dynamics is 'perfect', but data.curriculum.arm {arm!r} plays levels whose "
+            f"physics the observations of {type(env).__name__} do not show: use the arm target, or "
+            "data.world.dynamics learnt"
+        )
+    if needs.played or needs.gan:
+        _check_judges_act(settings, arm)
+
+
+def _check_supported(settings: DataSettings, env: LevelEnv, learners: torch.device) -> None:
+    found, remedy = None, ""
+    if settings.replay.frame_stack > 1:
+        found, remedy = f"data.replay.frame_stack is {settings.replay.frame_stack}", "set it to 1"
     elif settings.collect.gamma == 0:
         # A step's discount is then 0 at every step, and only an end's may be.
         found, remedy = "data.collect.gamma is 0", "give a number above 0"
@@ -51,27 +70,16 @@ def check_world(
             f"model.world.loss is on, but {found}, which a world does not support: {remedy}, "
             "or set model.world.loss to none"
         )
-    if dreams.judge_share and replay.priority_exponent:
+
+
+def _check_level_states(settings: DataSettings, arm: str, needs: Needs, env: LevelEnv) -> None:
+    if not needs.gan or not settings.gan.updates:
         raise ConfigError(
-            f"data.world.judge_share is {dreams.judge_share:g}, but dreams have no priorities, and "
-            f"data.replay.priority_exponent is {replay.priority_exponent:g}: set one of them to 0"
+            f"data.world.level_states is {settings.world.level_states:g}, but under "
+            f"data.curriculum.arm {arm!r} with data.gan.updates {settings.gan.updates} no "
+            "generator is trained: use the arm gan with updates above 0, or set it to 0"
         )
-    if dreams.level_states:
-        if not needs.gan or not settings.gan.updates:
-            raise ConfigError(
-                f"data.world.level_states is {dreams.level_states:g}, but under "
-                f"data.curriculum.arm {arm!r} with data.gan.updates {settings.gan.updates} no "
-                "generator is trained: use the arm gan with updates above 0, or set it to 0"
-            )
-        check_levels_show(env)
-    if dreams.dynamics == "perfect" and needs.levels and has_pure_step(env) and hides_level(env):
-        raise ConfigError(
-            f"data.world.dynamics is 'perfect', but data.curriculum.arm {arm!r} plays levels whose "
-            f"physics the observations of {type(env).__name__} do not show: use the arm target, or "
-            "data.world.dynamics learnt"
-        )
-    if needs.played or needs.gan:
-        _check_judges_act(settings, arm)
+    check_levels_show(env)
 
 
 def _check_judges_act(settings: DataSettings, arm: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.equations import Transitions, largest_return
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
@@ -25,7 +25,7 @@ from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
 from lit_crl.world.perfect import PerfectWorld, TrueDynamics
-from lit_crl.world.real_steps import came_after, draw, of_all_processes, split, steps_at
+from lit_crl.world.real_steps import draw, of_all_processes, split, steps_at, unseen
 from lit_crl.world.starts import FirstStates, Starts, StartShares
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -61,6 +61,7 @@ class Dreaming:
         gamma: float,
         seed: int,
         level_starts: LevelStarts | None = None,
+        at_once: bool = False,
     ) -> None:
         """Prepare to dream.
 
@@ -72,6 +73,8 @@ class Dreaming:
             gamma: Discount factor of one step.
             seed: Seed of all random streams.
             level_starts: Where dreams of generated levels start; asked if ``settings`` wants any.
+            at_once: Whether the first world phase is due with the first batch, because all the
+                experience is there by then, as in a log.
 
         Raises:
             ConfigError: If dynamics should be perfect, and cannot be.
@@ -102,7 +105,7 @@ class Dreaming:
             random_stream(seed, f"member {i}", device=device) for i in range(members)
         ]
         self.phases = self._phase_at = 0
-        self._is_stale = False
+        self._is_stale, self._at_once = False, at_once
         #: How many rows of the replay were written when the world last learnt, ``[N]``.
         self._learnt = replay.cursor.clone()
 
@@ -118,7 +121,8 @@ class Dreaming:
 
     def is_due(self, env_steps: int) -> bool:
         """Whether the world should learn now."""
-        return env_steps - self._phase_at >= self.settings.every
+        is_first = self._at_once and not self.phases
+        return is_first or env_steps - self._phase_at >= self.settings.every
 
     def world_batch(self, env_steps: int) -> WorldMinibatch | None:
         """What the world learns from in the phase that now begins; its units are taken anew.
@@ -157,12 +161,11 @@ class Dreaming:
         if not self._is_stale:
             return
         self._is_stale = False
-        held_back = split(self.replay, 1, 1.0, self.settings.held_back).held_back
-        self._measure_disagreement(held_back)
+        self._measure_disagreement()
         if not self.settings.makes_dreams:
             return
         if self.settings.dynamics == "learnt":
-            self.condition.look(self._one_step_error(held_back), when)
+            self.condition.look(self._one_step_error(), when)
             if not self.condition.is_met:
                 return
         self._prepare_starts(agent)
@@ -174,25 +177,28 @@ class Dreaming:
         if self.settings.makes_dreams and self.settings.dynamics == "learnt":
             self.condition.say_if_never()
 
-    def _measure_disagreement(self, held_back: Tensor) -> None:
+    def held_back(self) -> Tensor:
+        """Rows of the replay, bool ``[rows]``, whose episodes no member learns from."""
+        return split(self.replay, 1, 1.0, self.settings.held_back).held_back
+
+    def unseen(self) -> Tensor:
+        """Rows of the replay, bool ``[rows]``, that no member has learnt from so far."""
+        return unseen(self.replay, self.settings.held_back, self._learnt)
+
+    def _measure_disagreement(self) -> None:
         """Take the unit of disagreement, and the gate, from real steps."""
         rows = self.replay.startable.nonzero().squeeze(1)
         drawn = torch.randint(len(rows), (MEASURED,), generator=self.rng, device=rows.device)
         real = steps_at(self.replay, rows[drawn])
         self.world.fit_disagreement(real.obs, real.action)
-        held = of_all_processes(steps_at(self.replay, held_back.nonzero().squeeze(1)))
+        held = of_all_processes(steps_at(self.replay, self.held_back().nonzero().squeeze(1)))
         if len(held.action):
             found = self.world.disagreement(held.obs, held.action)
             self.env.gate = gate(found, self.settings.gate).to(self.env.device)
 
-    def _one_step_error(self, held_back: Tensor) -> float | None:
-        """The world's error on steps that no member learnt from; None while there are none.
-
-        Those are the steps of held-back episodes and, since the first of these may end late, the
-        steps that came after the world had learnt.
-        """
-        unseen = held_back | came_after(self.replay, self._learnt)
-        steps = of_all_processes(steps_at(self.replay, unseen.nonzero().squeeze(1)))
+    def _one_step_error(self) -> float | None:
+        """The world's error on steps that no member has learnt from; None while there are none."""
+        steps = of_all_processes(steps_at(self.replay, self.unseen().nonzero().squeeze(1)))
         fields = (steps.obs, steps.action, steps.next_obs)
         obs, action, next_obs = (field[steps.learns_next] for field in fields)
         return self.world.one_step_error(obs, action, next_obs).item() if len(action) else None
@@ -223,7 +229,9 @@ class Dreaming:
         mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
         extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
         reward = explorer_reward(mixed.transitions.reward, self._reward_scale(), extra)
-        return DqnMinibatch(mixed.transitions._replace(reward=reward)), extra.mean(1)
+        bound = self._largest_return(reward.new_ones(shape[0]), self.settings.curiosity)
+        transitions = mixed.transitions._replace(reward=reward)
+        return DqnMinibatch(transitions, bound=bound), extra.mean(1)
 
     def judge_batch(
         self, shape: tuple[int, int], sample: Callable[[tuple[int, int]], Transitions]
@@ -239,6 +247,15 @@ class Dreaming:
             return transitions
         cost = self._reward_scale() * self._bonus(mixed, weight)
         return transitions._replace(reward=transitions.reward + cost)
+
+    def judges_bound(self, updates: int) -> Tensor:
+        """The largest size of a return that the judge can get, ``[K]`` for K ``updates``."""
+        caution = min(self.settings.curiosity, 0) if self.settings.judge_share else 0
+        return self._largest_return(self._reward_scale().expand(updates), caution)
+
+    def _largest_return(self, reward: Tensor, weight: float) -> Tensor:
+        """The largest return ``[...]`` of rewards as large as ``reward``, and a bonus or cost."""
+        return largest_return(reward * (1 + abs(weight)), self.dreams.gamma)
 
     def _reward_scale(self) -> Tensor:
         """The largest size of a real reward in any process."""

@@ -33,6 +33,14 @@ class Dreams:
         #: Imagined steps so far.
         self.steps = 0
 
+    @property
+    def bytes(self) -> int:
+        """The memory that the kept steps take once there are any."""
+        obs = self.env.obs[0]
+        # Two observations, an action, and in float32 reward, discount and disagreement.
+        of_a_step = 2 * obs.nbytes + torch.int64.itemsize + 3 * torch.float32.itemsize
+        return self.env.num_envs * self.env.max_episode_steps * of_a_step
+
     @torch.no_grad()
     def play(self, action_values: Callable[[Tensor], Tensor]) -> None:
         """Dream anew with a policy: as many steps of each dream as its horizon has.

@@ -21,6 +21,11 @@ def explorers_places(settings: DreamSettings, num_envs: int) -> Tensor | None:
     return after > before if explorers else None
 
 
+def judges(exploration: Exploration, explores: Tensor | None) -> Exploration:
+    """ε where the judge acts: everywhere but in the environments of ``explores [N]``."""
+    return exploration if explores is None else JudgesExploration(exploration, explores)
+
+
 class JudgesExploration(Exploration):
     """ε in the environments of the judge alone: the explorer's episodes give no outcomes."""
 

@@ -7,7 +7,22 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.outcomes import OutcomeTiming, unknown_success, why_too_few
+from lit_crl.dqn.exploration import Exploration
 from lit_crl.training.episode_log import EpisodeLog
+from lit_crl.training.schedule import Schedule
+
+
+def outcome_timing(
+    exploration: Exploration,
+    label_epsilon: float,
+    schedule: Schedule,
+    num_envs: int,
+    world_size: int,
+    time_limit: int | None,
+) -> OutcomeTiming:
+    """When outcomes can come in a run of ``world_size`` processes; see ``OutcomeTiming``."""
+    when = (schedule.warmup, schedule.first_gan_phase, schedule.budget)
+    return OutcomeTiming(exploration, label_epsilon, num_envs, world_size, *when, time_limit)
 
 
 class OutcomeWatch:

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
+from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError, Fields
 from lit_crl.curriculum.curriculum import Reals
 from lit_crl.curriculum.settings import CurriculumSettings
@@ -171,6 +172,30 @@ class DataSettings:
     gan: GanPhaseSettings
     world: DreamSettings
     evaluation: EvaluationSettings
+
+    @classmethod
+    def of(
+        cls,
+        collect: object,
+        replay: object,
+        curriculum: object,
+        gan: object,
+        world: object,
+        evaluation: object,
+    ) -> Self:
+        """Each group as it is, or from a mapping of its fields.
+
+        Raises:
+            ConfigError: If one is neither, or they make no sense together.
+        """
+        return cls(
+            checks.group("data.collect", CollectSettings, collect),
+            checks.group("data.replay", ReplaySettings, replay),
+            checks.group("data.curriculum", CurriculumSettings, curriculum),
+            checks.group("data.gan", GanPhaseSettings, gan),
+            checks.group("data.world", DreamSettings, world),
+            checks.group("data.evaluation", EvaluationSettings, evaluation),
+        )
 
     def __post_init__(self) -> None:
         """See that the first batch can be drawn."""

@@ -96,6 +96,8 @@ def dqn_update(
             penalty = dqn.conservative_penalty(values, action)
             report["dqn/conservative_penalty"] = penalty
             loss = loss + settings.conservative_weight * penalty
+        if batch.bound is not None:
+            report["dqn/impossible_targets"] = dqn.impossible_share(target, batch.bound)
         if batch.weight is not None:
             report[TD_ERROR] = target - q.detach()
         return loss, report
@@ -161,22 +163,13 @@ def world_update(
         batch: One minibatch, with rows of each member's own.
     """
     generators, discriminators, heads = world.generators, world.discriminators, world.heads
-    rows, rare, end_log_odds, z = batch
+    rows, z = batch.rows, batch.z
     condition = world.condition(rows.obs, rows.action)
     target, learns = world.target(rows.obs, rows.next_obs), rows.learns_next
     real = torch.cat([condition, target], -1)
 
     def loss_of_heads() -> LossAndReport:
-        both = RealSteps(*(torch.cat(fields, 1) for fields in zip(rows, rare, strict=True)))
-        given = world.condition(both.obs, both.action), world.target(both.obs, both.next_obs)
-        reward, end_logit = heads(*given)
-        # Of the rare rows the end head sees the ends alone, so that their odds are known.
-        counts = torch.cat([torch.ones_like(rows.terminated), rare.terminated], 1)
-        losses = {
-            "reward_loss": dream.reward_loss(reward, world.scaled_reward(both.reward)),
-            "end_loss": dream.end_loss(end_logit, both.terminated.float(), end_log_odds, counts),
-        }
-        return summed(losses)
+        return heads_loss(world, batch)
 
     report = engine.descend(heads, loss_of_heads, "world/heads_gradient_norm")
     norm_name = "world/generators_gradient_norm"
@@ -210,6 +203,22 @@ def world_update(
         discriminators, loss_of_discriminators, "world/discriminators_gradient_norm"
     )
     return report | engine.descend(generators, loss_of_generators, norm_name)
+
+
+def heads_loss(world: TransitionGan, batch: WorldMinibatch) -> LossAndReport:
+    """What the heads of reward and end minimise."""
+    rows, rare, end_log_odds, _ = batch
+    both = RealSteps(*(torch.cat(fields, 1) for fields in zip(rows, rare, strict=True)))
+    condition = world.condition(both.obs, both.action)
+    reward, end_logit = world.heads(condition, world.target(both.obs, both.next_obs))
+    # Of the rare rows the end head sees the ends alone, so that their odds are known.
+    counts = torch.cat([torch.ones_like(rows.terminated), rare.terminated], 1)
+    return summed(
+        {
+            "reward_loss": dream.reward_loss(reward, world.scaled_reward(both.reward)),
+            "end_loss": dream.end_loss(end_logit, both.terminated.float(), end_log_odds, counts),
+        }
+    )
 
 
 def summed(losses: Mapping[str, Tensor]) -> LossAndReport:

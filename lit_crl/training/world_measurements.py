@@ -4,21 +4,19 @@ Nothing that trains is touched: they have a random stream of their own, and drea
 Sizes are fixed, so that what they cost does not grow with the run.
 """
 
-from typing import NamedTuple
-
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.evaluation import world_metrics as metrics
 from lit_crl.evaluation.protocol import Learner, Played, greedy
 from lit_crl.training.dreaming import Dreaming
-from lit_crl.world import equations
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.open_loop import follow_actions
-from lit_crl.world.real_steps import split, steps_at
+from lit_crl.world.real_episodes import draw_windows
+from lit_crl.world.real_steps import steps_at
 from lit_crl.world.transition_gan import TransitionGan, floored
-from lit_crl.world.windows import draw_windows
 
 #: Imagined steps after which the open-loop error is measured; after 1 it is so before any bounds.
 HORIZONS = (5, 20, 50)
@@ -34,36 +32,43 @@ LEAST_NOISE = 0.01
 Found = dict[str, Tensor]
 
 
-class HeldBack(NamedTuple):
-    """Real steps that no member has learnt from."""
-
-    #: Where they are in the replay, bool ``[rows]``.
-    rows: Tensor
-    #: Some of them, drawn uniformly.
-    steps: RealSteps
-    #: Those of ``steps`` that did not end the task.
-    going_on: RealSteps
-
-
-def held_back(dreaming: Dreaming, rng: torch.Generator) -> HeldBack | None:
-    """The steps that are held back now; None if there are none, or all of them end the task."""
-    rows = split(dreaming.replay, 1, 1.0, dreaming.settings.held_back).held_back
+def some_steps(replay: ReplayBuffer, rows: Tensor, rng: torch.Generator) -> RealSteps:
+    """Up to ``MOST_ROWS`` of the steps at ``rows`` (bool ``[rows]``), drawn uniformly."""
     row = rows.nonzero().squeeze(1)
     row = row[torch.randperm(len(row), generator=rng, device=row.device)[:MOST_ROWS]]
-    steps = steps_at(dreaming.replay, row)
-    going_on = RealSteps(*(field[steps.learns_next] for field in steps))
-    return HeldBack(rows, steps, going_on) if len(going_on.action) else None
+    return steps_at(replay, row)
 
 
-def errors(dreaming: Dreaming, held: HeldBack, rng: torch.Generator) -> Found:
-    """Errors of observations after 1 step and more; what follows an end has no error."""
-    world, replay, steps = dreaming.world, dreaming.replay, held.going_on
+def going_on(steps: RealSteps) -> RealSteps:
+    """Those of ``steps [n, ...]`` that did not end the task."""
+    return RealSteps(*(field[steps.learns_next] for field in steps))
+
+
+def spread_of_observations(replay: ReplayBuffer) -> Tensor:
+    """Standard deviation of each dimension of real observations ``[d]``; 0 if it is rounding."""
     known = replay.obs[replay.startable].double()
-    spread = floored(known.std(0, correction=0), known)
-    drawn = world.draw_next(steps.obs, steps.action, rng)
-    found = {"error_1": metrics.error_by_step(drawn[:, None], steps.next_obs[:, None], spread)[0]}
+    return floored(known.std(0, correction=0), known)
+
+
+def error_of_one_step(dreaming: Dreaming, rng: torch.Generator) -> Found:
+    """The error of the next observation on steps that no member has learnt from, if there are any.
+
+    It is taken before any bounds; what follows an end has no error.
+    """
+    world, replay = dreaming.world, dreaming.replay
+    steps = going_on(some_steps(replay, dreaming.unseen(), rng))
+    if not len(steps.action):
+        return {}
+    drawn, spread = world.draw_next(steps.obs, steps.action, rng), spread_of_observations(replay)
+    return {"error_1": metrics.error_by_step(drawn[:, None], steps.next_obs[:, None], spread)[0]}
+
+
+def errors_of_dreams(dreaming: Dreaming, held_back: Tensor, rng: torch.Generator) -> Found:
+    """Errors after several steps, under the actions of the episodes at rows ``held_back``."""
+    world, replay = dreaming.world, dreaming.replay
+    spread, found = spread_of_observations(replay), {}
     for horizon in HORIZONS:
-        rows = held.rows & (replay.discount != 0)
+        rows = held_back & (replay.discount != 0)
         real = draw_windows(replay, rows, horizon, MOST_WINDOWS, rng)
         if len(real.action):
             imagined = follow_actions(world, real.obs[:, 0].float(), real.action, rng).obs[:, 1:]
@@ -89,7 +94,7 @@ def noise(world: TransitionGan, steps: RealSteps, rng: torch.Generator) -> Found
     """Whether z is used, and how far members are apart near the data."""
     steps = RealSteps(*(field[:NOISE_ROWS] for field in steps))
     condition = world.condition(steps.obs, steps.action)
-    counts = moving(world)
+    counts = world.moving
     repeated = condition.repeat(NOISE_DRAWS, 1)
     target = world.target(steps.obs, steps.next_obs)
     made: Tensor = world.generators(repeated, world.draw_noise(len(repeated), rng=rng))
@@ -103,19 +108,8 @@ def noise(world: TransitionGan, steps: RealSteps, rng: torch.Generator) -> Found
     return {
         "data_noise": data_noise,
         "z_used": spread / data_noise.clamp_min(LEAST_NOISE),
-        "disagreement": disagreement(world, steps.obs, steps.action),
+        "disagreement": world.apart(steps.obs, steps.action).mean(),
     }
-
-
-def moving(world: TransitionGan) -> Tensor:
-    """Dimensions of observations that ever change, bool ``[d]``."""
-    return torch.ones_like(world.delta_scale).bool() if world.binary else world.delta_scale > 0
-
-
-def disagreement(world: TransitionGan, obs: Tensor, action: Tensor) -> Tensor:
-    """Mean disagreement at ``obs [n, d]`` in units of the root mean square of Δobs, ``[]``."""
-    centre = world.generators.centre(world.condition(obs, action))
-    return equations.disagreement(centre, moving(world)).mean()
 
 
 def disagreement_far(dreaming: Dreaming, rng: torch.Generator) -> Found:
@@ -125,24 +119,35 @@ def disagreement_far(dreaming: Dreaming, rng: torch.Generator) -> Found:
     uniform = torch.rand(NOISE_ROWS, known.shape[1], generator=rng, device=rng.device)
     actions = dreaming.world.num_actions
     action = torch.randint(actions, (NOISE_ROWS,), generator=rng, device=rng.device)
-    found = disagreement(dreaming.world, low + uniform * (high - low), action)
+    found = dreaming.world.apart(low + uniform * (high - low), action).mean()
     return {"disagreement_far": found}
 
 
 def frequencies(dreaming: Dreaming) -> Found:
-    """Ends for each 1,000 steps, and the share of the state space that was visited."""
+    """Ends and rare rewards for each 1,000 steps, real ones and those of the newest dreams."""
+    replay, real = dreaming.replay, dreaming.replay.startable
+    reward = replay.reward[real]
+    usual, apart = metrics.usual_reward(reward)
+    found = {
+        "real_ends": 1000 * (replay.discount[real] == 0).float().mean(),
+        "real_rare_rewards": 1000 * metrics.rare_share(reward, usual, apart),
+    }
+    if (dreams := dreaming.store) is not None:
+        found["dreamed_ends"] = 1000 * (dreams.discount == 0).float().mean()
+        found["dreamed_rare_rewards"] = 1000 * metrics.rare_share(dreams.reward, usual, apart)
+    return found
+
+
+def coverage(dreaming: Dreaming) -> Found:
+    """The share of the state space that was visited, really and in the newest dreams."""
     replay, real = dreaming.replay, dreaming.replay.startable
     obs = replay.obs[real].float()
     mean, std = obs.mean(0), obs.std(0, correction=0)
     points = metrics.plane_of(obs, mean, std)
     low, high = box(dreaming, points)
-    found = {
-        "real_ends": 1000 * (replay.discount[real] == 0).float().mean(),
-        "coverage_real": metrics.visited_cells(points, low, high).float().mean(),
-    }
+    found = {"coverage_real": metrics.visited_cells(points, low, high).float().mean()}
     if (dreams := dreaming.store) is not None:
         points = metrics.plane_of(dreams.obs.float(), mean, std)
-        found["dreamed_ends"] = 1000 * (dreams.discount == 0).float().mean()
         found["coverage_dreams"] = metrics.visited_cells(points, low, high).float().mean()
     return found
 
@@ -180,11 +185,14 @@ def measure(
         played: Its real episodes; None: nobody played.
         rng: A stream of nobody else's.
     """
-    found = frequencies(dreaming) | disagreement_far(dreaming, rng)
-    if (held := held_back(dreaming, rng)) is not None:
-        found |= errors(dreaming, held, rng)
-        found |= ends_and_rewards(dreaming.world, held.steps)
-        found |= noise(dreaming.world, held.going_on, rng)
+    world, held_back = dreaming.world, dreaming.held_back()
+    found = frequencies(dreaming) | coverage(dreaming) | disagreement_far(dreaming, rng)
+    found |= error_of_one_step(dreaming, rng)
+    steps = some_steps(dreaming.replay, held_back, rng)
+    if len((left := going_on(steps)).action):
+        found |= errors_of_dreams(dreaming, held_back, rng)
+        found |= ends_and_rewards(world, steps)
+        found |= noise(world, left, rng)
     if played is not None:
         found |= returns(dreaming, judge, played, rng)
     numbers = torch.stack([number.float() for number in found.values()]).tolist()

@@ -19,7 +19,11 @@ from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
 #: The explorer's numbers that are reported, by the names that they have in the judge's update.
-EXPLORER_NAMES = {"dqn/loss": "explorer/loss", "dqn/q_mean": "explorer/q_mean"}
+EXPLORER_NAMES = {
+    "dqn/loss": "explorer/loss",
+    "dqn/q_mean": "explorer/q_mean",
+    "dqn/impossible_targets": "explorer/impossible_targets",
+}
 
 
 def explorer_phase(
@@ -41,7 +45,7 @@ def explorer_phase(
 
     def update(engine: Engine, batch: DqnMinibatch, rate: float | Tensor) -> Report:
         report = dqn_update(explorer, target_network, settings, engine, batch, rate)
-        return {new: report[old] for old, new in EXPLORER_NAMES.items()}
+        return {new: report[old] for old, new in EXPLORER_NAMES.items() if old in report}
 
     return make_phase(update, {explorer: optimizer, target_network: None})
 

@@ -120,6 +120,20 @@ def split(replay: ReplayBuffer, members: int, member_share: float, held_back_sha
     return Split(learns & startable & ~is_held, startable & is_held)
 
 
+def unseen(replay: ReplayBuffer, held_back_share: float, cursor: Tensor) -> Tensor:
+    """Rows, bool ``[rows]``, of steps that no member of a world has learnt from.
+
+    Those are the steps of episodes that are held back and, since the first of these may end late,
+    the steps that came after the world had last learnt.
+
+    Args:
+        replay: Where the real steps are.
+        held_back_share: Share of the episodes that are held back.
+        cursor: How many rows each column had written when the world last learnt, ``[N]``.
+    """
+    return split(replay, 1, 1.0, held_back_share).held_back | came_after(replay, cursor)
+
+
 def came_after(replay: ReplayBuffer, cursor: Tensor) -> Tensor:
     """Rows, bool ``[rows]``, of steps that could not be drawn when ``cursor [N]`` was this."""
     serial, _ = numbered(replay.boundary.view(-1, replay.num_envs), replay.cursor)

@@ -187,7 +187,7 @@ class TransitionGan(nn.Module):
 
         With several processes, each gives its own: the unit is the mean over all of them.
         """
-        mean = mean_of_rows(self._disagreement(self.condition(obs, action)))
+        mean = mean_of_rows(self.apart(obs, action))
         self.mean_disagreement.copy_(mean.clamp_min(LEAST_DISAGREEMENT))
 
     def condition(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -254,24 +254,27 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:
         """How far members are apart, ``[N]``, in units of the mean on real transitions."""
-        return self._disagreement(self.condition(obs, action)) / self.mean_disagreement
+        return self.apart(obs, action) / self.mean_disagreement
+
+    @torch.no_grad()
+    def apart(self, obs: Tensor, action: Tensor) -> Tensor:
+        """How far members are apart, ``[N]``, in units of targets."""
+        centre = self._centre(self.condition(obs, action))
+        return equations.disagreement(centre, self.moving)
 
     @torch.no_grad()
     def one_step_error(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         """How wrong the members' mean is on transitions ``[n, ...]``; 1: as "nothing changes"."""
         centre = self._centre(self.condition(obs, action))
-        error = equations.one_step_error(self.target(obs, next_obs), centre, self._counts)
+        error = equations.one_step_error(self.target(obs, next_obs), centre, self.moving)
         if not self.binary:
             return error
         return error / one_or((next_obs.float() - obs.float()).square().mean().sqrt())
 
     @property
-    def _counts(self) -> Tensor:
-        """Which dimensions of the observation ever change, ``[d]``."""
-        return torch.ones_like(self.delta_scale) if self.binary else self.delta_scale > 0
-
-    def _disagreement(self, condition: Tensor) -> Tensor:
-        return equations.disagreement(self._centre(condition), self._counts)
+    def moving(self) -> Tensor:
+        """Which dimensions of the observation ever change, bool ``[d]``; of bits, all."""
+        return (self.delta_scale > 0) | self.binary
 
     def _centre(self, condition: Tensor) -> Tensor:
         """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""

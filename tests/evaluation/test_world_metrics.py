@@ -121,7 +121,13 @@ def test_neighbours_tell_noise_from_a_function(rng: torch.Generator) -> None:
     smooth = torch.sin(3 * obs[:, :1]) + action[:, None]
     noisy = smooth + 0.5 * torch.randn(1000, 1, generator=rng)
     assert metrics.neighbour_spread(obs, action, smooth) < 0.1
-    assert metrics.neighbour_spread(obs, action, noisy).item() == pytest.approx(0.5, rel=0.1)
+    # Of normal noise the largest twentieth of squares is 28 % of their sum: √(.72 / .95) is .87.
+    found = metrics.neighbour_spread(obs, action, noisy).item()
+    assert found == pytest.approx(0.5 * 0.87, rel=0.1)
+    jumps = smooth + 5 * (torch.rand(1000, 1, generator=rng) < 0.01)  # a neighbour differs, too
+    assert metrics.neighbour_spread(obs, action, jumps) < 0.1
+    coins = smooth + 5 * (torch.rand(1000, 1, generator=rng) < 0.2)
+    assert metrics.neighbour_spread(obs, action, coins) > 1
     alone = metrics.neighbour_spread(obs[:2], torch.tensor([0, 1]), smooth[:2])
     assert alone.isinf()
 
@@ -135,7 +141,8 @@ def test_the_nearest_neighbour_is_that_of_a_loop(rng: torch.Generator) -> None:
         nearest = min(others, key=lambda j: (obs[i] - obs[j]).norm().item())
         halves.append(0.5 * (target[i] - target[nearest]).square().mean().item())
     found = metrics.neighbour_spread(obs, action, target).item()
-    assert found == pytest.approx(math.sqrt(sum(halves) / 40), rel=1e-4)
+    left = sorted(halves)[: 40 - 40 // 20]
+    assert found == pytest.approx(math.sqrt(sum(left) / len(left)), rel=1e-4)
 
 
 def test_cells_are_counted_as_in_a_loop(rng: torch.Generator) -> None:

@@ -88,6 +88,37 @@ def test_the_loss_of_a_dqn_update_equals_a_loop_over_its_rows(
     assert engine.calls == [(online, "dqn/gradient_norm", 10.0), (target, online, 0.25)]
 
 
+def test_targets_beyond_every_return_are_counted() -> None:
+    """Rewards of 1 at γ = ½ add up to 2: 2.2 is more than a twentieth beyond it, 2.05 is not."""
+
+    class Says(nn.Module):
+        """The observation is the value."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return self.weight * obs
+
+    next_values = torch.tensor([[2.4], [2.1], [0.0], [-6.4], [9.0]])
+    rewards, discounts = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0]), 0.5 * torch.ones(5)
+    discounts[4] = 0.0  # the task ends there: what follows has no value
+    steps = dqn.Transitions(
+        torch.zeros(5, 1), torch.zeros(5, dtype=torch.int64), rewards, discounts, next_values
+    )
+    bound = dqn.largest_return(torch.tensor(1.0), 0.5)
+    assert bound == 2 and (rewards + discounts * next_values[:, 0]).tolist() == pytest.approx(
+        [2.2, 2.05, 1.0, -2.2, -1.0]
+    )
+    for settings in (DqnSettings(double=True), DqnSettings(double=False)):
+        batch = DqnMinibatch(steps, bound=bound)
+        report = dqn_update(Says(), Says(), settings, GradientDescent(), batch, 0.0)
+        assert report["dqn/impossible_targets"].item() == pytest.approx(0.4)
+        report = dqn_update(Says(), Says(), settings, GradientDescent(), DqnMinibatch(steps), 0.0)
+        assert "dqn/impossible_targets" not in report
+
+
 def test_no_gradient_flows_through_the_bootstrap_value() -> None:
     """With obs and next_obs apart, only the row of the taken action may move."""
     online, target = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
@@ -136,3 +167,8 @@ def test_a_minibatch_of_a_stack_has_its_own_rows() -> None:
     ):
         assert torch.equal(row, whole[1]) and torch.equal(rows, whole[1:])
     assert [one.weight for one in stack._replace(weight=None).unstack()] == [None] * 3
+    bounds = stack._replace(bound=torch.arange(3.0))
+    assert [one.bound for one in stack.unstack()] == [None] * 3
+    assert [float(one.bound) for one in bounds.unstack() if one.bound is not None] == [0, 1, 2]
+    assert bounds.chunk(slice(1, 3)).bound is not None
+    assert torch.equal(bounds.chunk(slice(1, 3)).bound, torch.tensor([1.0, 2.0]))

@@ -247,6 +247,7 @@ def test_the_error_is_measured_on_steps_that_no_member_saw() -> None:
     ).mean(0)
     target = (steps.next_obs - steps.obs)[keep] / learner.world_gan.delta_scale
     expected = (target - centre).square().mean().sqrt().item()
-    found = dreaming._one_step_error(parts.held_back)
+    assert dreaming.unseen().nonzero().flatten().tolist() == rows
+    found = dreaming._one_step_error()
     assert found == pytest.approx(expected, rel=1e-5)
     assert 0 < len(rows) < int(replay.startable.sum())

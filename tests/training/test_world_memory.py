@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_trainer
 from dreamers import prepared
 from lightning.pytorch import Callback
+
+from lit_crl.runs.callbacks import EnvStepProgress
 
 #: Dreams, their horizon, and the bytes of an imagined step: two observations of two numbers, action
 #: (8), reward, discount, and the world's doubt.
@@ -27,6 +30,7 @@ class Memory(Callback):
     def __init__(self) -> None:
         self.resident: dict[int, float] = {}
         self.kept: set[int] = set()
+        self.said: set[int] = set()
         self._phase = 0
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -36,6 +40,7 @@ class Memory(Callback):
         self._phase = dreaming.phases
         if dreaming.store is not None:
             self.kept.add(sum(x.nbytes for x in (*dreaming.store, dreaming.dreams.disagreement)))
+            self.said.add(dreaming.dreams.bytes)
         if self._phase in (10, 210):
             gc.collect()
             self.resident[self._phase] = status("VmRSS")
@@ -54,10 +59,26 @@ def cycles(memory: Memory) -> float:
     return memory.resident[210] - memory.resident[10]
 
 
+def test_what_dreams_take_is_said_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """In megabytes; nothing is said where nobody learns from dreams, or there is no world."""
+    sized = {"dreams": 5 * DREAMS, "horizon": 100}  # 36 bytes each
+    for dreams, world, expected in (
+        (sized, {}, ["Dreams take 5.8 MB."]),
+        (sized | {"share": 0.0}, {}, []),
+        (sized, {"loss": "none"}, []),
+    ):
+        learner, data, _ = prepared(world=world, dreams=dreams, env_steps=200)
+        progress = EnvStepProgress()
+        trainer = make_trainer(callbacks=[progress], enable_progress_bar=True, limit_val_batches=0)
+        trainer.fit(learner, datamodule=data)
+        told = [line for line in capsys.readouterr().out.splitlines() if "Dreams take" in line]
+        assert told == expected
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
 def test_memory_is_flat_over_two_hundred_cycles_of_dreams() -> None:
     """Were all dreams kept, it would rise by 23 MiB."""
     memory = Memory()
     assert cycles(memory) < 6
     assert status("VmHWM") - memory.resident[10] < 10
-    assert memory.kept == {DREAMS * HORIZON * BYTES}
+    assert memory.kept == memory.said == {DREAMS * HORIZON * BYTES}

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
+from lit_crl.envs import MountainCar
 from lit_crl.evaluation import world_verdicts as verdicts
 from lit_crl.evaluation.protocol import Played
 from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint, RunReport
@@ -35,8 +36,8 @@ DREAMS = {
 EVERYTHING = {
     "error_1", "error_5", "error_20", "beyond_bounds", "reward_error", "end_calibration_error",
     "end_predicted", "end_real", "data_noise", "z_used", "disagreement", "disagreement_far",
-    "real_ends", "dreamed_ends", "coverage_real", "coverage_dreams", "dream_return",
-    "dream_return_gap",
+    "real_ends", "dreamed_ends", "real_rare_rewards", "dreamed_rare_rewards", "coverage_real",
+    "coverage_dreams", "dream_return", "dream_return_gap",
 }  # fmt: skip
 
 
@@ -112,6 +113,14 @@ def test_the_numbers_of_a_run_are_those_of_loops() -> None:
     rows = data.replay.startable.nonzero().flatten().tolist()
     ends = sum(data.replay.discount[row].item() == 0 for row in rows)
     assert numbers["world/real_ends"] == pytest.approx(1000 * ends / len(rows))
+    rewards = {row: data.replay.reward[row].item() for row in rows}
+    usual = sorted(rewards.values())[(len(rows) - 1) // 2]
+    half = max(abs(r - usual) for r in rewards.values()) / 2
+    for name, given in (("real", [*rewards.values()]), ("dreamed", dreaming.store.reward.tolist())):
+        rare = sum(abs(r - usual) > half for r in given)
+        assert numbers[f"world/{name}_rare_rewards"] == pytest.approx(
+            1000 * rare / len(given), rel=1e-4
+        )
     dreamed = dreaming.store.discount.tolist()
     assert numbers["world/dreamed_ends"] == pytest.approx(
         1000 * sum(d == 0 for d in dreamed) / len(dreamed), rel=1e-4
@@ -124,6 +133,35 @@ def test_the_numbers_of_a_run_are_those_of_loops() -> None:
             if all(a <= x <= b for x, a, b in zip(p, low, high, strict=True))
         }
         assert abs(numbers[f"world/coverage_{name}"] - len(cells) / 100) < 0.011
+
+
+class Paid(ShortCar):
+    """A car that is paid 3 in the left quarter of the places where it starts, and beyond."""
+
+    def dynamics(self, state: Tensor, levels: Tensor, action: Tensor) -> Any:
+        after, reward, terminated = super().dynamics(state, levels, action)
+        return after, torch.where(after[:, 0] < -0.55, 3.0, reward), terminated
+
+
+def test_rare_rewards_are_counted_in_dreams_and_in_the_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A world that nearly says −1 pays nothing rare; one that says 2.5 pays it at each step."""
+    imagine = TransitionGan.imagine
+    for said, expected in ((-0.9, 0.0), (2.5, 1000.0)):
+
+        def pays(self: Any, *given: Any, said: float = said) -> Imagined:
+            step = imagine(self, *given)
+            return step._replace(reward=torch.full_like(step.reward, said))
+
+        monkeypatch.setattr(TransitionGan, "imagine", pays)
+        _, data, _ = fitted(env=Paid, dreams={"error_bound": 100.0})
+        numbers, rewards = data.watch.numbers, data.replay.reward[data.replay.startable]
+        assert numbers["world/real_rare_rewards"] == pytest.approx(
+            1000 * (rewards == 3).float().mean().item()
+        )
+        assert 0 < numbers["world/real_rare_rewards"] < 500
+        assert numbers["world/dreamed_rare_rewards"] == pytest.approx(expected)
 
 
 def test_watching_changes_nothing_that_trains() -> None:
@@ -228,12 +266,25 @@ def test_without_episodes_there_is_no_return() -> None:
     assert "world/dream_return" not in found
 
 
-def test_without_held_back_episodes_there_are_no_errors() -> None:
-    _, data, _ = fitted(dreams={"held_back": 0.0})
+def test_without_held_back_episodes_there_is_one_error() -> None:
+    """That of one step, on what came after the world had learnt; if nothing did, there is none."""
+    learner, data, _ = fitted(dreams={"held_back": 0.0})
     assert of_world(data.watch.numbers) == {
-        "disagreement_far", "real_ends", "dreamed_ends", "coverage_real", "coverage_dreams",
-        "dream_return", "dream_return_gap",
+        "error_1", "disagreement_far", "real_ends", "dreamed_ends", "real_rare_rewards",
+        "dreamed_rare_rewards", "coverage_real", "coverage_dreams", "dream_return",
+        "dream_return_gap",
     }  # fmt: skip
+    assert data.dreaming is not None
+    data.dreaming._learnt.copy_(data.replay.cursor + 1)
+    assert "world/error_1" not in measure_now(learner, data)
+
+
+def test_the_first_validation_has_an_error_of_one_step() -> None:
+    """Before any episode has ended, so that none can be held back."""
+    keep = Keep()
+    fitted(keep, env=MountainCar, env_steps=416, validate_every=64)
+    assert all("world/error_1" in found for found in keep.found)
+    assert not any("world/error_5" in found for found in keep.found)
 
 
 def test_without_a_world_nothing_is_measured() -> None:

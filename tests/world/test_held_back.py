@@ -6,7 +6,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.dqn.replay.buffer import ReplayBuffer
-from lit_crl.world.held_back import held_back_episodes
+from lit_crl.world.real_episodes import held_back_episodes
 from lit_crl.world.real_steps import split
 
 

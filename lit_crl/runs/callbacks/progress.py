@@ -62,6 +62,8 @@ class EnvStepProgress(ProgressBar):
             f"Training {gan} on {env}: {data.schedule.budget:,} {unit}, {source}, "
             f"seed {data.seed}, on {devices}{trainer.strategy.root_device.type}."
         )
+        if data.dreaming is not None and data.dreaming.settings.makes_dreams:
+            self.console.print(f"Dreams take {data.dreaming.dreams.bytes / 1e6:.1f} MB.")
         if images := in_words(space_of(data.env)):
             self.console.print(images)
         if learner_of(trainer).compile_updates:

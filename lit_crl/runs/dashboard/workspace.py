@@ -47,6 +47,44 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
             for name in ("valid", "unique", "predicted_frontier")
         ],
     },
+    "World": {
+        "error after 1 to 50 imagined steps": [f"world/error_{steps}" for steps in (1, 5, 20, 50)],
+        "return in dreams, and beyond the real one": [
+            "world/dream_return",
+            "world/dream_return_gap",
+        ],
+        "ends in 1,000 steps: dreamed, real": ["world/dreamed_ends", "world/real_ends"],
+        "rare rewards in 1,000 steps: dreamed, real": [
+            "world/dreamed_rare_rewards",
+            "world/real_rare_rewards",
+        ],
+        "disagreement: on real steps, at random points": [
+            "world/disagreement",
+            "world/disagreement_far",
+        ],
+        "share of the cells visited: dreamed, real": [
+            "world/coverage_dreams",
+            "world/coverage_real",
+        ],
+        "errors of rewards and ends": ["world/reward_error", "world/end_calibration_error"],
+        "noise: of the data, share that z makes": ["world/data_noise", "world/z_used"],
+        "steps that a bound has stopped": ["world/beyond_bounds"],
+        "losses": [
+            f"world/{name}_loss"
+            for name in ("generator", "discriminator", "reconstruction", "likelihood")
+        ],
+        "losses of the heads": ["world/reward_loss", "world/end_loss"],
+        "gradients": [
+            f"world/{name}_gradient_norm" for name in ("generators", "discriminators", "heads")
+        ],
+        "explorer: loss": ["explorer/loss"],
+        "explorer: Q, bonus": ["explorer/q_mean", "explorer/bonus"],
+        "impossible targets: judge, explorer": [
+            "dqn/impossible_targets",
+            "explorer/impossible_targets",
+        ],
+        "seconds": ["system/seconds_world", "system/seconds_watch"],
+    },
     "Behaviour": {
         "return, training episodes": ["behaviour/return_mean"],
         "success, training episodes": ["behaviour/success_rate"],

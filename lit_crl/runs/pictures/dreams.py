@@ -23,10 +23,10 @@ from lit_crl.runs.pictures.played import play_episodes
 from lit_crl.runs.pictures.style import BLACK, BLUE, DARK, GREY, ORANGE, PALE, WHITE, styled
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
-from lit_crl.world.held_back import held_back_episodes
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
 from lit_crl.world.open_loop import follow_actions
+from lit_crl.world.real_episodes import held_back_episodes
 
 #: Real episodes, dreams of the explorer, and visited states that are drawn at most.
 EPISODES, FREE, VISITED = 3, 8, 3_000

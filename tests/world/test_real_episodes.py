@@ -16,7 +16,7 @@ from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import Imagined
 from lit_crl.world.open_loop import follow_actions
 from lit_crl.world.perfect import PerfectWorld
-from lit_crl.world.windows import begins, draw_windows
+from lit_crl.world.real_episodes import begins, draw_windows
 
 GAMMA = 0.9
 

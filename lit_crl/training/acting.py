@@ -1,0 +1,39 @@
+"""Who acts in the environments, and how: one operation at a time, or as one graph."""
+
+from functools import partial
+
+from torch import Tensor
+
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.envs import LevelEnv
+from lit_crl.envs.batched import has_pure_step
+from lit_crl.training.agent import Agent
+from lit_crl.training.rollout import Actor, Play
+
+
+def actor(agent: Agent, explores: Tensor | None) -> Actor:
+    """Acts as the agent does and, where ``explores [N]``, as its explorer."""
+    return agent.act if explores is None else partial(agent.act, explores=explores)
+
+
+def compiled_play(
+    agent: Agent, env: LevelEnv, explores: Tensor | None, clock: Stopwatch
+) -> Play | None:
+    """Acting and stepping as one graph, if updates are compiled and the environment can.
+
+    Args:
+        agent: Acts.
+        env: Is stepped.
+        explores: In which environments the explorer acts, bool ``[N]``; None: in none.
+        clock: Times the compiling.
+    """
+    flat = agent.flat_networks.get(agent.q_network)
+    if flat is None or not has_pure_step(env):
+        return None
+    from lit_crl.training.compiled.play import CompiledPlay, Explorer  # imports the compiler
+
+    explorer = None
+    if explores is not None and agent.explorer is not None:
+        explorer = Explorer(agent.flat_networks[agent.explorer], explores)
+    play = CompiledPlay(agent.toss, env, flat, explorer, clock)
+    return lambda act, obs, epsilon: play(obs, epsilon)
