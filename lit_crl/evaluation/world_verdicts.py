@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 #: Dreams may pay this much more than the real task, as a share of the real return.
 GAP_BOUND = 0.5
-#: Looks running at which dreams must pay too much: a single one may be chance.
+#: Looks running at which dreams must pay too much, or miss ends: a single one may be chance.
 RUNNING = 2
 #: Disagreement below this, in units of Δobs, is none.
 NO_DISAGREEMENT = 1e-5
@@ -85,15 +85,21 @@ def ignores_noise(numbers: Numbers) -> str | None:
     )
 
 
-def blind_to_ends(numbers: Numbers, dreamed_steps: int) -> str | None:
-    """Whether no dream has ended, although real steps have ends so often that some should have."""
+def missed_ends(numbers: Numbers, dreamed_steps: int) -> float:
+    """Ends that as many real steps would have had as were dreamed, if no dream had any; else 0."""
     if numbers.get("world/dreamed_ends", 1.0) > 0:
+        return 0.0
+    return numbers["world/real_ends"] * dreamed_steps / 1000
+
+
+def blind_to_ends(numbers: Numbers, dreamed_steps: int, running: int) -> str | None:
+    """Whether dreams have missed ``MISSED_ENDS`` ends ``running`` times, this time included."""
+    if running < RUNNING:
         return None
-    real = numbers["world/real_ends"]
-    if (expected := real * dreamed_steps / 1000) < MISSED_ENDS:
-        return None
+    missed = missed_ends(numbers, dreamed_steps)
     return (
         f"The world is blind to ends: none in {dreamed_steps:,} imagined steps, where as many real "
-        f"steps had {expected:.0f}. Try more data.world.rare or data.world.updates, or more dreams "
-        "from visited states (a smaller data.world.first_states)."
+        f"steps had {missed:.0f}, and so the time before. Try more data.world.rare or "
+        "data.world.updates, or more dreams from visited states (a smaller "
+        "data.world.first_states)."
     )

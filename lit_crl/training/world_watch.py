@@ -28,8 +28,8 @@ class WorldWatch:
         self.dreaming: Dreaming | None = None
         self.numbers: dict[str, float] = {}
         self._seed = seed
-        #: Looks running at which dreams paid too much.
-        self._running = 0
+        #: Looks running at which dreams paid too much, and at which they missed ends.
+        self._running = {"exploited": 0, "blind to ends": 0}
         self._holds: list[str] = []
 
     def look(self, judge: Learner, played: Played | None) -> dict[str, float]:
@@ -56,14 +56,18 @@ class WorldWatch:
 
     def _judge(self, dreaming: Dreaming) -> None:
         numbers, scale = self.numbers, reward_scale(dreaming.replay.reward).item()
-        too_much = verdicts.dreams_pay_too_much(numbers, scale)
-        self._running = self._running + 1 if too_much else 0
         dreamed = 0 if dreaming.store is None else len(dreaming.store.reward)
+        suspected = {
+            "exploited": verdicts.dreams_pay_too_much(numbers, scale),
+            "blind to ends": verdicts.missed_ends(numbers, dreamed) >= verdicts.MISSED_ENDS,
+        }
+        running = {name: self._running[name] + 1 if suspected[name] else 0 for name in suspected}
+        self._running = running
         found = {
-            "exploited": verdicts.exploited(numbers, scale, self._running),
+            "exploited": verdicts.exploited(numbers, scale, running["exploited"]),
             "frozen": verdicts.frozen(numbers) if dreaming.settings.curiosity else None,
             "ignores noise": verdicts.ignores_noise(numbers),
-            "blind to ends": verdicts.blind_to_ends(numbers, dreamed),
+            "blind to ends": verdicts.blind_to_ends(numbers, dreamed, running["blind to ends"]),
         }
         for name, sentence in found.items():
             if sentence is not None and name not in self._holds:
@@ -72,9 +76,9 @@ class WorldWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """The last numbers, and which sentences hold."""
-        return {"numbers": self.numbers, "running": self._running, "holds": self._holds}
+        return {"numbers": self.numbers, "running": dict(self._running), "holds": self._holds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         self.numbers, self._holds = dict(state["numbers"]), list(state["holds"])
-        self._running = state["running"]
+        self._running = dict(state["running"])

@@ -21,7 +21,7 @@ def test_a_good_world_needs_no_sentence() -> None:
         assert not verdicts.dreams_pay_too_much(numbers, 1.0)
         assert verdicts.frozen(numbers) is None
         assert verdicts.ignores_noise(numbers) is None
-        assert verdicts.blind_to_ends(numbers, 20_000) is None
+        assert verdicts.missed_ends(numbers, 20_000) == 0
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,10 @@ def test_noise_is_ignored_only_where_there_is_some_that_members_agree_on() -> No
     assert verdicts.ignores_noise(ignored | {"world/disagreement": 0.3}) is None
 
 
-def test_blindness_needs_enough_dreams() -> None:
+def test_blindness_needs_enough_dreams_twice_running() -> None:
     blind = GOOD | {"world/dreamed_ends": 0.0}
-    assert "40" in str(verdicts.blind_to_ends(blind, 10_000))
-    assert verdicts.blind_to_ends(blind, 1_000) is None
-    assert verdicts.blind_to_ends(blind | {"world/real_ends": 0.0}, 10_000) is None
+    assert verdicts.missed_ends(blind, 10_000) == 40 >= verdicts.MISSED_ENDS
+    assert verdicts.missed_ends(blind, 1_000) < verdicts.MISSED_ENDS
+    assert verdicts.missed_ends(blind | {"world/real_ends": 0.0}, 10_000) == 0
+    assert verdicts.blind_to_ends(blind, 10_000, running=1) is None
+    assert "steps had 40, and so the time before" in str(verdicts.blind_to_ends(blind, 10_000, 2))
