@@ -24,9 +24,9 @@ from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan.batch import GanBatch
 from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint
-from lit_crl.training import dreaming
 from lit_crl.training.batches import Batch
 from lit_crl.training.ddp import PhaseDDP
+from lit_crl.training.dreams import dreaming
 from lit_crl.world.real_steps import Split, split
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan

@@ -46,18 +46,19 @@ from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
-from lit_crl.training.acting import actor, compiled_play
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
-from lit_crl.training.collection import new_curriculum, new_replay, new_rollout
 from lit_crl.training.drawing import draw_batch, with_dreams
-from lit_crl.training.dream_checks import check_world
-from lit_crl.training.dreaming import Dreaming
-from lit_crl.training.experience import Experience, check_is_kept
-from lit_crl.training.explorers import explorers_places, judges
-from lit_crl.training.lasting import check_lasting, lasting
-from lit_crl.training.level_starts import LevelStarts
-from lit_crl.training.logged import LoggedExperience, check_settings, schedule_in_updates
+from lit_crl.training.dreams.checks import check_world
+from lit_crl.training.dreams.dreaming import Dreaming
+from lit_crl.training.dreams.explorers import explorers_places, judges
+from lit_crl.training.dreams.level_starts import LevelStarts
+from lit_crl.training.dreams.watch import WorldWatch
+from lit_crl.training.experience.acting import actor, compiled_play
+from lit_crl.training.experience.collection import new_curriculum, new_replay, new_rollout
+from lit_crl.training.experience.interface import Experience, check_is_kept
+from lit_crl.training.experience.lasting import check_lasting, lasting
+from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
@@ -66,7 +67,6 @@ from lit_crl.training.settings import (
     DreamSettings,
     GanPhaseSettings,
 )
-from lit_crl.training.world_watch import WorldWatch
 
 
 class ReplayDataModule(LightningDataModule):

@@ -12,7 +12,7 @@ from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
-from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.dreams.dreaming import Dreaming
 
 
 def draw_batch(

@@ -28,6 +28,7 @@ from lit_crl.training import trainer_checks
 from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMinibatch
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.dreams.phases import explorer_phase, world_phase
 from lit_crl.training.eager import EagerPhase
 from lit_crl.training.optimizers import (
     Trained,
@@ -47,7 +48,6 @@ from lit_crl.training.updates import (
     dqn_update,
     gan_update,
 )
-from lit_crl.training.world_phase import explorer_phase, world_phase
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 

@@ -8,7 +8,7 @@ from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.outcomes import OutcomeTiming, unknown_success, why_too_few
 from lit_crl.dqn.exploration import Exploration
-from lit_crl.training.episode_log import EpisodeLog
+from lit_crl.training.experience.episode_log import EpisodeLog
 from lit_crl.training.schedule import Schedule
 
 

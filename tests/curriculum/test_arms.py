@@ -34,7 +34,7 @@ from lit_crl.envs import (
     ThinManifold,
 )
 from lit_crl.training.datamodule import ReplayDataModule
-from lit_crl.training.value_trace import ValueTrace
+from lit_crl.training.experience.value_trace import ValueTrace
 
 Make = Callable[..., Any]
 SCREEN = LearnabilityScreen(screenings=1, share=0.6, candidates=8, episodes=2)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_crl import CreativeLearner
 from lit_crl.envs import BatchedEnv
 from lit_crl.training.batches import Batch, DqnMinibatch
-from lit_crl.training.dreams import Dreams
+from lit_crl.training.dreams.store import Dreams
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import Imagined
 

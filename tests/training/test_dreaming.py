@@ -17,7 +17,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.envs import Maze
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.runs.checkpoints.experience import collected_state
-from lit_crl.training.dream_checks import check_world
+from lit_crl.training.dreams.checks import check_world
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:

@@ -23,8 +23,8 @@ from lit_crl.envs import (
     Spiral,
     ThinManifold,
 )
-from lit_crl.training.level_starts import first_observations, hides_level
-from lit_crl.training.rollout import Rollout
+from lit_crl.training.dreams.level_starts import first_observations, hides_level
+from lit_crl.training.experience.rollout import Rollout
 
 
 class ShortPoint(PointMass):

@@ -21,8 +21,8 @@ from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import GymnasiumEnv, MountainCar
-from lit_crl.training.episode_log import EpisodeLog
-from lit_crl.training.rollout import VISIT_EVERY, Rollout
+from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.rollout import VISIT_EVERY, Rollout
 
 GAMMA, LABEL_EPSILON, LIMIT = 0.9, 0.1, 15
 

@@ -18,7 +18,7 @@ from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions
 from lit_crl.envs import CartPole
-from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.world.curiosity import novelty
 from lit_crl.world.real_steps import split, steps_at
 

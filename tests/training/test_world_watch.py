@@ -19,8 +19,8 @@ from lit_crl.evaluation.protocol import Played
 from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint, RunReport
 from lit_crl.runs.callbacks.metrics import MetricsCsv
 from lit_crl.runs.checkpoints.experience import collected_state
-from lit_crl.training.world_measurements import measure, noise
-from lit_crl.training.world_watch import WorldWatch
+from lit_crl.training.dreams.measurements import measure, noise
+from lit_crl.training.dreams.watch import WorldWatch
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import Ensemble, Generators

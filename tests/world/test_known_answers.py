@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_crl.dqn.equations import Transitions, td_target
 from lit_crl.dqn.replay.buffer import ReplayBuffer
-from lit_crl.training.rollout import Rollout
+from lit_crl.training.experience.rollout import Rollout
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import Imagined
 

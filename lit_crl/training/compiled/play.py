@@ -12,7 +12,7 @@ from lit_crl.dqn.equations import greedy_unless
 from lit_crl.envs import BatchedEnv
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.compiled.phase import compiled, compiling
-from lit_crl.training.rollout import Played
+from lit_crl.training.experience.rollout import Played
 
 #: Takes how many environments there are, and ε ``[N]``; gives which of them explore ``[N]``, and
 #: a random action for each ``[N]``.

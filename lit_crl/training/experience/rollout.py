@@ -11,8 +11,8 @@ from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.agent import Agent
-from lit_crl.training.episode_log import EpisodeLog
-from lit_crl.training.value_trace import ValueTrace
+from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
 Actor = Callable[[Tensor, Tensor], Tensor]

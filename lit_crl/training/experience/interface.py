@@ -8,8 +8,8 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.agent import Agent
-from lit_crl.training.episode_log import EpisodeLog
-from lit_crl.training.rollout import Actor, LevelSource, Play, TellStep
+from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.rollout import Actor, LevelSource, Play, TellStep
 
 
 class Experience(Protocol):

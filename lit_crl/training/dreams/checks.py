@@ -7,7 +7,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import Needs
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.batched import has_pure_step
-from lit_crl.training.level_starts import check_levels_show, hides_level
+from lit_crl.training.dreams.level_starts import check_levels_show, hides_level
 from lit_crl.training.settings import DataSettings
 
 

@@ -8,7 +8,7 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.training.agent import Agent
-from lit_crl.training.rollout import Actor, Play
+from lit_crl.training.experience.rollout import Actor, Play
 
 
 def actor(agent: Agent, explores: Tensor | None) -> Actor:

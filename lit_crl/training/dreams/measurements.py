@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.evaluation import world_metrics as metrics
 from lit_crl.evaluation.protocol import Learner, Played, greedy
-from lit_crl.training.dreaming import Dreaming
+from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.open_loop import follow_actions
 from lit_crl.world.real_episodes import draw_windows

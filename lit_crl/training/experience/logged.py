@@ -19,8 +19,8 @@ from lit_crl.dqn.logs.task import check_agreement
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
-from lit_crl.training.episode_log import EpisodeLog
-from lit_crl.training.rollout import Actor, LevelSource, Play, TellStep
+from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.rollout import Actor, LevelSource, Play, TellStep
 from lit_crl.training.schedule import Schedule
 from lit_crl.training.settings import CollectSettings, DataSettings
 
@@ -162,4 +162,4 @@ class LoggedExperience:
         return {"log": self._log.key, **self._log.fingerprint._asdict()}
 
     def load_replay_state(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: ``training/lasting.py`` has seen that the log is the same."""
+        """Nothing to restore: ``training/experience/lasting.py`` has seen that the log is the same."""

@@ -14,7 +14,7 @@ from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.factory import EnvFactory
-from lit_crl.training.rollout import Rollout
+from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.settings import DataSettings
 
 

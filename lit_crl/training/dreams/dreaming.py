@@ -15,9 +15,9 @@ from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import DqnMinibatch, WorldMinibatch
-from lit_crl.training.dream_condition import DreamCondition
-from lit_crl.training.dreams import Dreams
-from lit_crl.training.level_starts import LevelStarts
+from lit_crl.training.dreams.condition import DreamCondition
+from lit_crl.training.dreams.level_starts import LevelStarts
+from lit_crl.training.dreams.store import Dreams
 from lit_crl.training.settings import DreamSettings
 from lit_crl.world.caution import doubt
 from lit_crl.world.curiosity import bonus, explorer_reward, falling, reward_scale

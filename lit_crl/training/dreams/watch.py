@@ -8,8 +8,8 @@ from lit_crl.core import distributed
 from lit_crl.core.seeding import random_stream
 from lit_crl.evaluation import world_verdicts as verdicts
 from lit_crl.evaluation.protocol import Learner, Played
-from lit_crl.training.dreaming import Dreaming
-from lit_crl.training.world_measurements import measure
+from lit_crl.training.dreams.dreaming import Dreaming
+from lit_crl.training.dreams.measurements import measure
 from lit_crl.world.curiosity import reward_scale
 
 

@@ -1,0 +1,1 @@
+"""Where real transitions come from: environments that are stepped, or a log in their place."""
