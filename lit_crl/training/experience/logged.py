@@ -162,4 +162,4 @@ class LoggedExperience:
         return {"log": self._log.key, **self._log.fingerprint._asdict()}
 
     def load_replay_state(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: ``training/experience/lasting.py`` has seen that the log is the same."""
+        """Nothing to restore: ``lasting.py`` has seen that the log is the same."""
