@@ -149,6 +149,11 @@ class GustyPass(BatchedEnv):
         )
         return uniform_levels(n, low, high, rng)
 
+    def heldout(self) -> dict[str, Tensor]:
+        """Return ``anywhere`` [256, 3]: fixed reference levels."""
+        # Drawn on the CPU, so that the held-out set is the same on every device.
+        return {"anywhere": self.reference_levels(256, torch.Generator().manual_seed(0))}
+
     def draw_level_plane(self, axes: Axes) -> None:
         """Label the axes; draw steep ground, start region, hut, pass and summit."""
         draw_box(axes, self.level_space, self.level_names, self.level_plane)

@@ -146,6 +146,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "cartpole",
         "facing_maze",
         "from_log",
+        "gusty_pass",
         "gymnasium",
         "literal",
         "maze",
