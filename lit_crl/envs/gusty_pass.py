@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Change of x (east) by each action: west and east.
-MOVES = (-0.25, 0.25)
+MOVES = (-0.5, 0.5)
 #: The hut is here and to the west, the summit here and to the east, and the pass between them.
-HUT, PASS, SUMMIT = -1.0, 0.25, 1.0
+HUT, PASS, SUMMIT = -1.0, 0.125, 1.0
 #: What they pay.
 HUT_REWARD, SUMMIT_REWARD = 1.0, 5.0
 #: Where gusts throw along y, to one side or the other, and how far the path reaches to both.
 SIDE, PATH = 0.6, 0.3
-#: Levels are between these corners (x, y), and target levels between those.
+#: Levels are between these corners (x, y), and target levels between those: from there no step leads
+#: close to an edge, so that small errors of a world do not matter.
 LOW, HIGH = (HUT, -0.8), (SUMMIT, 0.8)
-TARGET_LOW, TARGET_HIGH = (-0.25, -0.1), (0.0, 0.1)
+TARGET_LOW, TARGET_HIGH = (-0.15, -0.1), (-0.05, 0.1)
 
 
 def weather_after(weather: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class GustyPass(BatchedEnv):
         return torch.cat((state[:, :2], share_of(state[:, 2:])), -1)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, 3]: x in [-0.25, 0], y in [-0.1, 0.1], any weather."""
+        """Draw [n, 3]: x in [-0.15, -0.05], y in [-0.1, 0.1], any weather."""
         low, high = (
             self.level_low.new_tensor(corner)
             for corner in ((*TARGET_LOW, 0.0), (*TARGET_HIGH, 1.0))

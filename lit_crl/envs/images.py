@@ -149,7 +149,7 @@ def gymnasium_space(env: gymnasium.Env[Any, Any], declared: DeclaredLayout | Non
         is_whole = space.dtype is not None and space.dtype.kind in "biu"
         fits = is_whole and int(space.low.min()) >= 0 and int(space.high.max()) <= 255
         dtype = np.uint8 if fits and layout is not None else np.float32
-        kept = Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+        kept: Box = Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
         space = with_bits(kept, space.dtype)
     return with_layout(space, layout)
 

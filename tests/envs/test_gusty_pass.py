@@ -23,7 +23,7 @@ def one_step(
     fell = x >= PASS and abs(y) > PATH
     if x < PASS:
         y = SIDE if weather > 0.5 else -SIDE
-    x += 0.25 if east else -0.25
+    x += 0.5 if east else -0.5
     if fell:
         return x, y, 0.0, True, False
     if x <= HUT:
@@ -105,7 +105,7 @@ def test_the_path_leads_to_the_summit() -> None:
     """As a world believes that imagines the mean of both gusts."""
     env = GustyPass(100)
     levels = env.target_levels(100, rng())
-    levels[:, 0] = PASS
+    levels[:, 0] = PASS + 0.1
     env.reset(options={"levels": levels})
     total, won = returns(env, EAST)
     assert (total == 5).all() and won.all()
