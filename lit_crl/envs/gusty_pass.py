@@ -30,7 +30,7 @@ MOVES = (-0.5, 0.5)
 #: The hut is here and to the west, the summit here and to the east, and the pass between them.
 HUT, PASS, SUMMIT = -1.0, 0.125, 1.0
 #: What they pay.
-HUT_REWARD, SUMMIT_REWARD = 1.0, 5.0
+HUT_REWARD, SUMMIT_REWARD = 1.0, 8.0
 #: Where gusts throw along y, to one side or the other, and how far the path reaches to both.
 SIDE, PATH = 0.6, 0.3
 #: Levels are between these corners (x, y), and target levels between those: from there no step leads
@@ -90,7 +90,7 @@ def walk(position: Tensor, actions: Tensor, northward: Tensor) -> Tensor:
 
 
 class GustyPass(BatchedEnv):
-    """Choose between a near hut (reward 1) and a high summit (5) behind a pass; at most 20 steps.
+    """Choose between a near hut (reward 1) and a high summit (8) behind a pass; at most 20 steps.
 
     Who crosses the pass to the east is thrown 0.6 north or south, beside the path, and falls at the
     next step: the episode ends without reward. So the hut is the best that one can reach. The path

@@ -29,7 +29,7 @@ def one_step(
     if x <= HUT:
         return x, y, 1.0, True, True
     if x >= SUMMIT:
-        return x, y, 5.0, True, True
+        return x, y, 8.0, True, True
     return x, y, 0.0, False, False
 
 
@@ -108,7 +108,7 @@ def test_the_path_leads_to_the_summit() -> None:
     levels[:, 0] = PASS + 0.1
     env.reset(options={"levels": levels})
     total, won = returns(env, EAST)
-    assert (total == 5).all() and won.all()
+    assert (total == 8).all() and won.all()
 
 
 def test_observations_hide_the_weather_so_that_its_world_cannot_be_perfect() -> None:
