@@ -1,9 +1,9 @@
-"""A walker who must cross a ridge: by a pass, where gusts blow, or by a long detour.
+"""A walker between a near hut and a high summit, which lies behind a pass with gusts.
 
-In the pass a gust throws the walker to one side or to the other, as a fair coin falls. Both sides
-are scree, from which one slides back; the path between them leads to the goal, and no gust ever
-leads there. Who expects the mean of what follows, or a normal distribution around it, believes in
-the path. The task tells worlds that imagine both outcomes from those that imagine their mean.
+A gust throws the walker to one side or to the other, as a fair coin falls. Who crosses the pass is
+then beside the path that leads to the summit, and falls; no gust ever leads to the path. Who
+imagines the mean of what follows, or a normal distribution around it, believes in the path. So the
+task tells worlds that imagine both outcomes from those that imagine their mean.
 
 The coin is fair and no observation shows it, but it is no random number: it is the weather, a
 number of the state that follows the logistic map. So a level and actions determine an episode.
@@ -33,8 +33,8 @@ HUT, PASS, SUMMIT = -1.0, 0.125, 1.0
 HUT_REWARD, SUMMIT_REWARD = 1.0, 8.0
 #: Where gusts throw along y, to one side or the other, and how far the path reaches to both.
 SIDE, PATH = 0.6, 0.3
-#: Levels are between these corners (x, y), and target levels between those: from there no step leads
-#: close to an edge, so that small errors of a world do not matter.
+#: Levels are between these corners (x, y), and target levels between those: from there no step
+#: leads close to an edge, so that small errors of a world do not matter.
 LOW, HIGH = (HUT, -0.8), (SUMMIT, 0.8)
 TARGET_LOW, TARGET_HIGH = (-0.15, -0.1), (-0.05, 0.1)
 
@@ -92,9 +92,9 @@ def walk(position: Tensor, actions: Tensor, northward: Tensor) -> Tensor:
 class GustyPass(BatchedEnv):
     """Choose between a near hut (reward 1) and a high summit (8) behind a pass; at most 20 steps.
 
-    Who crosses the pass to the east is thrown 0.6 north or south, beside the path, and falls at the
-    next step: the episode ends without reward. So the hut is the best that one can reach. The path
-    itself leads to the summit, for whoever starts on it.
+    Every step from the west of the pass is blown to y = 0.6 or y = -0.6. Behind the pass it is
+    calm. Whoever is there beside the path falls with the next step: that ends it without reward.
+    So the hut is the best that one can reach from the west. The path itself leads to the summit.
 
     Level: start (x, y), and the weather, as its quantile. Target: between hut and pass. Reference:
     uniform over the level box. Observation: x and y; the weather does not show.
@@ -128,7 +128,7 @@ class GustyPass(BatchedEnv):
     def advanced(
         self, state: Tensor, levels: Tensor, elapsed: Tensor, actions: Tensor
     ) -> tuple[Tensor, ...]:
-        """As in every environment here, but a fall is no success."""
+        """As in every built-in environment, but a fall is no success."""
         *others, reward, terminated, truncated, _ = super().advanced(
             state, levels, elapsed, actions
         )
