@@ -1,4 +1,4 @@
-"""What each world believes about the pass with gusts, where the mean of two outcomes never comes."""
+"""What worlds believe about the pass with gusts, where the mean of two outcomes never comes."""
 
 import pytest
 import torch
