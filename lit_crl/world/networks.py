@@ -105,17 +105,6 @@ class NoiseGenerators(Generators):
         self.network.transform_outputs(factor, torch.zeros_like(factor))
 
 
-class BitNoiseGenerators(NoiseGenerators):
-    """The same for bits: draws lie between 0 and 1, and dreams round them."""
-
-    def forward(self, condition: Tensor, z: Tensor) -> Tensor:
-        """See ``Generators``."""
-        return torch.sigmoid(super().forward(condition, z))
-
-    def rescale(self, factor: Tensor) -> None:
-        """Bits have no scale."""
-
-
 class LikelihoodGenerators(Generators):
     """Generators whose draws have a density."""
 

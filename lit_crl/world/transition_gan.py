@@ -9,7 +9,6 @@ from lit_crl.world import equations
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import (
     BernoulliGenerators,
-    BitNoiseGenerators,
     Discriminators,
     GaussianGenerators,
     Generators,
@@ -128,8 +127,9 @@ class TransitionGan(nn.Module):
             of_likelihood = BernoulliGenerators if binary else GaussianGenerators
             self.generators = of_likelihood(members, condition_dim, obs_dim, hidden)
         else:
-            of_noise = BitNoiseGenerators if binary else NoiseGenerators
-            self.generators = of_noise(members, condition_dim, obs_dim, hidden, settings.noise_dim)
+            self.generators = NoiseGenerators(
+                members, condition_dim, obs_dim, hidden, settings.noise_dim
+            )
             self.discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
         self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden)
         zeros, ones = torch.zeros(obs_dim), torch.ones(obs_dim)
@@ -161,7 +161,8 @@ class TransitionGan(nn.Module):
         """
         obs, reward, next_obs = (values.double() for values in (obs, reward, next_obs))
         delta_scale = floored(mean_of_rows((next_obs - obs).square()).sqrt(), obs)
-        self.generators.rescale(rescaling(self.delta_scale, delta_scale))
+        if not self.binary:
+            self.generators.rescale(rescaling(self.delta_scale, delta_scale))
         self.delta_scale.copy_(delta_scale)
         obs_mean = mean_of_rows(obs)
         self.obs_mean.copy_(obs_mean)
