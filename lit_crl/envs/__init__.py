@@ -3,6 +3,7 @@
 from lit_crl.envs.acrobot import Acrobot
 from lit_crl.envs.batched import BatchedEnv
 from lit_crl.envs.cartpole import CartPole
+from lit_crl.envs.gusty_pass import GustyPass
 from lit_crl.envs.gym.adapter import GymnasiumEnv
 from lit_crl.envs.interface import LevelEnv
 from lit_crl.envs.mazes.facing_maze import FacingMaze
@@ -17,6 +18,7 @@ __all__ = [
     "BatchedEnv",
     "CartPole",
     "FacingMaze",
+    "GustyPass",
     "GymnasiumEnv",
     "LevelEnv",
     "Maze",

@@ -15,6 +15,7 @@ from gymnasium.wrappers import FrameStackObservation
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.envs.bits import with_bits
 from lit_crl.envs.interface import LevelEnv
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
@@ -131,7 +132,7 @@ def gymnasium_space(env: gymnasium.Env[Any, Any], declared: DeclaredLayout | Non
     other observations are vectors.
 
     Bytes stay bytes, other numbers of images become bytes if they fit, and all others become
-    float32.
+    float32; vectors of bits are then a ``BitSpace``.
 
     Raises:
         ConfigError: If the layout does not fit the observations, or if the conventions do not
@@ -148,7 +149,8 @@ def gymnasium_space(env: gymnasium.Env[Any, Any], declared: DeclaredLayout | Non
         is_whole = space.dtype is not None and space.dtype.kind in "biu"
         fits = is_whole and int(space.low.min()) >= 0 and int(space.high.max()) <= 255
         dtype = np.uint8 if fits and layout is not None else np.float32
-        space = Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+        kept: Box = Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+        space = with_bits(kept, space.dtype)
     return with_layout(space, layout)
 
 

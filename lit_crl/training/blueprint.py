@@ -17,6 +17,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.networks import ActionValues, make_q_network
 from lit_crl.dqn.settings import NetworkSettings
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.bits import BitSpace, is_bits
 from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
@@ -57,7 +58,8 @@ class Blueprint:
 
     Attributes:
         sizes: The learner's settings.
-        obs_space: Space of one observation, ``uint8`` or float32; an ``ImageSpace`` for images.
+        obs_space: Space of one observation, ``uint8`` or float32; an ``ImageSpace`` for images, a
+            ``BitSpace`` for bits.
         num_actions: How many actions there are.
         first_action: The task's own number of the first one.
         level_space: Bounds of levels; None where the task has none.
@@ -101,7 +103,7 @@ class Blueprint:
         return LevelGan(self.level_space, self.level_shape, sizes.noise_dim, sizes.gan_hidden)
 
     def world_gan(self, settings: WorldSettings) -> TransitionGan | None:
-        """A new world; None where the settings want none.
+        """A new world, of bits where observations are; None where the settings want none.
 
         Raises:
             ConfigError: If they want one, but observations are no vectors.
@@ -109,12 +111,13 @@ class Blueprint:
         if settings.loss == "none":
             return None
         space = self.obs_space
-        if len(space.shape) != 1 or space.dtype == "uint8":
+        binary = is_bits(space)
+        if len(space.shape) != 1 or (space.dtype == "uint8" and not binary):
             raise ConfigError(
                 f"model.world.loss is {settings.loss!r}, but observations {space} are no vectors "
-                "of numbers, which a world needs: set it to none"
+                "of numbers or bits, which a world needs: set it to none"
             )
-        return TransitionGan(space.shape[0], self.num_actions, settings)
+        return TransitionGan(space.shape[0], self.num_actions, settings, binary)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
@@ -122,6 +125,7 @@ class Blueprint:
             "sizes": self.sizes._asdict(),
             "obs_bounds": _bounds(self.obs_space),
             "image_layout": layout_in(self.obs_space),
+            "is_bits": is_bits(self.obs_space),
             "num_actions": self.num_actions,
             "first_action": self.first_action,
             "level_bounds": None if self.level_space is None else _bounds(self.level_space),
@@ -173,6 +177,8 @@ _NUMBERS = ("planning_steps", "noise_dim", "level_noise")
 def _obs_space(state: Mapping[str, Any]) -> Box:
     """The saved space; files that are too old to say how images lie are of use for vectors."""
     space = _space(state["obs_bounds"])
+    if state.get("is_bits") and space.dtype != np.uint8:
+        return BitSpace(space.shape[0])
     if "image_layout" not in state and len(space.shape) == 3 and space.dtype == np.uint8:
         raise ConfigError(
             "an older version wrote it, without how the axes of its images lie: train it anew"

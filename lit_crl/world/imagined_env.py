@@ -169,7 +169,8 @@ class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 f"actions has shape {tuple(actions.shape)}, but one action for each of the "
                 f"{self.num_envs} dreams is needed, shape ({self.num_envs},)."
             )
-        self.obs, reward, terminated, disagreement = self.world.imagine(self.obs, actions, self.rng)
+        obs, reward, terminated, disagreement = self.world.imagine(self.obs, actions, self.rng)
+        self.obs = obs.to(self.obs.dtype)
         self.elapsed = self.elapsed + 1
         gated = unknown(disagreement, self.gate)
         truncated = gated | (self.elapsed >= self.max_episode_steps)

@@ -83,7 +83,7 @@ class MinariLog:
         self._one_hot = int(obs.n) if isinstance(obs, Discrete) else None
         if isinstance(obs, Discrete):
             self._first_obs = int(obs.start)
-            self.obs_shape, self.obs_dtype = (int(obs.n),), np.dtype(np.float32)
+            self.obs_shape, self.obs_dtype = (int(obs.n),), np.dtype(np.bool_)
             low, high = np.zeros(int(obs.n), np.float32), np.ones(int(obs.n), np.float32)
         elif isinstance(obs, Box) and obs.dtype is not None and not looks_like_image(obs):
             self.obs_shape, self.obs_dtype = obs.shape, obs.dtype
@@ -132,7 +132,7 @@ class MinariLog:
         for episode in self._episodes():
             seen = np.asarray(episode.observations)
             if self._one_hot is not None:
-                seen = np.eye(self._one_hot, dtype=np.float32)[seen - self._first_obs]
+                seen = np.eye(self._one_hot, dtype=np.bool_)[seen - self._first_obs]
             yield seen[:-1], seen[1:]
 
     @cached_property

@@ -19,6 +19,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.tensor_files import replacing, writing
 from lit_crl.dqn.logs.log import Array
 from lit_crl.dqn.logs.npz import ARRAYS
+from lit_crl.envs.bits import BitSpace
 from lit_crl.envs.images import layout_in
 
 
@@ -34,7 +35,9 @@ class StepRecorder:
             space: Space of one observation.
         """
         self.path, self.space = path, space
-        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+        # Bits are written as such, so that whoever reads the log knows.
+        kept = np.uint8 if space.dtype == np.uint8 else np.float32
+        dtype = np.bool_ if isinstance(space, BitSpace) else kept
         obs: tuple[Any, ...] = (dtype, (num_envs, *space.shape))
         numbers: dict[str, Any] = {
             "obs": obs, "action": (np.int64, (num_envs,)), "reward": (np.float32, (num_envs,)),

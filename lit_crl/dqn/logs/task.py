@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.logs.log import Array, Log, refused
+from lit_crl.envs.bits import with_bits
 from lit_crl.envs.images import ImageLayout, with_layout
 from lit_crl.envs.interface import LevelEnv
 
@@ -50,7 +51,7 @@ class LoggedTask:
         if not (low <= high).all():
             raise refused(log.key, "obs_low is above obs_high, or NaN", "correct the bounds")
         dtype: Any = np.uint8 if log.obs_dtype == np.uint8 else np.float32
-        space = Box(low.astype(dtype), high.astype(dtype), dtype=dtype)
+        space = with_bits(Box(low.astype(dtype), high.astype(dtype), dtype=dtype), log.obs_dtype)
         self.single_observation_space = with_layout(space, declared.image_layout)
         self.single_action_space: Discrete[Any] = Discrete(declared.num_actions)
 

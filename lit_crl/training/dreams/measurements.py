@@ -113,13 +113,16 @@ def noise(world: TransitionGan, steps: RealSteps, rng: torch.Generator) -> Found
 
 
 def disagreement_far(dreaming: Dreaming, rng: torch.Generator) -> Found:
-    """Disagreement at points drawn uniformly from the box of all real observations."""
+    """Disagreement at points drawn uniformly from the box of all real observations, or at bits."""
     known = dreaming.replay.obs[dreaming.replay.startable].float()
     low, high = known.amin(0), known.amax(0)
     uniform = torch.rand(NOISE_ROWS, known.shape[1], generator=rng, device=rng.device)
     actions = dreaming.world.num_actions
     action = torch.randint(actions, (NOISE_ROWS,), generator=rng, device=rng.device)
-    found = dreaming.world.apart(low + uniform * (high - low), action).mean()
+    points = low + uniform * (high - low)
+    if dreaming.world.binary:
+        points = (points > 0.5).float()
+    found = dreaming.world.apart(points, action).mean()
     return {"disagreement_far": found}
 
 

@@ -188,6 +188,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "cartpole_levels",
         "facing_maze",
         "from_log",
+        "gusty_pass",
         "gymnasium",
         "literal",
         "lunar_lander",

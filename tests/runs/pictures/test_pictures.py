@@ -26,6 +26,7 @@ from lit_crl.envs import (
     BatchedEnv,
     CartPole,
     FacingMaze,
+    GustyPass,
     GymnasiumEnv,
     Maze,
     MountainCar,
@@ -69,6 +70,7 @@ ENVS: dict[str, Callable[[int], BatchedEnv]] = {
     "point mass": PointMass,
     "spiral": Spiral,
     "thin manifold": ThinManifold,
+    "gusty pass": GustyPass,
 }
 
 
