@@ -10,7 +10,7 @@ import torch
 from conftest import learner_settings
 from dreamers import fitted
 from gymnasium.spaces import Box, Discrete, MultiBinary, Space
-from lit_crl.training.world_measurements import measure
+from lit_crl.training.dreams.measurements import measure
 from test_from_log import corridor, from_log
 from torch import Tensor
 
