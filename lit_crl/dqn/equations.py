@@ -8,7 +8,7 @@ truncation, so that a time limit is never mistaken for the end of the task.
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 TDLoss = Literal["huber", "mse"]
@@ -192,14 +192,13 @@ def n_step(reward: Tensor, discount: Tensor, boundary: Tensor) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def polyak_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+def polyak_update(target: list[Tensor], online: list[Tensor], rate: float) -> None:
     """θ⁻ ← (1 − rate)·θ⁻ + rate·θ in place, Lillicrap et al. 2016; rate 1 is a hard copy.
 
-    >>> target, online = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    >>> _, _ = nn.init.constant_(target.weight, 0), nn.init.constant_(online.weight, 1)
+    >>> target, online = [torch.zeros(1), torch.ones(2)], [torch.ones(1), torch.ones(2)]
     >>> polyak_update(target, online, rate=0.1)
-    >>> target.weight.data
-    tensor([[0.1000]])
+    >>> target
+    [tensor([0.1000]), tensor([1., 1.])]
     """
     # One multi-tensor kernel: a loop over parameters costs more than the update's arithmetic.
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)
+    torch._foreach_lerp_(target, online, rate)

@@ -37,7 +37,10 @@ class EagerPhase(Generic[AnyMinibatch]):
         self._learner, self._trainer, self._update = learner, trainer, update
         self._optimizers = {network: o for network, o in networks.items() if o is not None}
         # Listed once: asking a network for its parameters takes longer than using them.
-        self._parameters = {network: list(network.parameters()) for network in self._optimizers}
+        self._all: dict[nn.Module, list[Tensor]] = {
+            network: list(network.parameters()) for network in networks
+        }
+        self._parameters = {network: self._all[network] for network in self._optimizers}
         for network in self._optimizers:
             # An earlier fit may have been interrupted in the middle of an update.
             network.requires_grad_(True)
@@ -103,7 +106,7 @@ class EagerPhase(Generic[AnyMinibatch]):
     def follow(self, slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
         """See ``Engine``."""
         if rate > 0:
-            polyak_update(slow, fast, float(rate))
+            polyak_update(self._all[slow], self._all[fast], float(rate))
 
     def _clip_scaled(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Clip as soon as the loss scaler has unscaled the gradients, just before the step.

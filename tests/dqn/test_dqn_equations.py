@@ -222,7 +222,7 @@ def small_network(seed: int) -> nn.Module:
 def test_polyak_update_moves_each_weight_by_its_share(rate: float) -> None:
     target, online = small_network(0), small_network(1)
     before_target, before_online = copy.deepcopy(target), copy.deepcopy(online)
-    dqn.polyak_update(target, online, rate)
+    dqn.polyak_update([*target.parameters()], [*online.parameters()], rate)
     after = dict(target.named_parameters())
     source = dict(before_online.named_parameters())
     for name, old in before_target.named_parameters():
@@ -234,7 +234,7 @@ def test_polyak_update_moves_each_weight_by_its_share(rate: float) -> None:
 
 def test_a_hard_update_copies_exactly_and_records_no_graph() -> None:
     target, online = small_network(0), small_network(1)
-    dqn.polyak_update(target, online, 1.0)
+    dqn.polyak_update([*target.parameters()], [*online.parameters()], 1.0)
     for mine, theirs in zip(target.parameters(), online.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         assert mine.grad_fn is None and mine.data_ptr() != theirs.data_ptr()

@@ -10,7 +10,6 @@ import torch
 from conftest import learner_settings
 from dreamers import fitted
 from gymnasium.spaces import Box, Discrete, MultiBinary, Space
-from lit_crl.training.dreams.measurements import measure
 from test_from_log import corridor, from_log
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.envs.bits import BitSpace, is_bits
 from lit_crl.training.blueprint import Blueprint
+from lit_crl.training.dreams.measurements import measure
 from lit_crl.world.networks import BernoulliGenerators
 from lit_crl.world.transition_gan import TransitionGan
 
