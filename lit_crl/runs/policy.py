@@ -262,7 +262,7 @@ def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str =
     class that it names is imported. So a stranger's checkpoint is safe to load.
 
     Args:
-        run_or_checkpoint: A run folder (``runs/weak_engine/seed0``); or a file that a run,
+        run_or_checkpoint: A run folder (``runs/mountain_car/seed0``); or a file that a run,
             ``Trainer.save_checkpoint`` or ``Policy.save`` wrote.
         device: The device of the networks.
 

@@ -14,7 +14,7 @@ from lit_crl.runs.naming import MARK
 from lit_crl.training.renamed import refuse_flat
 
 #: The default experiment.
-DEFAULT = "weak_engine"
+DEFAULT = "mountain_car"
 #: The experiments whose settings are used where only the data are named: a Gymnasium id, any other
 #: environment, which has levels as a rule, or a log of transitions.
 ANY_ID, ANY_ENV, ANY_LOG = "gymnasium", "mountain_car_levels", "from_log"

@@ -60,7 +60,7 @@ class RunOptions:
             folder.
     """
 
-    experiment: str = "weak_engine"
+    experiment: str = "mountain_car"
     name: str | None = None
     logger: Literal["csv", "wandb", "tensorboard"] = "csv"
     group: str | None = None

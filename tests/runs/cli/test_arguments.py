@@ -120,7 +120,7 @@ def test_the_command_line_wins_wherever_it_stands() -> None:
 
 def test_files_lie_over_the_experiment() -> None:
     cpu = settings("--config", "conf/trainer/cpu.yaml")
-    assert cpu["trainer"]["accelerator"] == "cpu" and cpu["experiment"] == "weak_engine"
+    assert cpu["trainer"]["accelerator"] == "cpu" and cpu["experiment"] == "mountain_car"
     Path("short.yaml").write_text("data: {collect: {env_steps: 7000}}")
     Path("shorter.yaml").write_text("data: {collect: {env_steps: 6000}}")
     both = settings("--config=short.yaml", "--experiment=maze", "--config", "shorter.yaml")
@@ -323,7 +323,7 @@ def test_several_seeds_are_several_processes(monkeypatch: pytest.MonkeyPatch) ->
         ["fit", "--seeds", "3", "--seed_everything=5", "--name=a", "--data.collect.env_steps=1e4"]
     )
     ((arguments, *others),) = called
-    assert others == [range(5, 8), Path("runs/weak_engine"), "a", 10_000]
+    assert others == [range(5, 8), Path("runs/mountain_car"), "a", 10_000]
     assert arguments[0] == "fit" and arguments[-1] == "--seeds=1"
     assert [word for word in arguments if "--seeds" in word] == ["--seeds=1"]
     assert not Path("runs").exists()

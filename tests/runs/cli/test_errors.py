@@ -155,7 +155,7 @@ def test_a_named_run_is_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    precious = tmp_path / "runs" / "weak_engine" / "mine" / "summary.json"
+    precious = tmp_path / "runs" / "mountain_car" / "mine" / "summary.json"
     precious.parent.mkdir(parents=True)
     precious.write_text("{}")
     message = complaint(["--name", "mine"], capsys, monkeypatch)

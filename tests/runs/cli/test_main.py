@@ -161,7 +161,7 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
     assert summary["gan_updates"] == 0
     assert (cli.run_folder / "figures" / "dreams.png").is_file()
     # The default experiment has these settings, too.
-    default = OmegaConf.load(conf_folder() / "experiment" / "weak_engine.yaml")
+    default = OmegaConf.load(conf_folder() / "experiment" / "mountain_car.yaml")
     given = OmegaConf.to_container(OmegaConf.load(conf_folder() / "arm" / "world.yaml"))
     for section, groups in given.items():
         for group, values in groups.items():
@@ -173,7 +173,7 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None:
     cli = run("fit", *TINY, *WORLD)
-    assert cli.run_folder == Path("runs/weak_engine/seed0")
+    assert cli.run_folder == Path("runs/mountain_car/seed0")
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["world_updates"] > 0 and summary["imagined_steps"] > 0
     assert cli.datamodule.settings.curriculum.arm == "target" and summary["gan_updates"] == 0
