@@ -107,7 +107,19 @@ class GustyPass(BatchedEnv):
     single_action_space = Discrete(len(MOVES))
     level_space = Box(np.array([*LOW, 0], np.float32), np.array([*HIGH, 1], np.float32))
     level_names = ("x (east)", "y (north)", "weather (quantile)")
-    max_episode_steps = 20
+
+    def __init__(
+        self, num_envs: int, device: torch.device | str = "cpu", *, max_episode_steps: int = 20
+    ) -> None:
+        """Build the environment.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            max_episode_steps: Env steps after which an episode is truncated.
+        """
+        self.max_episode_steps = max_episode_steps
+        super().__init__(num_envs, device)
 
     def initial_state(self, levels: Tensor) -> Tensor:
         """x, y and the weather [n, 3]."""
