@@ -216,10 +216,28 @@ class ReplayBuffer:
         Raises:
             RuntimeError: If nothing has been stored yet that could be sampled.
         """
+        return self._transitions(self._draw(shape, rng), shape, rng, goals)
+
+    def sample_steps(self, shape: Shape, rng: torch.Generator) -> Transitions:
+        """The same for transitions of a single step, whatever n is.
+
+        Raises:
+            RuntimeError: If nothing has been stored yet that could be sampled.
+        """
+        row = self._draw(shape, rng).view(shape)
+        return Transitions(
+            self.observations(row),
+            self.take(self.action, row).long(),
+            self.take(self.reward, row),
+            self.take(self.discount, row),
+            self.observations(self.shift(row, 1)),
+        )
+
+    def _draw(self, shape: Shape, rng: torch.Generator) -> Tensor:
+        """Flat rows at which transitions start, drawn uniformly, ``[prod(shape)]``."""
         # Until the ring is full, most of its rows are empty: drawing from them would waste draws.
         written = int(self.cursor.max().clamp(1, self.length)) * self.num_envs
-        start = draw_uniform(self.startable[:written], torch.Size(shape).numel(), rng)
-        return self._transitions(start, shape, rng, goals)
+        return draw_uniform(self.startable[:written], torch.Size(shape).numel(), rng)
 
     def sample_prioritized(
         self, shape: Shape, rng: torch.Generator, beta: float, goals: Relabelling | None = None
