@@ -15,6 +15,7 @@ from lit_crl.evaluation.statistics import (
     iqm,
     verdict,
 )
+from lit_crl.runs.study.efficiency import efficiency_table
 from lit_crl.runs.study.plan import read_study
 from lit_crl.runs.study.results import (
     compare_pairs,
@@ -40,8 +41,9 @@ def test_the_table_follows_from_the_results(path: Path) -> None:
     study, rows = read_study(ROOT / "conf" / "study" / f"{path.stem}.yaml"), read_csv(path)
     seeds = {arm: {row.seed for row in rows if row.arm == arm} for arm in study.arms}
     assert {len(found) for found in seeds.values()} <= {0, study.seeds}
-    header, cells = table(study, rows)
-    assert markdown(header, cells) in RESULTS.read_text()
+    assert markdown(*table(study, rows)) in RESULTS.read_text()
+    if study.bar is not None:
+        assert markdown(*efficiency_table(study, rows)) in RESULTS.read_text()
 
 
 #: The rows of the short tables, and the studies that they are from.
