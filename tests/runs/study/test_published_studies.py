@@ -83,6 +83,15 @@ def test_the_front_page_says_what_the_results_say(task: str) -> None:
     assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
 
 
+def test_the_front_page_says_how_soon_worlds_solve_the_weak_engine() -> None:
+    study = read_study(ROOT / "conf" / "study" / "world_weak_engine.yaml")
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "world_weak_engine.csv")
+    _, cells = efficiency_table(study, rows)
+    text = (ROOT / "README.md").read_text()
+    for arm, *numbers in cells:
+        assert f"| `{arm}` | {' | '.join(numbers[:4])} |" in text
+
+
 def final(study: str) -> dict[str, Scores]:
     rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{study}.csv")
     return {arm: s[:, None] for arm, s in final_scores(rows, "heldout_success_rate").items()}
