@@ -19,6 +19,7 @@ from lit_crl.runs.study.efficiency import efficiency_table
 from lit_crl.runs.study.plan import read_study
 from lit_crl.runs.study.results import (
     compare_pairs,
+    compared_scores,
     curves,
     final_scores,
     markdown,
@@ -90,6 +91,20 @@ def test_the_front_page_says_how_soon_worlds_solve_the_weak_engine() -> None:
     text = (ROOT / "README.md").read_text()
     for arm, *numbers in cells:
         assert f"| `{arm}` | {' | '.join(numbers[:4])} |" in text
+
+
+def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
+    study = read_study(ROOT / "conf" / "study" / "world_log_cartpole.yaml")
+    scores = compared_scores(
+        study, read_csv(ROOT / "tests" / "benchmarks" / "studies" / "world_log_cartpole.csv")
+    )
+    arms = ("gan_reconstruction", "conservative", "replay")
+    world, penalty, neither = (round(scores[arm].mean()) for arm in arms)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"is {world} with a world, {penalty} with a conservative penalty, and {neither} with"
+        in text
+    )
 
 
 def final(study: str) -> dict[str, Scores]:
