@@ -76,7 +76,7 @@ def saved(folder: Path) -> dict[str, Any]:
         ([50.0, 50.0, 50.0, 50.0, 50.0, 50.0], 2, 50.0),  # of equal ones the first
         ([90.0, 90.0, 10.0, 20.0, 15.0, 15.0], 3, 20.0),
         # A validation without episodes does not count.
-        ([-9.0, -8.0, None, -7.0, -8.0, None], 4, -8.0),
+        ([-9.0, -8.0, None, -7.0, -8.0, None], 3, -8.0),
     ],
 )
 def test_the_file_holds_the_policy_that_held_the_highest_return(
