@@ -23,7 +23,7 @@ from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan.batch import GanBatch
-from lit_crl.runs.callbacks import RecordMetrics, RunCheckpoint
+from lit_crl.runs.callbacks import BestCheckpoint, RecordMetrics, RunCheckpoint
 from lit_crl.training.batches import Batch
 from lit_crl.training.ddp import PhaseDDP
 from lit_crl.training.dreams import dreaming
@@ -187,6 +187,23 @@ class StopsAt(Callback):
             trainer.should_stop = True
 
 
+def keep_best(folder: Path, world_size: int, rank: int) -> None:
+    """A run that is stopped, goes on, and measures its best policy each time."""
+
+    def fit(*callbacks: Callback, checkpoint: Path | None = None) -> dict[str, Any]:
+        # The second process has another folder in mind, but the first one alone reads and writes.
+        best = BestCheckpoint(folder if rank == 0 else folder / "elsewhere")
+        short = {"env_steps": 3_000, "validate_every": 400, "checkpoint": checkpoint}
+        run, _ = train(folder, world_size, callbacks=[best, *callbacks], **short)
+        run.trainer.test(run.learner, datamodule=run.data, verbose=False)
+        assert best.best is not None
+        return {"best": [*best.best], "numbers": best.numbers}
+
+    stopped = fit(StopsAt(25))
+    found = {"stopped": stopped, "resumed": fit(checkpoint=folder / "last.ckpt")}
+    torch.save(found, folder / f"rank{rank}.pt")
+
+
 def late(rows_of: Callable[..., Split], calls: int) -> Callable[..., Split]:
     """``split`` as it would be if no member had a row in its first ``calls``."""
     made = 0
@@ -254,6 +271,9 @@ def work(task: str, folder: Path) -> None:
         return
     if task == "imagine":
         imagine(folder, world_size, rank)
+        return
+    if task == "best":
+        keep_best(folder, world_size, rank)
         return
     if task == "descend":
         descend(folder, world_size, rank)

@@ -4,6 +4,8 @@ A run keeps two checkpoints, ``last.ckpt`` and ``previous.ckpt``. Each has *comp
 each process, with the experience that the process collected. They are large, and only a resume
 needs them. Companions are written first, under names that the checkpoint then records and that are
 never used again. So a checkpoint and its companions match, whenever a run is killed.
+
+``best.ckpt`` beside them holds the networks of the run's best policy, and has no companions.
 """
 
 import os
@@ -25,6 +27,8 @@ FORMAT = 4
 READABLE = (1, 2, 3, FORMAT)
 #: Newest first.
 NAMES = ("last.ckpt", "previous.ckpt")
+#: The best policy by validation.
+BEST = "best.ckpt"
 
 
 def companion_name(saved: dict[str, Any], rank: int) -> str:
@@ -81,20 +85,65 @@ def read_plain(path: Path) -> Any:
         ) from error
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """Like ``read_checkpoint``, for a file that holds a whole learner.
+def read_learner(path: Path) -> dict[str, Any]:
+    """Like ``read_checkpoint``, for a file that holds all networks of a learner.
 
     Raises:
-        ConfigError: As ``read_checkpoint``, or if a part of the learner is missing.
+        ConfigError: As ``read_checkpoint``, or if they are missing.
     """
     saved = read_checkpoint(path)
-    parts = ("state_dict", "optimizer_states", "loops", "callbacks", "learner")
+    _refuse_without(path, [part for part in ("state_dict", "learner") if part not in saved])
+    return saved
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Like ``read_learner``, for a file that a fit can go on from.
+
+    Raises:
+        ConfigError: As ``read_learner``, or if something that only a fit needs is missing.
+    """
+    saved = read_learner(path)
+    if "score" in saved["lit_crl"]:
+        raise ConfigError(
+            f"{path} holds the best policy without optimizers and experience, so no fit can go on "
+            "from it: use --ckpt_path last"
+        )
+    parts = ("optimizer_states", "loops", "callbacks")
     about = ("env_steps", "world_size", "token")
     missing = [part for part in parts if part not in saved]
-    missing += [part for part in about if part not in saved["lit_crl"]]
+    _refuse_without(path, missing + [part for part in about if part not in saved["lit_crl"]])
+    return saved
+
+
+def read_best(path: Path) -> dict[str, Any]:
+    """Like ``read_learner``, for a run's best policy.
+
+    Raises:
+        ConfigError: As ``read_learner``, or if the file does not say what it scored, and when.
+    """
+    saved = read_learner(path)
+    _refuse_without(path, [part for part in ("score", "env_steps") if part not in saved["lit_crl"]])
+    return saved
+
+
+def _refuse_without(path: Path, missing: list[str]) -> None:
     if missing:
         raise ConfigError(f"{path} lacks {', '.join(missing)}: give a checkpoint of a run")
-    return saved
+
+
+def best_of(run: Path) -> Path:
+    """The checkpoint of a run's best policy.
+
+    Raises:
+        ConfigError: If the run has none.
+    """
+    path = run / "checkpoints" / BEST
+    if not path.is_file():
+        raise ConfigError(
+            f"{run} has no checkpoints/{BEST}: a run chooses its best policy from its third "
+            "validation on (every data.evaluation.every env steps); use last"
+        )
+    return path
 
 
 def check_fit(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from lit_crl.core import distributed
 from lit_crl.core.levels import UnitBox
-from lit_crl.core.seeding import random_stream
+from lit_crl.core.seeding import global_streams_kept, random_stream
 from lit_crl.evaluation.allowance import Allowance
 from lit_crl.evaluation.level_metrics import LevelManifold
 from lit_crl.evaluation.protocol import (
@@ -13,6 +13,7 @@ from lit_crl.evaluation.protocol import (
     Evaluation,
     Learner,
     Part,
+    Player,
 )
 from lit_crl.evaluation.statistics import cvar
 
@@ -29,6 +30,16 @@ class FinalEvaluation(Evaluation):
     """
 
     KIND: ClassVar[Literal["validation", "test"]] = "test"
+
+    def target_alone(self, player: Player, has_gan: bool) -> dict[str, float]:
+        """Return and success of another policy in the target episodes of the whole test.
+
+        It gets the env steps that they get in the whole test, of which ``has_gan`` is a part.
+        """
+        allowance = Allowance(self.env_steps, len(self._parts(has_gan)))
+        with global_streams_kept():
+            results = self._target_metrics(player, allowance)
+        return results | {"evaluation_env_steps": float(allowance.spent)}
 
     def _parts(self, has_gan: bool) -> list[Part]:
         parts = super()._parts(has_gan)

@@ -49,14 +49,18 @@ class Played(NamedTuple):
     mean_return: float
 
 
-class Learner(Protocol):
+class Player(Protocol):
+    """What evaluation asks of who plays episodes."""
+
+    def action_values(self, obs: Tensor) -> Tensor:
+        """Q of the network that is evaluated (the Polyak average), ``[N, A]``."""
+
+
+class Learner(Player, Protocol):
     """What evaluation asks of the learner."""
 
     #: Times the parts of the work.
     clock: Stopwatch
-
-    def action_values(self, obs: Tensor) -> Tensor:
-        """Q of the network that is evaluated (the Polyak average), ``[N, A]``."""
 
     def draw_noise(self, n: int, rng: torch.Generator) -> Tensor:
         """Noise for ``n`` levels."""
@@ -164,7 +168,7 @@ class Evaluation:
         allowance.spend(int(played.lengths.sum()), int(played.cut_off.sum()))
         return played
 
-    def _target_metrics(self, learner: Learner, allowance: Allowance) -> dict[str, float]:
+    def _target_metrics(self, learner: Player, allowance: Allowance) -> dict[str, float]:
         """Return and success from the task's own resets."""
         env, levels = self.envs.example, None
         if self.envs.target is self.envs.training and env.level_space is not None:
@@ -261,7 +265,7 @@ class Evaluation:
         return success.view(-1, 2, EPISODES_PER_LEVEL)[:pairs] if pairs else None
 
 
-def greedy(learner: Learner) -> Callable[[Tensor], Tensor]:
+def greedy(learner: Player) -> Callable[[Tensor], Tensor]:
     """The policy that is evaluated: observations ``[n, ...]`` to actions ``[n]``."""
     return lambda obs: learner.action_values(obs).argmax(dim=1)
 

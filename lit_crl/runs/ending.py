@@ -1,4 +1,4 @@
-"""Why a run ended before its budget of env steps was spent."""
+"""How a run ends before its budget of env steps is spent."""
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
@@ -15,6 +15,17 @@ def early_end(trainer: Trainer) -> str | None:
         f"Training ended after {data.spent:,} of {data.schedule.budget:,} {data.schedule.unit}: "
         f"{_reason(trainer)}."
     )
+
+
+def is_regular_validation(trainer: Trainer) -> bool:
+    """Whether the validation that starts now would come in a run that nothing stops, too.
+
+    A run that is stopped early validates once more. That does not count: a resumed run must end
+    like one that was not stopped.
+    """
+    if trainer.sanity_checking:
+        return False
+    return not trainer.should_stop or data_of(trainer).schedule.is_spent(data_of(trainer).spent)
 
 
 def _reason(trainer: Trainer) -> str:

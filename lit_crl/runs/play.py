@@ -11,7 +11,7 @@ from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import print_once
 from lit_crl.core.seeding import random_stream, stream_seed
-from lit_crl.core.tensor_files import read_run
+from lit_crl.core.tensor_files import read_learner
 from lit_crl.runs.folders import run_of
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
@@ -44,7 +44,7 @@ class FilmTrainer(Trainer):
         Args:
             model: A learner like the checkpoint's.
             datamodule: Data with the environment.
-            ckpt_path: Checkpoint to play, or 'last'.
+            ckpt_path: Checkpoint to play, or 'last', or 'best'.
             episodes: Episodes of each kind of levels.
             levels: Kinds of levels, a film each: ``target``, ``generated``, ``reference``, or the
                 name of held-out ones. Default: target, and generated if the run trained a GAN.
@@ -67,7 +67,7 @@ class FilmTrainer(Trainer):
                 "one of them out"
             )
         checkpoint = Path(str(ckpt_path))
-        saved = read_run(checkpoint)
+        saved = read_learner(checkpoint)
         datamodule.setup("predict")
         model.build(datamodule.env)
         model.on_load_checkpoint(saved)

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.core.tensor_files import FORMAT, NAMES, check_fit, check_format, plain, read_plain
+from lit_crl.core.tensor_files import (
+    FORMAT,
+    NAMES,
+    best_of,
+    check_fit,
+    check_format,
+    plain,
+    read_plain,
+)
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.training.blueprint import Blueprint
 from lit_crl.world.settings import WorldSettings
@@ -254,8 +262,12 @@ class Policy:
         return values, is_single
 
 
-def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str = "cpu") -> Policy:
-    """The policy of a checkpoint, or of a run's newest undamaged checkpoint.
+def load(
+    run_or_checkpoint: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    which: Literal["last", "best"] = "last",
+) -> Policy:
+    """The policy of a checkpoint, or of a run: its last one, or its best by validation.
 
     Nothing in the file is executed: it is read as tensors and plain values (``weights_only=True``),
     and the networks are rebuilt from their saved sizes. The run's configuration is not read, and no
@@ -265,11 +277,20 @@ def load(run_or_checkpoint: str | os.PathLike[str], device: torch.device | str =
         run_or_checkpoint: A run folder (``runs/mountain_car/seed0``); or a file that a run,
             ``Trainer.save_checkpoint`` or ``Policy.save`` wrote.
         device: The device of the networks.
+        which: Of a run: ``last``, its newest undamaged checkpoint; or ``best``, which
+            ``lit_crl.evaluation.best_score.score`` chose.
 
     Raises:
-        ConfigError: If the file is missing, damaged or from another program.
+        ConfigError: If the file is missing, damaged or from another program, or if the run has
+            chosen no best policy.
     """
     path = Path(run_or_checkpoint)
+    if which not in ("last", "best"):
+        raise ConfigError(f"which is {which!r}: use last or best")
+    if which == "best":
+        if path.is_file():
+            raise ConfigError(f"which is best, but {path} is a file: give the folder of a run")
+        return _load(best_of(path), device)
     if not path.is_dir():
         return _load(path, device)
     files = [path / "checkpoints" / name for name in NAMES]
@@ -291,6 +312,15 @@ def _load(path: Path, device: torch.device | str) -> Policy:
     saved = read_plain(path)
     if isinstance(saved, dict) and isinstance(saved.get("lit_crl"), dict):
         check_format(path, saved)
+    return policy_of(saved, path, device)
+
+
+def policy_of(saved: Any, path: Path, device: torch.device | str) -> Policy:
+    """The policy of a checkpoint, whose content was ``saved`` as ``path``.
+
+    Raises:
+        ConfigError: If that is no checkpoint of a learner.
+    """
     try:
         about, weights = saved["learner"], saved["state_dict"]
         blueprint, gan_updates = about["blueprint"], int(about["gan_updates"])

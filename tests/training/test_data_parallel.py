@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import prepare_run
 from two_processes import units, work
 
 from lit_crl.core.checks import ConfigError
@@ -53,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert died.returncode != 0 and time.monotonic() - began < 60
     shutil.copytree(root / "die", root / "resume")
     both = start({task: root / task for task in ("resume", "train", "descend", "evaluate",
-                                               "imagine")})  # fmt: skip
+                                               "imagine", "best")})  # fmt: skip
     assert both.returncode == 0, both.stderr
     return root
 
@@ -169,6 +170,26 @@ def test_a_resumed_run_with_a_world_equals_the_uninterrupted_one(
 ) -> None:
     for result in results(done / "imagine", 2):
         assert difference(result["whole"], result["resumed"]) is None
+
+
+def test_processes_agree_on_the_best_policy_and_the_first_one_keeps_it(
+    done: Path, tmp_path: Path
+) -> None:
+    first, second = results(done / "best", 2)
+    assert first == second
+    stopped, resumed = first["stopped"], first["resumed"]
+    assert resumed["best"][0] >= stopped["best"][0]
+    assert not (done / "best" / "elsewhere").exists()
+    path = done / "best" / "best.ckpt"
+    saved = torch.load(path, weights_only=True)["lit_crl"]
+    assert resumed["best"] == [saved["score"], saved["env_steps"]]
+    # One process that tests the file finds the same.
+    alone = prepare_run(env_steps=3_000, validate_every=400)
+    alone.trainer.test(alone.learner, datamodule=alone.data, ckpt_path=str(path), verbose=False)
+    for name, number in alone.trainer.callback_metrics.items():
+        if f"best_{name}" in resumed["numbers"]:
+            assert resumed["numbers"][f"best_{name}"] == pytest.approx(float(number), rel=1e-6)
+    assert len(resumed["numbers"]) == 5
 
 
 TINY = [

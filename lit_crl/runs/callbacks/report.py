@@ -24,6 +24,8 @@ from lit_crl.core.version import __version__
 from lit_crl.evaluation.solved import meets_bar, return_threshold, solved_at
 from lit_crl.runs.bars import line_console
 from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
+from lit_crl.runs.checkpoints.best import MEASURED, BestCheckpoint
+from lit_crl.runs.ending import is_regular_validation
 from lit_crl.runs.parts import data_of, learner_of
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
@@ -48,6 +50,9 @@ ROWS = {
     "target_episodes": ("  number of episodes", "{:.0f}"),
     "heldout_success_rate": ("success, held-out levels", "{:.1%}"),
     "heldout_cvar10": ("  the worst tenth of them", "{:.1%}"),
+    "best_target_return_mean": ("best policy by validation: mean return", "{:.2f}"),
+    "best_target_success_rate": ("  success", "{:.1%}"),
+    "best_env_steps": ("  kept at env steps", "{:,.0f}"),
     "levels_valid_rate": ("generated levels: valid", "{:.1%}"),
     "levels_unique_rate": ("generated levels: distinct", "{:.1%}"),
     "levels_frontier_rate": ("generated levels: on the frontier", "{:.1%}"),
@@ -87,6 +92,8 @@ ALWAYS = (
     "levels_frontier_rate",
     "levels_unique_rate",
     "reference_frontier_rate",
+    "best_env_steps",
+    *MEASURED,
 )
 #: The film of a dream that a fit ends with, in the run's folder, and its frames a second.
 FILM, FPS = Path("films", "dream_beside_reality.gif"), 20
@@ -171,9 +178,8 @@ class RunReport(Callback):
         self.played = int(total["generated_played"])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether a run that is stopped early validates once more: that does not count."""
-        data = data_of(trainer)
-        self._is_regular = not trainer.should_stop or data.schedule.is_spent(data.env_steps)
+        """See whether this validation counts."""
+        self._is_regular = is_regular_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the env steps of a validation in training; print the table of any other."""
@@ -259,6 +265,11 @@ class RunReport(Callback):
             return
         data = data_of(trainer)
         self.evaluation_env_steps += self.test.get("evaluation_env_steps", 0.0)
+        best: dict[str, float] = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BestCheckpoint):
+                best = callback.numbers
+                self.evaluation_env_steps += callback.evaluation_env_steps
         rest = self.wall_seconds - sum(self.seconds.values())
         seconds = {part: round(spent, 2) for part, spent in self.seconds.items()}
         self.summary = {
@@ -268,6 +279,7 @@ class RunReport(Callback):
             "env_steps": data.env_steps,
             **dict.fromkeys(ALWAYS),
             **{name: number for name, number in self.test.items() if "/" not in name},
+            **best,
             "evaluation_env_steps": self.evaluation_env_steps,
             "updates": learner.updates,
             "gan_updates": learner.gan_updates,

@@ -110,7 +110,7 @@ def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
     """The file that everything else overrides, if any."""
     given = {option.flag: option.value for option in options}
     experiment, checkpoint = given.get("--experiment"), given.get("--ckpt_path")
-    if checkpoint not in (None, "last") and not files:
+    if checkpoint not in (None, "last", "best") and not files:
         return [_config_of(Path(str(checkpoint)), experiment)]
     if experiment in folders.experiments():
         return [folders.experiment_config(str(experiment))]

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import print_once, process_rank
-from lit_crl.core.tensor_files import newest_whole, read_run
+from lit_crl.core.tensor_files import best_of, newest_whole, read_learner, read_run
 from lit_crl.runs import folders
 from lit_crl.runs.checkpoints.signals import RunStopped
 
@@ -59,6 +59,11 @@ class RunPlace(AbstractContextManager["RunPlace"]):
         parent = Path(config.trainer.default_root_dir) / config.experiment
         run = (parent, config.name, config.seed_everything)
         given: str | None = config.ckpt_path
+        if given == "best" and subcommand == "fit":
+            raise ConfigError(
+                "--ckpt_path is best, the best policy without optimizers and experience, so fit "
+                "cannot go on from it: use last"
+            )
         if subcommand != "fit":
             return self._choose_finished(run, "last" if given is None else given)
         if process_rank() > 0:
@@ -84,17 +89,22 @@ class RunPlace(AbstractContextManager["RunPlace"]):
         return found
 
     def _choose_finished(self, run: tuple[Path, str | None, int], given: str) -> str:
-        self.folder = folders.newest_run(*run) if given == "last" else folders.run_of(Path(given))
-        if (found := find_checkpoint(given, self.folder)) is None:
-            raise ConfigError(
-                f"nothing was saved in {self.folder / 'checkpoints'} yet: run "
-                "`python -m lit_crl fit` first, or give --ckpt_path"
-            )
-        return found
+        is_of_run = given in ("last", "best")
+        self.folder = folders.newest_run(*run) if is_of_run else folders.run_of(Path(given))
+        if given == "last":
+            if (found := find_checkpoint(given, self.folder)) is None:
+                raise ConfigError(
+                    f"nothing was saved in {self.folder / 'checkpoints'} yet: run "
+                    "`python -m lit_crl fit` first, or give --ckpt_path"
+                )
+            return found
+        path = best_of(self.folder) if given == "best" else Path(given)
+        read_learner(path)
+        return str(path)
 
 
 def find_checkpoint(given: str | None, folder: Path) -> str | None:
-    """The checkpoint file that ``--ckpt_path`` means in the run ``folder``; None if there is none.
+    """The checkpoint that a fit goes on from, as ``--ckpt_path`` says; None if there is none.
 
     Raises:
         ConfigError: If it cannot be used.

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.callbacks import (
+    BestCheckpoint,
     EnvStepProgress,
     KeepTransitions,
     MetricsCsv,
@@ -67,7 +68,12 @@ class RunCallbacks:
             self.loggers.append(shown)
             self.callbacks.append(self._dashboard)
         # Before the checkpoint: what it counts must have reached the disk.
-        self.callbacks += [KeepTransitions(folder), checkpoint, StopOnSignal(checkpoint, signals)]
+        self.callbacks += [
+            KeepTransitions(folder),
+            BestCheckpoint(folder / "checkpoints"),
+            checkpoint,
+            StopOnSignal(checkpoint, signals),
+        ]
 
     def resume(self, env_steps: int) -> None:
         """Continue the metrics of a run that was saved at ``env_steps``."""

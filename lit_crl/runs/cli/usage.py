@@ -33,7 +33,8 @@ OPTIONS = {
     "seed_everything": "Seed of the weights and of all random streams, a whole number from 0 to "
     "2³² − 1.",
     "ckpt_path": "Checkpoint file, or last: the newest undamaged one of the run. fit continues "
-    "from it, or starts afresh if nothing was saved yet; the other subcommands need one.",
+    "from it, or starts afresh if nothing was saved yet; the other subcommands need one, and also "
+    "take best: the run's best policy by validation.",
     "weights_only": "Without effect: checkpoints with more than tensors and plain values are "
     "refused, whatever it says.",
 }

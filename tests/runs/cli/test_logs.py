@@ -79,6 +79,11 @@ def test_an_environment_evaluates_and_the_run_goes_on_exactly(learn) -> None:
     whole = learn("--name=whole", *evaluated).run_folder
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["target_return_mean"] >= 8  # nobody falls sooner
+    # The third and last of the validations is the first that can be the best: it is after 60
+    # updates, and the best policy is the last.
+    assert summary["best_env_steps"] == 60
+    for name in ("target_return_mean", "target_return_std", "target_episodes"):
+        assert summary[f"best_{name}"] == pytest.approx(summary[name], rel=1e-6)
     for part in ("--data.replay.log_updates=40", "--data.replay.log_updates=60"):
         parts = learn("--name=parts", *evaluated, part, "--ckpt_path=last").run_folder
     rows, again = table(whole / "metrics.csv"), table(parts / "metrics.csv")
