@@ -112,7 +112,7 @@ class DreamSettings:
     """
 
     every: int = 200
-    updates: int = 100
+    updates: int = 200
     first_updates: int = 600
     batch_size: int = 128
     rare: int = 32
