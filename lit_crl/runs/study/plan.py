@@ -16,7 +16,7 @@ from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
 
 #: What of the metric can be compared.
-SCORES = ("test", "last_half")
+SCORES = ("test", "best", "last_half")
 
 
 @dataclass
@@ -32,8 +32,9 @@ class Study:
         settings: Settings of all arms, by their dotted keys. Here and in an arm, ``{seed}`` in a
             text stands for the seed of the run.
         metric: The number of ``summary.json`` by which arms are compared.
-        score: What of the metric is compared: its value in the ``test`` at the end of a run, or its
-            mean over the validations in the ``last_half`` of the run.
+        score: What of the metric is compared: its value in the ``test`` at the end of a run; that
+            of the ``best`` policy of the run, measured anew at its end; or its mean over the
+            validations in the ``last_half`` of the run.
         curves: Further numbers of evaluations to draw over env steps.
         against: The arms that every arm is compared with.
         equivalence_margin: The largest difference in the metric that does not matter. Arms are

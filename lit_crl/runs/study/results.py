@@ -21,6 +21,8 @@ EVALUATION = "evaluation/"
 TAIL = "heldout_cvar10"
 #: Env steps at which a run had solved its task; a run that never did has no such number.
 SOLVED = "solved_at_env_steps"
+#: Before the names of numbers of a run's best policy.
+BEST_PREFIX = "best_"
 #: Measures of generated levels, with their names in figures.
 QUALITY = {
     "levels_valid_rate": "valid",
@@ -54,7 +56,7 @@ def kept(study: Study) -> set[str]:
     All others are in the runs' ``metrics.csv`` and ``summary.json``.
     """
     always = {"target_success_rate", "heldout_success_rate", TAIL, "wall_seconds", SOLVED}
-    return {study.metric, *study.curves, *QUALITY} | always
+    return {study.metric, BEST_PREFIX + study.metric, *study.curves, *QUALITY} | always
 
 
 def collect(jobs: Iterable[Job], metrics: Container[str]) -> list[Row]:
@@ -137,9 +139,10 @@ def final_scores(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
 
 def compared_scores(study: Study, rows: Iterable[Row]) -> dict[str, Scores]:
     """The number of every run ``[S]`` by which a study compares its arms, by arm."""
-    if study.score == "test":
-        return final_scores(rows, study.metric)
-    return _means(in_last_half(rows), study.metric, "validation")
+    if study.score == "last_half":
+        return _means(in_last_half(rows), study.metric, "validation")
+    prefix = BEST_PREFIX if study.score == "best" else ""
+    return final_scores(rows, prefix + study.metric)
 
 
 def in_last_half(rows: Iterable[Row]) -> list[Row]:

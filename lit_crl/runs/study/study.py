@@ -79,7 +79,8 @@ def report(
     results.write_csv(rows, folder / "results.csv")
     compared = {f"{study.name}: {figures.label_of(study.metric)}": results.table(study, rows)}
     if not compared[next(iter(compared))][1]:
-        console.print(f"No run knows its {study.metric}: name another metric in the study.")
+        score = f"{results.BEST_PREFIX * (study.score == 'best')}{study.metric}"
+        console.print(f"No run knows its {score}: name another metric or score in the study.")
     if study.bar is not None:
         solved = f"Env steps until the {figures.label_of(study.metric)} is {study.bar:g}"
         compared[solved] = efficiency.efficiency_table(study, rows)

@@ -134,7 +134,7 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         ({"sedes": 3}, "is no study: .*sedes"),
         ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a separate process"),
         ({"against": ["gan", "referense"]}, r"against is \['referense'\], which no arm is called"),
-        ({"score": "best"}, "score is 'best': use one of test, last_half"),
+        ({"score": "top"}, "score is 'top': use one of test, best, last_half"),
         ({"equivalence_margin": -0.1}, "equivalence_margin is -0.1: give a number above 0"),
     ],
 )
@@ -637,6 +637,15 @@ def test_the_last_half_of_each_run_is_compared_where_the_study_says_so(tmp_path:
     assert results.compared_scores(late, rows)["gan"].tolist() == [3.0, 1.0]
     _, ((arm, seeds, _, mean, *_),) = results.table(late, rows)
     assert (arm, seeds, mean) == ("gan", "2", "2.000")
+
+
+def test_the_best_policy_of_each_run_is_compared_where_the_study_says_so(tmp_path: Path) -> None:
+    """It is what the run measured anew, and neither its last policy nor its highest validation."""
+    best, given = f"best_{SMALL['metric']}", study(tmp_path, score="best")
+    rows = [Row("gan", 0, "validation", at, SMALL["metric"], 9.0) for at in (100, 200)]
+    rows += [Row("gan", 0, "test", 200, SMALL["metric"], 7.0), Row("gan", 0, "test", 200, best, 8.0)]
+    assert results.compared_scores(given, rows)["gan"].tolist() == [8.0]
+    assert best in results.kept(given)
 
 
 def test_every_pair_of_a_table_counts_once(tmp_path: Path) -> None:
