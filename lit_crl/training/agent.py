@@ -20,7 +20,9 @@ class Agent(Teacher, Protocol):
     #: Acts where little is known, and what it dreams in; None where there is no world.
     explorer: nn.Module | None
     world_gan: TransitionGan | None
-    #: Where updates are compiled: each network with its parameters as one vector.
+    #: Whether updates are compiled, and acting in the environments with them.
+    compile_updates: bool
+    #: Where updates are graphs: each network with its parameters as one vector.
     flat_networks: dict[nn.Module, FlatNetwork]
 
     def act(

@@ -22,7 +22,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions, n_step
 from lit_crl.dqn.replay import frames
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
-from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_uniform
+from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_by_rank, draw_uniform
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
 Shape = tuple[int, ...]
@@ -191,11 +191,15 @@ class ReplayBuffer:
         """Transitions drawn uniformly with replacement, each field ``[*shape, ...]``.
 
         Raises:
-            RuntimeError: If nothing has been stored yet that could be sampled.
+            RuntimeError: If nothing has been stored yet that could be sampled. On a GPU it is the
+                next operation that waits for the device that fails.
         """
+        n = torch.Size(shape).numel()
+        if self.startable.is_cuda:
+            return self._transitions(draw_by_rank(self.startable, n, rng), shape, rng, goals)
         # Until the ring is full, most of its rows are empty: drawing from them would waste draws.
         written = int(self.cursor.max().clamp(1, self.length)) * self.num_envs
-        start = draw_uniform(self.startable[:written], torch.Size(shape).numel(), rng)
+        start = draw_uniform(self.startable[:written], n, rng)
         return self._transitions(start, shape, rng, goals)
 
     def sample_prioritized(

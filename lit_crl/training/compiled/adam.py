@@ -32,10 +32,19 @@ class FlatAdam:
         kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
         self.moments = [torch.zeros_like(flat.vector) for _ in kinds]
         self.steps = torch.zeros(len(flat.shapes), device=self.lr.device)
+        self._optimizer = optimizer
+        self._views: list[tuple[Tensor, str, Tensor]] = []
         for kind, moment in zip([*kinds, "step"], [*self.moments, self.steps], strict=True):
             split = torch.unbind if kind == "step" else flat.split
             for view, parameter in zip(split(moment), flat.parameters, strict=True):
-                state = optimizer.state[parameter]
+                self._views.append((parameter, kind, view))
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Take over what replaced the optimizer's own state since the last time."""
+        for parameter, kind, view in self._views:
+            state = self._optimizer.state[parameter]
+            if state.get(kind) is not view:
                 state[kind] = view.copy_(state[kind]) if kind in state else view
 
     def state(self) -> list[Tensor]:
@@ -47,6 +56,8 @@ class FlatAdam:
         beta1, beta2 = self.group["betas"]
         # One counter for all parameters of the network, which start and step together.
         step = self.steps[0].clone()
+        # A compiler fuses single operations with what is around them; without it one kernel is best.
+        is_compiled = torch.compiler.is_compiling()
         adam(
             [vector],
             [gradient],
@@ -56,6 +67,7 @@ class FlatAdam:
             [step],
             foreach=False,
             capturable=True,
+            fused=not is_compiled,
             amsgrad=self.group["amsgrad"],
             beta1=beta1,
             beta2=beta2,

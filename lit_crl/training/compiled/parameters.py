@@ -24,8 +24,16 @@ class FlatNetwork:
             len(shape) in (2, 3) and shape[-1] < shape[-2] for shape in self.shapes
         ]
         self.vector = self.join([p.detach() for p in self.parameters])
-        for parameter, view in zip(self.parameters, self.split(self.vector), strict=True):
+        self._views = self.split(self.vector)
+        for parameter, view in zip(self.parameters, self._views, strict=True):
             parameter.data = view
+
+    def rejoin(self) -> None:
+        """Take over weights that were not written in place, so that their tensors are others now."""
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.data)
+                parameter.data = view
 
     def join(self, tensors: list[Tensor]) -> Tensor:
         """A vector of tensors in the parameters' shapes."""
