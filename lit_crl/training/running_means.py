@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lit_crl.core.checks import RunError
 
-
 #: Reports that are looked at together where a look makes the program wait for a GPU.
 LOOK_EVERY = 32
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from graph_stand_in import NoWaiting, StandIn
 from test_compiled import SMOOTH, weights_and_state
-from test_learner import ENV, both, dqn_only, make
+from test_learner import ENV, both, make
 from torch import Tensor
 
 Train = Callable[..., Any]
@@ -51,7 +51,6 @@ def test_graphs_of_both_phases_change_nothing(train_on: Train, graphs: StandIn) 
     graphed = make(**settings)
     state = weights_and_state(graphed, train_on(graphed, batches, ENV))
     assert graphs.recorded == ["updates", "updates"] and graphs.launches == 2 * 3
-    graphs.__class__.__call__
     assert graphed.trainer.global_step == graphed.updates + 2 * graphed.gan_updates > 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lit_crl.training.graphs.choice.capture_on", lambda device: None)

@@ -8,6 +8,9 @@ from torch.optim.adam import adam
 from lit_crl.core.checks import ConfigError
 from lit_crl.training.compiled.parameters import FlatNetwork
 
+#: Pieces of a vector that a fused step changes at the same time.
+PIECES = 32
+
 
 class FlatAdam:
     """Adam or AdamW on a flat vector; the optimizer's own state becomes views of its vectors."""
@@ -54,17 +57,21 @@ class FlatAdam:
     def step(self, vector: Tensor, gradient: Tensor) -> None:
         """Change ``vector`` by one step down its ``gradient``, both ``[P]``."""
         beta1, beta2 = self.group["betas"]
-        # One counter for all parameters of the network, which start and step together.
-        step = self.steps[0].clone()
-        # A compiler fuses single operations with what is around them; without it one kernel is best.
+        # A compiler fuses single operations with their neighbours. Without one a fused kernel is
+        # best, which gives each piece of a vector a processor of its own; 16 bytes are read at once.
         is_compiled = torch.compiler.is_compiling()
+        size = len(vector) if is_compiled else -(-len(vector) // (4 * PIECES)) * 4
+        pieces, gradients = list(vector.split(size)), list(gradient.split(size))
+        mean, square, *largest = (list(moment.split(size)) for moment in self.moments)
+        # One counter for all parameters of the network, which start and step together.
+        counters = self.steps[:1].repeat(len(pieces)).unbind()
         adam(
-            [vector],
-            [gradient],
-            self.moments[:1],
-            self.moments[1:2],
-            self.moments[2:],
-            [step],
+            pieces,
+            gradients,
+            mean,
+            square,
+            largest[0] if largest else [],
+            list(counters),
             foreach=False,
             capturable=True,
             fused=not is_compiled,

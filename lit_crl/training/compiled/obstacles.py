@@ -18,7 +18,9 @@ class Obstacle(NamedTuple):
 def obstacle(learner: LightningModule) -> Obstacle | None:
     """What keeps the updates of a learner from being graphs: hooks, processes or a loss scaler."""
     if hooks := listeners(learner, BACKWARD_HOOKS + STEP_HOOKS):
-        return Obstacle(f"a compiled update cannot call {', '.join(hooks)}", "leave out the callback")
+        return Obstacle(
+            f"a compiled update cannot call {', '.join(hooks)}", "leave out the callback"
+        )
     if learner.trainer.world_size > 1:
         reason = "several processes average their gradients before each step"
         return Obstacle(reason, "use --trainer.devices 1")

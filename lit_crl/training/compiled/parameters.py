@@ -29,7 +29,7 @@ class FlatNetwork:
             parameter.data = view
 
     def rejoin(self) -> None:
-        """Take over weights that were not written in place, so that their tensors are others now."""
+        """Take over weights that somebody replaced, instead of writing them in place."""
         for parameter, view in zip(self.parameters, self._views, strict=True):
             if parameter.data_ptr() != view.data_ptr():
                 view.copy_(parameter.data)

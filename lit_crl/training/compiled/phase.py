@@ -9,7 +9,6 @@ from typing import Any, Generic
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 
@@ -28,9 +27,12 @@ UNROLL = {1: 10, 2: 2, 3: 1}
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """One compiled function for all that ``function`` does, for inputs that keep their shapes.
 
-    On a GPU it still launches one kernel after another, unless a CUDA graph holds them.
+    On a GPU it still launches one kernel after another, unless a CUDA graph holds them. There the
+    compiler tries several layouts of each kernel out: its guess is ten times too slow for some.
     """
-    options: dict[str, Any] = {} if device.type == "cuda" else {"cpp_wrapper": True}
+    options: dict[str, Any] = {"cpp_wrapper": True}
+    if device.type == "cuda":
+        options = {"max_autotune_pointwise": True}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 

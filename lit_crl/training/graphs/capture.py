@@ -6,6 +6,7 @@ launch to launch is in tensors that keep their places, and every random number c
 generator that the graph knows.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -52,7 +53,7 @@ def cuda_graph(
     generators: Sequence[Generator],
     name: str,
 ) -> Callable[[], Result]:
-    """See ``Capture``. What cannot be recorded is done one operation at a time, and that is said."""
+    """See ``Capture``; what cannot be recorded is done one operation at a time, with a notice."""
     device = torch.device("cuda", torch.cuda.current_device())
     with _kept(held, generators):
         _warm_up(work)
@@ -81,15 +82,16 @@ def _recorded(
     work: Callable[[], Result], generators: Sequence[Generator], device: torch.device
 ) -> Callable[[], Result]:
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-    states = [generator.get_state() for generator in generators]
     for generator in generators:
         graph.register_generator_state(generator)
+    known = [*generators, torch.cuda.default_generators[device.index]]
+    states = [generator.get_state() for generator in known]
     try:
         with torch.cuda.graph(graph, pool=pool):
             result = work()
     except RuntimeError:
         _give_back(pool, device)
-        for generator, state in zip(generators, states, strict=True):
+        for generator, state in zip(known, states, strict=True):
             # A generator whose recording failed refuses to draw; another state takes its place.
             fresh = Generator(device)
             fresh.set_state(state)
@@ -127,7 +129,9 @@ def _kept(held: Sequence[Tensor], generators: Sequence[Generator]) -> Iterator[N
 def _no_waiting() -> Iterator[None]:
     """Raise where the program would wait for the device: a failed recording loses memory."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # that it does not find all that waits
+        warnings.simplefilter("ignore", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
