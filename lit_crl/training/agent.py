@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from lit_crl.core.seeding import RandomStreams
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training.compiled.parameters import FlatNetwork
@@ -17,6 +18,7 @@ class Agent(Teacher, Protocol):
     gan: GanSettings
     world: WorldSettings
     q_network: nn.Module
+    streams: RandomStreams
     #: Acts where little is known, and what it dreams in; None where there is no world.
     explorer: nn.Module | None
     world_gan: TransitionGan | None

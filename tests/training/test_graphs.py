@@ -14,6 +14,8 @@ from test_compiled import SMOOTH, weights_and_state
 from test_learner import ENV, both, make
 from torch import Tensor
 
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+
 Train = Callable[..., Any]
 
 
@@ -61,3 +63,25 @@ def test_graphs_of_both_phases_change_nothing(train_on: Train, graphs: StandIn) 
         torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
     means = graphed.losses.pop_means()
     assert means == pytest.approx(eager.losses.pop_means(), rel=1e-3, abs=1e-5)
+
+
+def in_graphs(monkeypatch: pytest.MonkeyPatch, stand_in: StandIn | None) -> None:
+    """Run all that a GPU would have as graphs in this stand-in, or one operation at a time."""
+    for name in ("graphs.choice", "datamodule"):
+        monkeypatch.setattr(f"lit_crl.training.{name}.capture_on", lambda device: stand_in)
+    monkeypatch.setattr(ReplayBuffer, "draw_by_trial", ReplayBuffer.draw_by_rank)
+
+
+@pytest.mark.parametrize("arm", ["target", "gan"])
+def test_a_whole_run_is_graphs(
+    make_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, arm: str
+) -> None:
+    stand_in = StandIn()
+    in_graphs(monkeypatch, stand_in)
+    run = make_run(arm=arm).fit()
+    assert set(stand_in.recorded) == {"updates", "draws from the replay", "steps of the environments"}
+    batches = run.data.batches_done
+    gan_phases = run.learner.gan_updates // 2
+    assert stand_in.launches == 3 * batches + gan_phases
+    assert run.data.env_steps == run.data.schedule.budget == run.data.rollout.env_steps
+    assert run.data.rollout.log.ended >= 1_200 // 25 - 8

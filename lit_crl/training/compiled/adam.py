@@ -58,11 +58,11 @@ class FlatAdam:
         """Change ``vector`` by one step down its ``gradient``, both ``[P]``."""
         beta1, beta2 = self.group["betas"]
         # A compiler fuses single operations with their neighbours. Without one a fused kernel is
-        # best, which gives each piece of a vector a processor of its own; 16 bytes are read at once.
+        # best, which gives each piece of a vector a processor of its own, in steps of 16 bytes.
         is_compiled = torch.compiler.is_compiling()
         size = len(vector) if is_compiled else -(-len(vector) // (4 * PIECES)) * 4
-        pieces, gradients = list(vector.split(size)), list(gradient.split(size))
-        mean, square, *largest = (list(moment.split(size)) for moment in self.moments)
+        pieces, gradients = list(torch.split(vector, size)), list(torch.split(gradient, size))
+        mean, square, *largest = (list(torch.split(moment, size)) for moment in self.moments)
         # One counter for all parameters of the network, which start and step together.
         counters = self.steps[:1].repeat(len(pieces)).unbind()
         adam(

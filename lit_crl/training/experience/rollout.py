@@ -1,7 +1,7 @@
 """Steps the environments with the learner: exploration, resets to levels, outcomes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.agent import Agent
 from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.levels_ahead import LevelsAhead
 from lit_crl.training.experience.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
@@ -28,6 +29,23 @@ TellStep = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 #: Vector steps between two visits to the archive: states that follow each other are much alike.
 VISIT_EVERY = 4
+
+
+class Finished(NamedTuple):
+    """Episodes that have ended, ``[m]`` each."""
+
+    #: Their levels ``[m, d]``; None where nobody asks for them.
+    level: Tensor | None
+    returns: Tensor
+    success: Tensor
+    #: Whether success or failure is known.
+    known: Tensor
+    #: Index of the source of each one's level.
+    source: Tensor
+    #: The largest ε that it was played with.
+    epsilon: Tensor
+    #: Whether the policy that is evaluated played it.
+    ours: Tensor
 
 
 class Rollout:
@@ -89,6 +107,11 @@ class Rollout:
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
+        #: Where a graph takes the steps: new levels, what a checkpoint had of them, and a call that
+        #: takes note of episodes that only the graph knows of.
+        self.ahead: LevelsAhead | None = None
+        self.ahead_state: dict[str, Any] | None = None
+        self.settle: Callable[[], None] = lambda: None
 
     @property
     def spent(self) -> int:
@@ -101,6 +124,7 @@ class Rollout:
 
     def means(self) -> dict[str, float]:
         """See ``EpisodeLog``."""
+        self.settle()
         return self.log.means()
 
     def step(self, act: Actor, epsilon: Tensor, draw_levels: LevelSource) -> None:
@@ -161,25 +185,31 @@ class Rollout:
         known = info.get("success_known", torch.ones_like(success))
         ours = ~self.explores
         fields = (self.episode_return, success, known, self.source, self.largest_epsilon, ours)
-        returns, success, known, source, epsilon, ours = (
-            x.index_select(0, self._ended) for x in fields
-        )
-        judged = (epsilon <= self.label_epsilon) & ours
-        self.log.add(returns, success, known, source, judged)
-        if self.level is None or (self.archive is None and self.record is None):
+        found = (x.index_select(0, self._ended) for x in fields)
+        asked = self.level if self.archive is not None or self.record is not None else None
+        level = None if asked is None else asked.index_select(0, self._ended)
+        ended = Finished(level, *found)
+        legal = self.note(ended)
+        if self.record is None or self._trace is None or level is None or legal is None:
             return
-        level = self.level.index_select(0, self._ended)
+        terminated = terminated.index_select(0, self._ended)
+        traced = self._trace.finish(self._ended)
+        told = (level, ended.success, ended.known, terminated, ended.returns, *traced)
+        if legal.any():
+            self.record(FinishedEpisodes(*(field[legal] for field in told)))
+
+    def note(self, ended: Finished) -> Tensor | None:
+        """Take note of episodes that have ended; tells which of their levels count, ``[m]``."""
+        judged = (ended.epsilon <= self.label_epsilon) & ended.ours
+        self.log.add(ended.returns, ended.success, ended.known, ended.source, judged)
+        if (level := ended.level) is None:
+            return None
         # The task's own resets, rows of NaN, are no levels that could be reset to again.
-        legal = self._legal(level, source) & level.isfinite().all(dim=1) & ours
-        if self.record is not None and self._trace is not None:
-            terminated = terminated.index_select(0, self._ended)
-            traced = self._trace.finish(self._ended)
-            finished = FinishedEpisodes(level, success, known, terminated, returns, *traced)
-            if legal.any():
-                self.record(FinishedEpisodes(*(field[legal] for field in finished)))
+        legal = self._legal(level, ended.source) & level.isfinite().all(dim=1) & ended.ours
         if self.archive is not None:
-            labelled = judged & known & legal
-            self.archive.add_outcomes(level[labelled], success[labelled])
+            labelled = judged & ended.known & legal
+            self.archive.add_outcomes(level[labelled], ended.success[labelled])
+        return legal
 
     def _legal(self, level: Tensor, source: Tensor) -> Tensor:
         """At which levels ``[m, d]`` an episode can start, ``[m]``.
@@ -215,6 +245,7 @@ class Rollout:
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes, counters and the environments' states."""
+        self.settle()
         return {
             "obs": self.obs,
             "done": self.done,
@@ -226,6 +257,7 @@ class Rollout:
             "env": self.env.state_dict(),
             "log": self.log.state_dict(),
             "trace": None if self._trace is None else self._trace.sums,
+            "ahead": None if self.ahead is None else self.ahead.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -242,3 +274,4 @@ class Rollout:
         if not self.env.resumable:
             self._restart_episodes()
         self.log.load_state_dict(state["log"])
+        self.ahead_state = state.get("ahead")

@@ -9,6 +9,7 @@ generator that the graph knows.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -19,13 +20,29 @@ from lit_crl.core import distributed
 Result = TypeVar("Result")
 
 
+@dataclass
+class Rows:
+    """Those rows of a tensor that work may change; it would take long to copy them all."""
+
+    field: Tensor
+    rows: Tensor
+
+    def clone(self) -> Tensor:
+        """What the rows hold now."""
+        return self.field.index_select(0, self.rows)
+
+    def copy_(self, before: Tensor) -> None:
+        """Let them hold what they held before."""
+        self.field.index_copy_(0, self.rows, before)
+
+
 class Capture(Protocol):
     """Records work that can then be launched again and again."""
 
     def __call__(
         self,
         work: Callable[[], Result],
-        held: Sequence[Tensor],
+        held: Sequence[Tensor | Rows],
         generators: Sequence[Generator],
         name: str,
     ) -> Callable[[], Result]:
@@ -49,7 +66,7 @@ def capture_on(device: torch.device) -> Capture | None:
 
 def cuda_graph(
     work: Callable[[], Result],
-    held: Sequence[Tensor],
+    held: Sequence[Tensor | Rows],
     generators: Sequence[Generator],
     name: str,
 ) -> Callable[[], Result]:
@@ -81,7 +98,7 @@ def _warm_up(work: Callable[[], object]) -> None:
 def _recorded(
     work: Callable[[], Result], generators: Sequence[Generator], device: torch.device
 ) -> Callable[[], Result]:
-    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     for generator in generators:
         graph.register_generator_state(generator)
     known = [*generators, torch.cuda.default_generators[device.index]]
@@ -113,7 +130,7 @@ def _give_back(pool: tuple[int, int], device: torch.device) -> None:
 
 
 @contextmanager
-def _kept(held: Sequence[Tensor], generators: Sequence[Generator]) -> Iterator[None]:
+def _kept(held: Sequence[Tensor | Rows], generators: Sequence[Generator]) -> Iterator[None]:
     """Put tensors and random streams back to where they were."""
     tensors, states = [tensor.clone() for tensor in held], [g.get_state() for g in generators]
     try:
