@@ -79,7 +79,11 @@ def test_a_whole_run_is_graphs(
     stand_in = StandIn()
     in_graphs(monkeypatch, stand_in)
     run = make_run(arm=arm).fit()
-    assert set(stand_in.recorded) == {"updates", "draws from the replay", "steps of the environments"}
+    assert set(stand_in.recorded) == {
+        "updates",
+        "draws from the replay",
+        "steps of the environments",
+    }
     batches = run.data.batches_done
     gan_phases = run.learner.gan_updates // 2
     assert stand_in.launches == 3 * batches + gan_phases

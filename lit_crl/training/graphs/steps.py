@@ -119,7 +119,7 @@ class GraphedSteps:
         self._held = {(rollout, name): getattr(rollout, name).clone() for name in OF_ROLLOUT}
         self._held |= {(env, name): getattr(env, name).clone() for name in OF_ENVS}
         self._given = epsilon()
-        self._epsilon = self._given.to(env.device)
+        self._epsilon = torch.zeros(self._given.shape, device=env.device).copy_(self._given)
         self._graphs: dict[int, Callable[[], Seen]] = {}
         self._seen: list[Seen] = []
 
