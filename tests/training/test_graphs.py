@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+import world_batches
 from crashes import interrupted
+from dreamers import fitted
 from graph_stand_in import NoWaiting, StandIn
 from lightning.pytorch import Callback
 from test_compiled import SMOOTH, assert_same_training, weights_and_state
 from test_learner import ENV, Listener, both, flat, make
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.runs.callbacks import RunCheckpoint
@@ -211,3 +214,39 @@ def test_what_a_gpu_fuses_is_the_same_to_rounding(
     batches = [both(updates=2, gan_updates=1, seed=seed) for seed in range(3)]
     assert_same_training(train_on, batches, **settings)
     torch.compiler.reset()
+
+
+@pytest.fixture
+def one_hot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where torch does not look whether numbers are legal."""
+
+    def compared(numbers: Tensor, classes: int) -> Tensor:
+        return (numbers[..., None] == torch.arange(classes)).long()
+
+    monkeypatch.setattr(F, "one_hot", compared)
+
+
+@pytest.mark.usefixtures("one_hot")
+@pytest.mark.parametrize("loss", ["gan_reconstruction", "gan", "likelihood"])
+def test_graphs_of_a_world_and_its_explorer_change_nothing(
+    train_on: Train, graphs: StandIn, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    batches = [world_batches.batch(seed, 2 if loss == "likelihood" else 4) for seed in range(3)]
+    graphed, eager = (world_batches.make(loss=loss) for _ in range(2))
+    env, state_of = world_batches.ENV, world_batches.weights_and_state
+    state = state_of(graphed, train_on(graphed, batches, env))
+    assert graphs.launches == 3 * 3
+    eagerly(monkeypatch)
+    expected = state_of(eager, train_on(eager, batches, env))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.usefixtures("one_hot")
+def test_a_run_with_a_world_is_graphs_between_its_phases(graphs: StandIn) -> None:
+    learner, data = fitted(env_steps=480)
+    assert data.dreaming is not None and data.dreaming.imagined_steps > 0
+    assert learner.world_updates > 3 and learner.updates > 0
+    assert "steps of the environments" in graphs.recorded
+    first = data.dreaming.starts.first
+    assert first.written > data.num_envs  # of episodes that began within graphs, too

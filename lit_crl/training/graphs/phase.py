@@ -13,8 +13,9 @@ from lit_crl.training.eager import count_steps
 from lit_crl.training.graphs.capture import Capture
 from lit_crl.training.updates import AnyMinibatch, Report
 
-#: How many updates one graph holds at most: recording takes as long as running them one by one.
-LONGEST = 64
+#: How many updates one graph holds at most, by the number of networks that an update trains:
+#: recording takes three times as long as running them one by one.
+LONGEST = {1: 64, 2: 32, 3: 25}
 #: Numbers from one update's rate to the next: compiled code wants inputs at multiples of 16 bytes.
 ALIGNED = 4
 
@@ -54,12 +55,14 @@ class GraphedPhase(Generic[AnyMinibatch]):
         """See ``Phase``."""
         self._engine.rejoin()
         self._engine.take_rates()
-        size = next(n for n in range(min(LONGEST, len(rates)), 0, -1) if len(rates) % n == 0)
+        trained = len(self._engine.adams)
+        at_most = min(LONGEST[trained], len(rates))
+        size = next(n for n in range(at_most, 0, -1) if len(rates) % n == 0)
         reports = []
         for start in range(0, len(rates), size):
             chunk = slice(start, start + size)
             reports.append(self._graph(stack.chunk(chunk))(rates[chunk], stack.chunk(chunk)))
-        count_steps(self._trainer, len(rates) * len(self._engine.adams))
+        count_steps(self._trainer, len(rates) * trained)
         if len(reports) == 1:
             return reports[0]
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
