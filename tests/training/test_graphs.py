@@ -6,6 +6,7 @@ directly, bit for bit.
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from lightning.pytorch import Callback
 from test_compiled import SMOOTH, assert_same_training, weights_and_state
 from test_learner import ENV, Listener, both, flat, make
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.runs.callbacks import RunCheckpoint
 
 Train = Callable[..., Any]
+adamw = functools.partial(torch.optim.AdamW, lr=1e-3, eps=1e-3, amsgrad=True)
 
 
 @pytest.fixture
@@ -80,6 +83,29 @@ def test_graphs_of_both_phases_change_nothing(
         torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
     means = graphed.losses.pop_means()
     assert means == pytest.approx(eager.losses.pop_means(), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"q_optimizer": adamw}], ids=["Adam", "AdamW"])
+def test_graphs_of_compiled_updates_change_nothing(
+    train_on: Train,
+    graphs: StandIn,
+    traced: None,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    torch.compiler.reset()
+    graphs.watch = nullcontext
+    batches = [both(updates=3, gan_updates=2, seed=seed) for seed in range(3)]
+    compiled = make(compile=True, **{**SMOOTH, **settings})
+    counters.clear()
+    state = weights_and_state(compiled, train_on(compiled, batches, ENV))
+    assert counters["stats"]["unique_graphs"] == 2  # whatever is recorded of them, and how often
+    eagerly(monkeypatch)
+    eager = make(**{**SMOOTH, **settings})
+    expected = weights_and_state(eager, train_on(eager, batches, ENV))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("arm", ["target", "gan"])
