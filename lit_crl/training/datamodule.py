@@ -437,7 +437,7 @@ class ReplayDataModule(LightningDataModule):
             partial(self._epsilon_of, n),
             partial(self._draw_levels, agent),
             self.curriculum.give_back,
-            [agent.streams("exploration", self.env.device)],
+            [agent.streams("exploration", self.rng.device)],
             capture,
             self.clock,
         )
