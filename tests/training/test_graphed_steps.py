@@ -29,7 +29,7 @@ from lit_crl.envs import (
     Spiral,
     ThinManifold,
 )
-from lit_crl.training.experience.levels_ahead import LevelsAhead
+from lit_crl.training.experience.levels_ahead import SPARE, LevelsAhead
 from lit_crl.training.experience.rollout import VISIT_EVERY, Rollout
 from lit_crl.training.graphs.steps import GraphedSteps
 
@@ -158,3 +158,37 @@ def test_episodes_of_any_length_are_stored(
     limit: int, n_steps: int, difference: Callable[[Any, Any], str | None]
 ) -> None:
     compare(PointMass, difference, limit=limit, archive=False, n_steps=n_steps)
+
+
+def test_levels_are_taken_in_order_and_again_if_they_are_too_few() -> None:
+    ahead = LevelsAhead(4, 1, torch.device("cpu"))
+    assert ahead.is_empty and not len(ahead.unused()) and ahead.wanted == 4 + SPARE
+    ahead.replace(torch.arange(5.0)[:, None], torch.arange(5) + 10)
+    wanted = torch.tensor([True, False, True, True])
+    levels, source = ahead.take(wanted)
+    assert levels[wanted].flatten().tolist() == [0, 1, 2]
+    assert source[wanted].tolist() == [10, 11, 12]
+    assert ahead.unused().tolist() == [13, 14] and ahead.wanted == 3 + SPARE
+    levels, _ = ahead.take(wanted)
+    assert levels[wanted].flatten().tolist() == [3, 4, 0]
+    assert not len(ahead.unused())
+    other = LevelsAhead(4, 1, torch.device("cpu"))
+    other.load_state_dict(ahead.state_dict())
+    again = [one.take(wanted)[0][wanted].flatten().tolist() for one in (ahead, other)]
+    assert again == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_levels_that_nobody_could_reset_to_are_refused_when_they_are_drawn() -> None:
+    rollout, _ = prepared(MountainCar, 7, archive=False)
+    steps = GraphedSteps(
+        rollout,
+        Actor(3),
+        lambda: torch.zeros(STEPS, NUM_ENVS),
+        lambda n: (torch.full((n, 2), 9.0), torch.zeros(n, dtype=torch.long)),
+        lambda unused: None,
+        [],
+        StandIn(),
+        Stopwatch(),
+    )
+    with pytest.raises(ValueError, match="outside the level space"):
+        steps()

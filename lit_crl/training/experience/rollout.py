@@ -153,6 +153,10 @@ class Rollout:
         """Act with an agent. ``play`` replaces acting and stepping, with one compiled graph."""
         self._action_values = agent.action_values
         self.play = play or self._play
+        # An earlier fit may have taken steps as a graph.
+        self.settle()
+        self.settle = lambda: None
+        self._ended = self.done.nonzero().squeeze(1)
 
     def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:
         action = act(obs, epsilon)

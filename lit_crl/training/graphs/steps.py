@@ -109,7 +109,6 @@ class GraphedSteps:
         self._next_epsilon, self._draw, self._give_back = epsilon, draw, give_back
         self._generators, self._capture, self._clock = generators, capture, clock
         env = self._env
-        rollout.settle()  # an earlier fit may have left something
         before = rollout.ahead_state or (rollout.ahead.state_dict() if rollout.ahead else None)
         self._ahead = LevelsAhead(env.num_envs, len(env.level_low), env.device)
         if before is not None:
