@@ -221,7 +221,8 @@ class ReplayDataModule(LightningDataModule):
             return
         device = self.trainer.strategy.root_device
         check_world(self.settings, self.arm, self.needs, self.env, device)
-        self._explores = explorers_places(self.settings.world, self.num_envs)
+        places = explorers_places(self.settings.world, self.num_envs)
+        self._explores = None if places is None else places.to(self.env.device)
 
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
@@ -303,12 +304,13 @@ class ReplayDataModule(LightningDataModule):
             seed,
             level_starts=levels,
             at_once=self.transitions is not None,
+            explores=self._explores,
         )
         self.watch.dreaming = self.dreaming
         self.dreaming.starts.first.add(self.rollout.first_observations())
         self.rollout.tell_starts = self.dreaming.starts.first.add
         if self._explores is not None:
-            self.rollout.explores = self._explores = self._explores.to(self.env.device)
+            self.rollout.explores = self._explores
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""

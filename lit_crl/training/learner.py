@@ -137,8 +137,9 @@ class CreativeLearner(LightningModule):
         with torch.random.fork_rng(devices=()):  # the global stream is left as it was
             torch.default_generator.manual_seed(self.seed)
             self.q_network, level_gan = blueprint.q_network(), blueprint.level_gan()
+            # First the explorer, so that it begins alike in whatever world.
+            self.explorer = None if self.world.loss == "none" else blueprint.q_network()
             self.world_gan = blueprint.world_gan(self.world)
-            self.explorer = None if self.world_gan is None else blueprint.q_network()
         if self.explorer is not None:
             self.explorer_target = copy.deepcopy(self.explorer).requires_grad_(False)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)

@@ -210,12 +210,12 @@ def heads_loss(world: TransitionGan, batch: WorldMinibatch) -> LossAndReport:
     rows, rare, end_log_odds, _ = batch
     both = RealSteps(*(torch.cat(fields, 1) for fields in zip(rows, rare, strict=True)))
     condition = world.condition(both.obs, both.action)
-    reward, end_logit = world.heads(condition, world.target(both.obs, both.next_obs))
+    logits, end_logit = world.heads(condition, world.target(both.obs, both.next_obs))
     # Of the rare rows the end head sees the ends alone, so that their odds are known.
     counts = torch.cat([torch.ones_like(rows.terminated), rare.terminated], 1)
     return summed(
         {
-            "reward_loss": dream.reward_loss(reward, world.scaled_reward(both.reward)),
+            "reward_loss": dream.reward_loss(logits, world.reward_target(both.reward)),
             "end_loss": dream.end_loss(end_logit, both.terminated.float(), end_log_odds, counts),
         }
     )

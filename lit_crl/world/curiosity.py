@@ -5,12 +5,16 @@ is evaluated learns from the task's reward alone; an *explorer* beside it learns
 ``explorer_reward``.
 
 **After an end** there is nothing new: the step that ends earns its bonus, and its discount is 0,
-as for the task's reward. So that this does not punish finishing, only what is *newer than usual*
-earns anything: at the mean disagreement of real data, and below, the bonus is 0. Among known
-things, to finish and to dither are then worth the same, and the smallest reward for finishing
-decides. (With a bonus for every step, as disagreement / 5 would be, dithering for ever is worth
-weight / 5 / (1 − γ): at weight .3 and γ .99 six times the reward of 1 for which one should finish.)
-A place above the mean is worth staying in until it is known.
+as for the task's reward. Two rules keep this from punishing finishing:
+
+- Only what is *newer than usual* earns anything: at the mean disagreement of real data, and below,
+  the bonus is 0. Among known things, to finish and to dither are then worth the same, and the
+  smallest reward for finishing decides. (With a bonus for every step, as disagreement / 5 would be,
+  dithering for ever is worth weight / 5 / (1 − γ): at weight .3 and γ .99 six times the reward of 1
+  for which one should finish.) A place above the mean is worth staying in until it is known.
+- Another episode follows, in which the explorer goes on exploring. So an end is worth, beside its
+  reward, what novelty is worth where episodes begin: ``novelty_ahead``, discounted. Without it, an
+  explorer to whom novelty is still worth 10 would not give that up for a goal that pays 1.
 """
 
 import torch
@@ -68,6 +72,22 @@ def reward_scale(reward: Tensor) -> Tensor:
     """
     largest = reward.abs().amax() if len(reward) else reward.new_zeros(())
     return torch.where(largest > 0, largest, 1.0)
+
+
+def novelty_ahead(explorer: Tensor, judge: Tensor, scale: Tensor, most: Tensor) -> Tensor:
+    """What novelty alone is worth in states ``[n]``: V_explorer − V_judge / scale, in [0, most].
+
+    Args:
+        explorer: Values of reward and curiosity, ``[n]``.
+        judge: Values of the task's reward, ``[n]``.
+        scale: Unit of the explorer's reward, see ``reward_scale``.
+        most: The largest return of bonuses.
+
+    >>> explorer, judge = torch.tensor([3.0, 0.5, 99.0]), torch.tensor([20.0, 10.0, 0.0])
+    >>> novelty_ahead(explorer, judge, torch.tensor(10.0), torch.tensor(30.0))
+    tensor([ 1.,  0., 30.])
+    """
+    return torch.minimum((explorer - judge / scale).clamp_min(0), most)
 
 
 def explorer_reward(reward: Tensor, scale: Tensor | float, bonus: Tensor) -> Tensor:

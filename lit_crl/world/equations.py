@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from lit_crl.gan.equations import gradient_penalty
 
+#: Largest shift of log odds, and how often the interval of possible ones is halved.
+LARGEST_SHIFT, BISECTIONS = 30.0, 40
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of each member's ``values [E, B]`` where ``mask [E, B]`` is 1; 0 where it never is.
@@ -126,13 +129,13 @@ def bernoulli_loss(target: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(nll.mean(-1), mask)
 
 
-def reward_loss(predicted: Tensor, reward: Tensor) -> Tensor:
-    """Mean squared error of each member's rewards ``[E, B]``.
+def reward_loss(logits: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of each member's rewards, from ``logits`` and two-hot targets ``[E, B, A]``.
 
     It may have rows that are drawn more often: their share does not move the minimum where the
     reward follows from (obs, action, next obs).
     """
-    return (predicted - reward).square().mean(-1)
+    return -(weights * logits.log_softmax(-1)).sum(-1).mean(-1)
 
 
 def end_log_odds(drawn: int, extra: int, share: Tensor, extra_share: Tensor) -> Tensor:
@@ -164,6 +167,32 @@ def end_loss(logit: Tensor, ended: Tensor, log_odds: Tensor, mask: Tensor) -> Te
     drawn_logit = logit + log_odds.unsqueeze(-1)
     nll = F.binary_cross_entropy_with_logits(drawn_logit, ended, reduction="none")
     return masked_mean(nll, mask)
+
+
+def matching_shift(logit: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """What to add to log odds of an end, ``[E]``, so that as many ends are expected as came.
+
+    It solves Σᵢ wᵢ σ(zᵢ + b) = ends for each member. A head that has seen a handful of ends tells
+    them from other steps long before its log odds say how sure it could be, and a dream that ends
+    too rarely pays for the end more than once. The order of the steps stays as it was. It is 0
+    where no step ended, or all did.
+
+    Args:
+        logit: Log odds z of each step, ``[E, n]``.
+        weight: How many steps each one stands for, ``[n]``.
+        ends: How many steps ended; 0-dimensional.
+
+    >>> logit, ones = torch.tensor([[-9.0, -3.0]]), torch.ones(2)
+    >>> torch.sigmoid(logit + matching_shift(logit, ones, torch.tensor(1.0))).sum()
+    tensor(1.)
+    """
+    low = torch.full_like(logit[:, 0], -LARGEST_SHIFT)
+    high = -low
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        found = (weight * torch.sigmoid(logit + middle[:, None])).sum(1)
+        low, high = torch.where(found < ends, middle, low), torch.where(found < ends, high, middle)
+    return torch.where((ends > 0) & (ends < weight.sum()), (low + high) / 2, 0.0)
 
 
 def disagreement(centre: Tensor, counts: Tensor) -> Tensor:

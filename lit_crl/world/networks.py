@@ -186,16 +186,19 @@ class Heads(nn.Module):
     Reward and end have networks of their own: neither loss drowns the other.
     """
 
-    def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
-        """``members`` networks for each of the two, with these ``hidden`` layers."""
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], atoms: int) -> None:
+        """``members`` networks for each of the two, with these ``hidden`` layers.
+
+        A reward is told as a distribution over so many ``atoms``.
+        """
         super().__init__()
-        self.reward = Ensemble(members, [inputs, *hidden, 1])
+        self.reward = Ensemble(members, [inputs, *hidden, atoms])
         self.end = Ensemble(members, [inputs, *hidden, 1])
 
     def forward(self, condition: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled rewards and log odds of an end, ``[E, N]`` each."""
+        """Logits of the reward's atoms ``[E, N, A]``, and log odds of an end ``[E, N]``."""
         rows = torch.cat([condition, target], -1)
-        return self.reward(rows).squeeze(-1), self.end(rows).squeeze(-1)
+        return self.reward(rows), self.end(rows).squeeze(-1)
 
 
 class Discriminators(nn.Module):

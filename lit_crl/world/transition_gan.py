@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_crl.core.distributed import largest, mean_of_rows, smallest
-from lit_crl.world import equations
+from lit_crl.world import equations, rewards
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import (
     BernoulliGenerators,
@@ -101,10 +101,11 @@ class TransitionGan(nn.Module):
     delta_scale: Tensor
     obs_low: Tensor
     obs_high: Tensor
-    reward_mean: Tensor
-    reward_std: Tensor
+    reward_scale: Tensor
     reward_low: Tensor
     reward_high: Tensor
+    atoms: Tensor
+    end_shift: Tensor
     mean_disagreement: Tensor
 
     def __init__(
@@ -131,7 +132,8 @@ class TransitionGan(nn.Module):
                 members, condition_dim, obs_dim, hidden, settings.noise_dim
             )
             self.discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
-        self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden)
+        atoms = rewards.reward_atoms()
+        self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden, len(atoms))
         zeros, ones = torch.zeros(obs_dim), torch.ones(obs_dim)
         everywhere = torch.full((obs_dim,), torch.inf)
         for name, start in {
@@ -140,10 +142,11 @@ class TransitionGan(nn.Module):
             "delta_scale": zeros,
             "obs_low": -everywhere,
             "obs_high": everywhere,
-            "reward_mean": torch.tensor(0.0),
-            "reward_std": torch.tensor(0.0),
+            "atoms": atoms,
+            "reward_scale": torch.tensor(1.0),
             "reward_low": torch.tensor(-torch.inf),
             "reward_high": torch.tensor(torch.inf),
+            "end_shift": torch.zeros(members),
             "mean_disagreement": torch.tensor(torch.inf),
         }.items():
             self.register_buffer(name, start.clone())
@@ -155,8 +158,8 @@ class TransitionGan(nn.Module):
         With several processes, each gives its own: units and bounds are those of all of them.
         Statistics are computed in float64. A dimension that never changes has scale 1 as an input,
         and imagined steps leave it exactly as it is. Units stay as they are until the next call.
-        Then the last layers of generators and reward heads are rescaled, so that what they give in
-        the environment's units does not jump. Inputs have new units at once: a world that kept
+        Then the last layers of the generators are rescaled, so that what they give in the
+        environment's units does not jump. Inputs have new units at once: a world that kept
         those of its first few steps would see all later ones far outside them.
         """
         obs, reward, next_obs = (values.double() for values in (obs, reward, next_obs))
@@ -170,14 +173,8 @@ class TransitionGan(nn.Module):
         low, high = smallest(next_obs.amin(0)), largest(next_obs.amax(0))
         self.obs_low.copy_(low - MARGIN * (high - low))
         self.obs_high.copy_(high + MARGIN * (high - low))
-        reward_mean = mean_of_rows(reward)
-        reward_std = floored(standard_deviation(reward, reward_mean), reward)
-        moved = torch.where(self.reward_low.isinf(), 0.0, self.reward_mean - reward_mean)
-        self.heads.reward.transform_outputs(
-            rescaling(self.reward_std, reward_std), moved.float() / one_or(reward_std)
-        )
-        self.reward_mean.copy_(reward_mean)
-        self.reward_std.copy_(reward_std)
+        largest_reward = largest(reward.abs().max())
+        self.reward_scale.copy_(torch.where(largest_reward > 0, largest_reward, 1.0))
         self.reward_low.copy_(smallest(reward.min()))
         self.reward_high.copy_(largest(reward.max()))
 
@@ -189,6 +186,22 @@ class TransitionGan(nn.Module):
         """
         mean = mean_of_rows(self.apart(obs, action))
         self.mean_disagreement.copy_(mean.clamp_min(LEAST_DISAGREEMENT))
+
+    @torch.no_grad()
+    def fit_ends(
+        self, obs: Tensor, action: Tensor, next_obs: Tensor, weight: Tensor, ended: Tensor
+    ) -> None:
+        """Let the heads expect as many ends as came in real transitions ``[n, ...]``.
+
+        Args:
+            obs: Observations.
+            action: Actions.
+            next_obs: What followed.
+            weight: How many transitions each of them stands for.
+            ended: Which ended the task, bool.
+        """
+        end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))[1]
+        self.end_shift.copy_(equations.matching_shift(end_logit, weight, (weight * ended).sum()))
 
     def condition(self, obs: Tensor, action: Tensor) -> Tensor:
         """Scaled observations and one-hot actions, ``[..., c]``."""
@@ -207,9 +220,9 @@ class TransitionGan(nn.Module):
             return (target > 0.5).float()
         return obs.float() + self.delta_scale * target
 
-    def scaled_reward(self, reward: Tensor) -> Tensor:
-        """Rewards in the unit of the reward heads."""
-        return (reward.float() - self.reward_mean) / one_or(self.reward_std)
+    def reward_target(self, reward: Tensor) -> Tensor:
+        """Rewards ``[...]`` as the reward heads should tell them, ``[..., A]``."""
+        return rewards.two_hot(reward.float() / self.reward_scale, self.atoms)
 
     def draw_noise(self, *shape: int, rng: torch.Generator) -> Tensor:
         """Noise z, ``[*shape, noise_dim]``."""
@@ -247,9 +260,9 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def predict(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards, before any bounds, and probabilities of an end, ``[N]`` each."""
-        scaled, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
-        reward = self.reward_mean + self.reward_std * scaled.mean(0)
-        return reward, torch.sigmoid(end_logit).mean(0)
+        logits, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
+        reward = self.reward_scale * rewards.expected(logits, self.atoms).mean(0)
+        return reward, torch.sigmoid(end_logit + self.end_shift[:, None]).mean(0)
 
     @torch.no_grad()
     def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:

@@ -121,8 +121,45 @@ def test_bits_are_imagined_as_bits(loss: WorldLoss) -> None:
     assert right > 0.9
 
 
+def test_a_reward_that_comes_once_in_two_hundred_steps_is_promised_nowhere_else() -> None:
+    """A goal pays 1. Over 1,000 other steps, the heads promise less than a third of it in all."""
+    rng = torch.Generator().manual_seed(14)
+    obs = torch.rand(1000, 2, generator=rng)
+    pays = obs[:, 0] > 0.995
+    assert 2 <= pays.sum() <= 10
+    rows = real_steps(obs, obs + 0.1, reward=pays.float())._replace(terminated=pays)
+    settings = WorldSettings(loss="likelihood", members=2, hidden=(8,), head_hidden=(32, 32))
+    torch.manual_seed(0)
+    world = TransitionGan(2, 1, settings)
+    world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
+    train(world, settings, rows, 300, rng)
+    known, _ = world.judge(rows.obs, rows.action, rows.next_obs)
+    assert known[pays].mean() > 0.5
+    others = torch.rand(1000, 2, generator=rng) * torch.tensor([0.9, 1.0])
+    promised, _ = world.judge(others, rows.action, others + 0.1)
+    assert promised.abs().sum() < 0.33
+
+
+def test_as_many_ends_are_expected_as_came() -> None:
+    """Whatever the heads' log odds are, and however many steps each row stands for."""
+    rng = torch.Generator().manual_seed(15)
+    rows, world = steps(500, rng), world_of(2, 3)
+    world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
+    ended = torch.arange(500) < 5
+    weight = torch.where(ended, 1.0, 4.0)
+    world.fit_ends(rows.obs, rows.action, rows.next_obs, weight, ended)
+    _, end = world.predict(rows.obs, rows.action, rows.next_obs)
+    assert (weight * end).sum().item() == pytest.approx(5, rel=1e-3)
+    before = world.heads(
+        world.condition(rows.obs, rows.action), world.target(rows.obs, rows.next_obs)
+    )[1]
+    assert world.end_shift.unique().numel() == 3 and before.isfinite().all()
+    world.fit_ends(rows.obs, rows.action, rows.next_obs, weight, ~ended & ended)
+    assert not world.end_shift.any()  # none came: nothing is known
+
+
 def test_rewards_are_learnt_in_any_unit_and_stay_within_those_seen() -> None:
-    """Reward 1,000 · x: the heads learn it in units of its spread."""
+    """Reward 1,000 · x: the heads learn it in units of the largest."""
     rng = torch.Generator().manual_seed(5)
     obs = torch.rand(1000, 2, generator=rng)
     rows = real_steps(obs, obs + 0.1, reward=1000 * obs[:, 0])
@@ -177,7 +214,7 @@ def test_constant_narrow_and_distant_dimensions_are_fine(loss: WorldLoss) -> Non
 
 
 def test_new_units_do_not_move_what_is_imagined() -> None:
-    """The same observations, but changes and rewards of another size."""
+    """The same observations, but changes of another size."""
     rng = torch.Generator().manual_seed(8)
     obs, delta = torch.randn(100, 2, generator=rng), torch.randn(100, 2, generator=rng)
     world, action = world_of(2, 2), torch.zeros(100, dtype=torch.int64)
@@ -187,16 +224,11 @@ def test_new_units_do_not_move_what_is_imagined() -> None:
     def changes() -> Tensor:
         return world.delta_scale * world.generators(world.condition(obs, action), z)
 
-    def rewards() -> Tensor:
-        scaled = world.heads.reward(torch.ones(1, 6))
-        return world.reward_mean + world.reward_std * scaled
-
-    before = changes(), rewards()
+    before = changes()
     scale = world.delta_scale.clone()
-    world.fit_normaliser(obs, 3 * delta[:, 0] + 5, obs + delta * torch.tensor([2.0, 0.1]))
+    world.fit_normaliser(obs, delta[:, 0], obs + delta * torch.tensor([2.0, 0.1]))
     torch.testing.assert_close(world.delta_scale, scale * torch.tensor([2.0, 0.1]))
-    for old, new in zip(before, (changes(), rewards()), strict=True):
-        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(changes(), before, rtol=1e-4, atol=1e-5)
 
 
 def test_imagining_and_updates_leave_the_units_as_they_are() -> None:
@@ -209,7 +241,7 @@ def test_imagining_and_updates_leave_the_units_as_they_are() -> None:
     train(world, settings, rows, 2, rng, size=8)
     imagined = world.imagine(rows.obs, rows.action, rng)
     world.imagine(imagined.next_obs, rows.action, rng)
-    assert len(units) == 10
+    assert len(units) == 11
     for name, buffer in world.named_buffers():
         assert torch.equal(buffer, units[name]), name
 

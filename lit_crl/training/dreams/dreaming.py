@@ -16,11 +16,18 @@ from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import DqnMinibatch, WorldMinibatch
 from lit_crl.training.dreams.condition import DreamCondition
+from lit_crl.training.dreams.explorers import acting
 from lit_crl.training.dreams.level_starts import LevelStarts
 from lit_crl.training.dreams.store import Dreams
 from lit_crl.training.settings import DreamSettings
 from lit_crl.world.caution import doubt
-from lit_crl.world.curiosity import bonus, explorer_reward, falling, reward_scale
+from lit_crl.world.curiosity import (
+    bonus,
+    explorer_reward,
+    falling,
+    novelty_ahead,
+    reward_scale,
+)
 from lit_crl.world.gate import gate
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import World
@@ -62,6 +69,7 @@ class Dreaming:
         seed: int,
         level_starts: LevelStarts | None = None,
         at_once: bool = False,
+        explores: Tensor | None = None,
     ) -> None:
         """Prepare to dream.
 
@@ -75,6 +83,8 @@ class Dreaming:
             level_starts: Where dreams of generated levels start; asked if ``settings`` wants any.
             at_once: Whether the first world phase is due with the first batch, because all the
                 experience is there by then, as in a log.
+            explores: In which environments the explorer acts, bool ``[N]``; None: in none. It is
+                changed in place: as long as there is nothing to judge, the explorer acts in all.
 
         Raises:
             ConfigError: If dynamics should be perfect, and cannot be.
@@ -106,6 +116,9 @@ class Dreaming:
         ]
         self.phases = self._phase_at = 0
         self._is_stale, self._at_once = False, at_once
+        self._explores = explores
+        self._places = None if explores is None else explores.clone()
+        self._novelty_ahead = torch.zeros((), device=device)
         #: How many rows of the replay were written when the world last learnt, ``[N]``.
         self._learnt = replay.cursor.clone()
 
@@ -161,7 +174,9 @@ class Dreaming:
         if not self._is_stale:
             return
         self._is_stale = False
+        self._fit_ends()
         self._measure_disagreement()
+        self._look_ahead(agent)
         if not self.settings.makes_dreams:
             return
         if self.settings.dynamics == "learnt":
@@ -196,6 +211,33 @@ class Dreaming:
             found = self.world.disagreement(held.obs, held.action)
             self.env.gate = gate(found, self.settings.gate).to(self.env.device)
 
+    def _fit_ends(self) -> None:
+        """Let the world's ends be as frequent as those in the real steps that it learns from."""
+        rows = self.replay.startable & ~self.held_back()
+        ended = rows & (self.replay.discount == 0)
+        drawn, weights = [], []
+        for kind in (ended, rows & ~ended):  # ends are few: none of them may be missed
+            row = kind.nonzero().squeeze(1)
+            some = torch.randperm(len(row), generator=self.rng, device=row.device)[:MEASURED]
+            drawn.append(row[some])
+            weights.append(torch.full_like(some, len(row) / max(1, len(some)), dtype=torch.float32))
+        real = of_all_processes(steps_at(self.replay, torch.cat(drawn)))
+        weight = distributed.gather_rows(torch.cat(weights))
+        self.world.fit_ends(real.obs, real.action, real.next_obs, weight, real.terminated)
+
+    @torch.no_grad()
+    def _look_ahead(self, agent: Agent) -> None:
+        """Where the explorer acts from now on, and what novelty is worth to it after an end."""
+        if self._explores is not None and self._places is not None:
+            self._explores.copy_(acting(self._places, self.replay))
+        if agent.explorer is not None and self.settings.curiosity > 0:
+            first = self.starts.first.obs[: len(self.starts.first)]
+            scale = self._reward_scale()
+            most = largest_return(scale.new_tensor(self.settings.curiosity), self.dreams.gamma)
+            explorer, judge = agent.explorer(first).amax(1), agent.q_network(first).amax(1)
+            novelty = novelty_ahead(explorer, judge, scale, most)
+            self._novelty_ahead = distributed.mean_of_rows(novelty).float()
+
     def _one_step_error(self) -> float | None:
         """The world's error on steps that no member has learnt from; None while there are none."""
         steps = of_all_processes(steps_at(self.replay, self.unseen().nonzero().squeeze(1)))
@@ -229,6 +271,8 @@ class Dreaming:
         mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
         extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
         reward = explorer_reward(mixed.transitions.reward, self._reward_scale(), extra)
+        after = self.dreams.gamma * self._novelty_ahead
+        reward = reward + torch.where(mixed.transitions.discount == 0, after, 0.0)
         bound = self._largest_return(reward.new_ones(shape[0]), self.settings.curiosity)
         transitions = mixed.transitions._replace(reward=reward)
         return DqnMinibatch(transitions, bound=bound), extra.mean(1)
@@ -301,6 +345,8 @@ class Dreaming:
             "condition": self.condition.state_dict(),
             "counters": [self.phases, self._phase_at, int(self._is_stale)],
             "learnt": self._learnt,
+            "explores": self._explores,
+            "novelty_ahead": self._novelty_ahead,
             "rng": self.rng.get_state(),
             "members": [rng.get_state() for rng in self.member_rngs],
         }
@@ -313,6 +359,9 @@ class Dreaming:
         self.phases, self._phase_at, stale = state["counters"]
         self._is_stale = bool(stale)
         self._learnt.copy_(state["learnt"])
+        if self._explores is not None:
+            self._explores.copy_(state["explores"])
+        self._novelty_ahead.copy_(state["novelty_ahead"])
         self.rng.set_state(state["rng"].cpu())
         for rng, saved in zip(self.member_rngs, state["members"], strict=True):
             rng.set_state(saved.cpu())

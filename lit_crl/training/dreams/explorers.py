@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+from lit_crl.core import distributed
 from lit_crl.dqn.exploration import Exploration
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.settings import DreamSettings
+from lit_crl.world.real_steps import is_rare
 
 
 def explorers_places(settings: DreamSettings, num_envs: int) -> Tensor | None:
@@ -19,6 +22,16 @@ def explorers_places(settings: DreamSettings, num_envs: int) -> Tensor | None:
     place = torch.arange(num_envs)
     before, after = (p * explorers // num_envs for p in (place, place + 1))
     return after > before if explorers else None
+
+
+def acting(places: Tensor, replay: ReplayBuffer) -> Tensor:
+    """In which environments the explorer acts now, bool ``[N]``.
+
+    Those are its ``places [N]`` and, as long as no real step has ended the task or paid anything
+    unusual, all the others as well: until then the judge has nothing to judge.
+    """
+    knows_nothing = not is_rare(replay, replay.startable).any()
+    return places | distributed.all_agree(knows_nothing, places.device)
 
 
 def judges(exploration: Exploration, explores: Tensor | None) -> Exploration:
