@@ -47,16 +47,17 @@ ROOT = FOLDER.parents[1]
 ACCELERATOR = "gpu"
 #: Vector steps and updates of one batch, and transitions of one update.
 STEPS, UPDATES, BATCH = 4, 64, 256
-#: Batches until everything is recorded and compiled: two GAN phases.
-FIRST = 34
 Adam = functools.partial(torch.optim.Adam, lr=2.5e-4, fused=True)
 
 #: The settings of each task: MountainCar with its level GAN as it is by default, with Polyak
-#: updates; and CartPole by a plain DQN with hard copies, which is what the JAX program trains.
+#: updates; and CartPole by a plain DQN with hard copies, which is what the JAX program trains. All
+#: is recorded and compiled after the ``first`` batches: a car's episodes take 50 of them, and the
+#: GAN learns of what they came to.
 TASKS: dict[str, dict[str, Any]] = {
-    "MountainCar, level GAN, Polyak": {"env": MountainCar, "data": {}, "model": {}},
+    "MountainCar, level GAN, Polyak": {"env": MountainCar, "first": 82, "data": {}, "model": {}},
     "CartPole, plain DQN, hard copies": {
         "env": CartPole,
+        "first": 18,
         "data": {"curriculum": {"arm": "target"}, "gan": {"updates": 0}},
         "model": {
             "network": {"layer_norm": False, "scale_obs": False},
@@ -94,15 +95,15 @@ class Busy(threading.Thread):
 class Timed(Callback):
     """Stops a run after some seconds, which begin when all graphs are there."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.batches = seconds, 0
+    def __init__(self, first: int, seconds: float) -> None:
+        self.first, self.seconds, self.batches = first, seconds, 0
         self.begin: tuple[float, int, int] | None = None
         self.end = (0.0, 0, 0)
 
     def on_train_batch_end(self, trainer: Trainer, learner: Any, *_: object) -> None:
         """Look at the clock now and then: for that all work must be done."""
         self.batches += 1
-        if self.batches < FIRST or self.batches % 16:
+        if self.batches < self.first or self.batches % 16:
             return
         torch.cuda.synchronize()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -143,7 +144,7 @@ def trained(
         },
     )  # fmt: skip
     learner = CreativeLearner(**spec["model"], compile="compiled" in how)
-    timed, busy = Timed(seconds), Busy()
+    timed, busy = Timed(spec["first"], seconds), Busy()
     unwanted = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
     trainer = Trainer(
         accelerator=ACCELERATOR,

@@ -16,8 +16,8 @@ from lit_crl.training.updates import AnyMinibatch, Report
 #: How many updates one graph holds at most, by the number of networks that an update trains:
 #: recording takes three times as long as running them one by one.
 LONGEST = {1: 64, 2: 32, 3: 25}
-#: Numbers from one update's rate to the next: compiled code wants inputs at multiples of 16 bytes.
-ALIGNED = 4
+#: Compiled code wants its inputs at multiples of so many bytes, and copies others.
+ALIGNMENT = 16
 
 #: One update from its rate ``[1]`` and a stack of one minibatch, see ``FlatEngine.updates``.
 Step = Callable[[Tensor, AnyMinibatch], Report]
@@ -88,7 +88,7 @@ class _Graph(Generic[AnyMinibatch]):
         self._stack: AnyMinibatch = copied(stack)
         self._tensors = list(tensors_of(self._stack))
         self._device, updates = self._tensors[0].device, len(self._tensors[0])
-        self._rates = torch.zeros(updates, ALIGNED, device=self._device)
+        self._rates = aligned(torch.zeros(updates, device=self._device))
         self._given: list[float] = [0.0] * updates
         self._step = step
         self._launch = capture(self._work, engine.held(), [], "updates")
@@ -107,11 +107,11 @@ class _Graph(Generic[AnyMinibatch]):
         given = torch.tensor(rates)
         if self._device.type == "cuda":  # from ordinary memory the program would wait for the copy
             given = given.pin_memory()
-        self._rates[:, 0].copy_(given, non_blocking=True)
+        self._rates.copy_(given, non_blocking=True)
 
     def _work(self) -> Report:
         reports = [
-            self._step(self._rates[i, :1], self._stack.chunk(slice(i, i + 1)))
+            self._step(self._rates[i : i + 1], self._stack.chunk(slice(i, i + 1)))
             for i in range(len(self._rates))
         ]
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
@@ -126,10 +126,21 @@ def tensors_of(stack: Any) -> Iterator[Tensor]:
             yield from tensors_of(part)
 
 
+def aligned(stack: Tensor) -> Tensor:
+    """A copy of a stack ``[K, ...]`` in which each of its K parts begins at such a multiple.
+
+    >>> aligned(torch.ones(3, 2)).stride(), aligned(torch.ones(3, 8)).stride()
+    ((4, 1), (8, 1))
+    """
+    size, each = stack[0].numel(), ALIGNMENT // stack.element_size()
+    padded = stack.new_empty(len(stack), -(-size // each) * each)
+    return padded[:, :size].view(stack.shape).copy_(stack)
+
+
 def copied(stack: Any) -> Any:
-    """Minibatches in memory of their own."""
+    """Minibatches in memory of their own, each part of a stack ``aligned``."""
     if isinstance(stack, Tensor):
-        return stack.clone(memory_format=torch.contiguous_format)
+        return aligned(stack)
     return None if stack is None else type(stack)(*map(copied, stack))
 
 
