@@ -218,7 +218,7 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
         assert summary["world_updates"] >= 2 and summary["imagined_steps"] >= 32
         assert summary["world_error_1"] > 0 and summary["world_error_20"] > 0
         assert summary["dream_return_gap"] is not None and summary["seconds_watch"] > 0
-    kinds = ("world/", "explorer/", "dqn/impossible_targets")
+    kinds = ("world/", "explorer/")
     of_world = {key for key in columns if key.startswith(kinds)}
     compare(of_world, documented("metrics.csv, with a world"))
 

@@ -15,7 +15,7 @@ from lit_crl.core.mlp import is_fused
 
 TDLoss = Literal["huber", "mse"]
 
-#: How far a target may lie beyond every return, as a share of the largest, and still be sound.
+#: How far a target may lie beyond every return, as a share of their range, and still be sound.
 MARGIN = 0.05
 
 
@@ -107,29 +107,23 @@ def double_td_target(
     return reward + discount * q_of(next_q, next_q_online.argmax(dim=-1))
 
 
-def largest_return(reward: Tensor, gamma: float) -> Tensor:
-    """The largest discounted return if no reward is larger than ``reward [...]``: r_max / (1 − γ).
-
-    >>> largest_return(torch.tensor(1.0), 0.75), largest_return(torch.tensor(1.0), 1.0)
-    (tensor(4.), tensor(inf))
-    """
-    return reward / (1 - gamma)
-
-
-def impossible_share(target: Tensor, bound: Tensor) -> Tensor:
-    """Share of the targets ``[B]`` that are larger than any return, by more than a twentieth.
+def impossible_share(target: Tensor, returns: Tensor) -> Tensor:
+    """Share of the targets ``[B]`` beyond every return, by more than a twentieth of their range.
 
     Such targets are a sign of values that feed on themselves. The twentieth is for the error of a
-    network where the returns themselves are near the bound.
+    network where the returns themselves are near the bounds.
 
     Args:
-        target: Targets of either sign.
-        bound: The largest size of a return, see ``largest_return``.
+        target: Targets, before they are clipped.
+        returns: The lowest and the highest return ``[2]``, see ``possible_returns``.
 
-    >>> impossible_share(torch.tensor([10.4, -10.6, 3.0, torch.nan]), torch.tensor(10.0))
+    >>> impossible_share(torch.tensor([10.4, -1.1, 3.0, torch.nan]), torch.tensor([0.0, 10.0]))
     tensor(0.5000)
     """
-    return (~(target.abs() <= (1 + MARGIN) * bound)).float().mean()
+    low, high = returns
+    margin = MARGIN * (high - low)
+    is_possible = (target >= low - margin) & (target <= high + margin)
+    return torch.mean((~is_possible).float())
 
 
 def td_loss(

@@ -27,24 +27,25 @@ class DqnMinibatch(NamedTuple):
     transitions: Transitions
     #: Importance weights, where the transitions were drawn by priority.
     weight: Tensor | None = None
-    #: The largest size of a return, beyond which targets are counted; a scalar for each minibatch.
-    bound: Tensor | None = None
+    #: The lowest and the highest possible return ``[2]``, to which targets are clipped.
+    returns: Tensor | None = None
 
     def unstack(self) -> Iterator["DqnMinibatch"]:
         """See ``Minibatch``."""
         transitions = map(Transitions, *(field.unbind() for field in self.transitions))
-        weight, bound = (
-            repeat(None) if field is None else field.unbind() for field in (self.weight, self.bound)
+        weight, returns = (
+            repeat(None) if field is None else field.unbind()
+            for field in (self.weight, self.returns)
         )
-        return map(DqnMinibatch, transitions, weight, bound)
+        return map(DqnMinibatch, transitions, weight, returns)
 
     def chunk(self, rows: slice) -> "DqnMinibatch":
         """See ``Minibatch``."""
         transitions = Transitions(*(field[rows] for field in self.transitions))
-        weight, bound = (
-            None if field is None else field[rows] for field in (self.weight, self.bound)
+        weight, returns = (
+            None if field is None else field[rows] for field in (self.weight, self.returns)
         )
-        return DqnMinibatch(transitions, weight, bound)
+        return DqnMinibatch(transitions, weight, returns)
 
 
 class GanMinibatch(NamedTuple):
@@ -99,8 +100,8 @@ class Batch(NamedTuple):
     progress: float
     #: Importance weights ``[K, B]`` of the transitions, where they were drawn by priority.
     weight: Tensor | None = None
-    #: The largest size of a return ``[K]``, with a world: see ``DqnMinibatch``.
-    bound: Tensor | None = None
+    #: The possible returns ``[K, 2]``: see ``DqnMinibatch``.
+    returns: Tensor | None = None
     #: What the explorer learns from besides, where there is one.
     explorer: DqnMinibatch | None = None
     #: The mean bonus in each of its minibatches ``[K]``, which is part of their rewards.

@@ -48,7 +48,7 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
-from lit_crl.training.drawing import draw_batch, with_dreams
+from lit_crl.training.drawing import draw_batch, seen_rewards, with_dreams, with_returns
 from lit_crl.training.dreams.checks import check_world
 from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.training.dreams.explorers import explorers_places, judges
@@ -385,11 +385,13 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 levels = self._gan_batch(agent)
             with self.clock("replay"):
-                batch = self._batch(levels)
+                batch, rewards = self._batch(levels), seen_rewards(self.replay)
+                gamma = self.settings.collect.gamma
+                batch = with_returns(batch, rewards, gamma, self._goals, self.dreaming)
             if self.dreaming is not None:
                 with self.clock("world"):
                     size = self.settings.replay.batch_size
-                    batch = with_dreams(batch, self.dreaming, size, self.spent)
+                    batch = with_dreams(batch, self.dreaming, rewards, size, self.spent)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch

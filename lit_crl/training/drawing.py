@@ -6,7 +6,10 @@ Levels for the GAN come from the curriculum.
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from lit_crl.core import distributed
+from lit_crl.dqn.possible_returns import HIGH, LOW, possible_returns
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
@@ -49,18 +52,49 @@ def draw_batch(
     return Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
 
 
-def with_dreams(batch: Batch, dreaming: Dreaming, batch_size: int, spent: int) -> Batch:
+def seen_rewards(replay: ReplayBuffer) -> Tensor:
+    """The range ``[2, 2]`` of the rewards that the replays of all processes have seen."""
+    mine = replay.see_rewards()
+    low, high = distributed.smallest(mine[:, LOW]), distributed.largest(mine[:, HIGH])
+    return torch.stack([low, high], 1)
+
+
+def with_returns(
+    batch: Batch, rewards: Tensor, gamma: float, goals: Hindsight | None, dreaming: Dreaming | None
+) -> Batch:
+    """The batch with the returns that its rewards can add up to.
+
+    Other goals have other rewards than those that were seen: then nothing is known.
+
+    Args:
+        batch: What the judge learns from.
+        rewards: The range of the task's rewards ``[2, 2]``.
+        gamma: Discount factor of one step.
+        goals: Has put other goals into some of them; None: into none.
+        dreaming: Has dreamed some of them, at a cost if it is cautious; None: none.
+    """
+    if goals is not None:
+        return batch
+    judged = rewards if dreaming is None else dreaming.judges_rewards(rewards)
+    returns = possible_returns(judged, gamma)
+    return batch._replace(returns=returns.expand(len(batch.dqn.obs), -1))
+
+
+def with_dreams(
+    batch: Batch, dreaming: Dreaming, rewards: Tensor, batch_size: int, spent: int
+) -> Batch:
     """The batch with what the explorer and, if it is due, the world learn from.
 
     Args:
         batch: What the judge learns from.
         dreaming: The world, and dreams.
+        rewards: The range of the task's rewards ``[2, 2]``.
         batch_size: Transitions in each of the explorer's minibatches.
         spent: How much of the budget is spent.
     """
     updates = len(batch.dqn.obs)
-    batch = batch._replace(bound=dreaming.judges_bound(updates))
     if dreaming.settings.has_explorer:
-        explorer, bonus = dreaming.explorer_batch((updates, batch_size), batch.progress)
+        shape = (updates, batch_size)
+        explorer, bonus = dreaming.explorer_batch(shape, batch.progress, rewards)
         batch = batch._replace(explorer=explorer, bonus=bonus)
     return batch._replace(world=dreaming.world_batch(spent) if dreaming.is_due(spent) else None)

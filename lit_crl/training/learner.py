@@ -309,7 +309,7 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         rates = self.dqn.target_rates(first, len(batch.dqn.obs))
-        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.bound))
+        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         self.losses.add(report, first)

@@ -102,9 +102,11 @@ class DreamSettings:
         share: Share of dreamed transitions in the explorer's minibatches.
         judge_share: Share of dreamed transitions in the judge's minibatches, that is in those of
             the evaluated Q-network.
-        curiosity: Weight at the start of the explorer's bonus for disagreement; it falls to 0 over
-            the run. A negative weight is caution: whatever the world does not know costs as much,
-            in dreamed transitions alone, in the judge's as well; it does not fall.
+        curiosity: Weight at the start of the explorer's bonus for disagreement, in units of the
+            largest real reward; it falls to 0 over the run. Novelty may be worth up to weight /
+            (1 − γ): far above the reward of a goal, the explorer hardly sees the goal. A negative
+            weight is caution: whatever the world does not know costs as much, in dreamed
+            transitions alone, in the judge's as well; it does not fall.
         explorers: Share of the environments in which the explorer acts. Where neither dreams nor
             curiosity would teach it anything, it acts nowhere.
     """
@@ -125,7 +127,7 @@ class DreamSettings:
     gate: float = 1.0
     share: float = 0.8
     judge_share: float = 0.0
-    curiosity: float = 0.3
+    curiosity: float = 0.1
     explorers: float = 0.5
 
     def __post_init__(self) -> None:

@@ -86,6 +86,10 @@ def dqn_update(
             target = dqn.double_td_target(reward, discount, next_q, q_network(next_obs))
         else:
             target = dqn.td_target(reward, discount, next_q)
+        report: Report = {}
+        if batch.returns is not None:
+            report["dqn/impossible_targets"] = dqn.impossible_share(target, batch.returns)
+            target = target.clamp(*batch.returns)
 
     def loss_of_q() -> LossAndReport:
         values = q_network(obs)
@@ -96,13 +100,11 @@ def dqn_update(
             penalty = dqn.conservative_penalty(values, action)
             report["dqn/conservative_penalty"] = penalty
             loss = loss + settings.conservative_weight * penalty
-        if batch.bound is not None:
-            report["dqn/impossible_targets"] = dqn.impossible_share(target, batch.bound)
         if batch.weight is not None:
             report[TD_ERROR] = target - q.detach()
         return loss, report
 
-    report = engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
+    report |= engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
     engine.follow(target_network, q_network, rate)
     return report
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_crl.dqn import equations as dqn
+from lit_crl.dqn.possible_returns import possible_returns
 from lit_crl.dqn.settings import DqnSettings
 from lit_crl.envs import MountainCar
 from lit_crl.gan.batch import GanBatch
@@ -88,8 +89,8 @@ def test_the_loss_of_a_dqn_update_equals_a_loop_over_its_rows(
     assert engine.calls == [(online, "dqn/gradient_norm", 10.0), (target, online, 0.25)]
 
 
-def test_targets_beyond_every_return_are_counted() -> None:
-    """Rewards of 1 at γ = ½ add up to 2: 2.2 is more than a twentieth beyond it, 2.05 is not."""
+def test_targets_beyond_every_return_are_counted_and_clipped() -> None:
+    """Rewards of ±1 at γ = ½ add up to ±2: 2.3 is more than a twentieth beyond it, 2.1 is not."""
 
     class Says(nn.Module):
         """The observation is the value."""
@@ -101,20 +102,23 @@ def test_targets_beyond_every_return_are_counted() -> None:
         def forward(self, obs: Tensor) -> Tensor:
             return self.weight * obs
 
-    next_values = torch.tensor([[2.4], [2.1], [0.0], [-6.4], [9.0]])
+    next_values = torch.tensor([[2.6], [2.2], [0.0], [-6.4], [9.0]])
     rewards, discounts = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0]), 0.5 * torch.ones(5)
     discounts[4] = 0.0  # the task ends there: what follows has no value
     steps = dqn.Transitions(
         torch.zeros(5, 1), torch.zeros(5, dtype=torch.int64), rewards, discounts, next_values
     )
-    bound = dqn.largest_return(torch.tensor(1.0), 0.5)
-    assert bound == 2 and (rewards + discounts * next_values[:, 0]).tolist() == pytest.approx(
-        [2.2, 2.05, 1.0, -2.2, -1.0]
+    returns = possible_returns(torch.tensor([[-1.0, 1.0], [-1.0, -1.0]]), 0.5)
+    assert returns.tolist() == [-2.0, 2.0]
+    assert (rewards + discounts * next_values[:, 0]).tolist() == pytest.approx(
+        [2.3, 2.1, 1.0, -2.2, -1.0]
     )
     for settings in (DqnSettings(double=True), DqnSettings(double=False)):
-        batch = DqnMinibatch(steps, bound=bound)
+        batch = DqnMinibatch(steps, torch.ones(5), returns)
         report = dqn_update(Says(), Says(), settings, GradientDescent(), batch, 0.0)
-        assert report["dqn/impossible_targets"].item() == pytest.approx(0.4)
+        assert report["dqn/impossible_targets"].item() == pytest.approx(0.2)
+        # The observation, and so the value, is 0: the error is the target.
+        assert report[TD_ERROR].tolist() == pytest.approx([2.0, 2.0, 1.0, -2.0, -1.0])
         report = dqn_update(Says(), Says(), settings, GradientDescent(), DqnMinibatch(steps), 0.0)
         assert "dqn/impossible_targets" not in report
 
@@ -167,8 +171,10 @@ def test_a_minibatch_of_a_stack_has_its_own_rows() -> None:
     ):
         assert torch.equal(row, whole[1]) and torch.equal(rows, whole[1:])
     assert [one.weight for one in stack._replace(weight=None).unstack()] == [None] * 3
-    bounds = stack._replace(bound=torch.arange(3.0))
-    assert [one.bound for one in stack.unstack()] == [None] * 3
-    assert [float(one.bound) for one in bounds.unstack() if one.bound is not None] == [0, 1, 2]
-    assert bounds.chunk(slice(1, 3)).bound is not None
-    assert torch.equal(bounds.chunk(slice(1, 3)).bound, torch.tensor([1.0, 2.0]))
+    bounds = torch.arange(6.0).view(3, 2)
+    bounded = stack._replace(returns=bounds)
+    assert [one.returns for one in stack.unstack()] == [None] * 3
+    for one, row in zip(bounded.unstack(), bounds, strict=True):
+        assert one.returns is not None and torch.equal(one.returns, row)
+    some = bounded.chunk(slice(1, 3)).returns
+    assert some is not None and torch.equal(some, bounds[1:])

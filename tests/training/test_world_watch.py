@@ -31,7 +31,7 @@ LIMIT = 25
 WORLD = {"loss": "gan_reconstruction", "members": 3, "hidden": (16,), "head_hidden": (16,)}
 DREAMS = {
     "every": 64, "updates": 2, "first_updates": 3, "batch_size": 16, "rare": 4, "dreams": 8,
-    "horizon": 5, "held_back": 0.3,
+    "horizon": 5, "held_back": 0.3, "error_bound": 100.0,
 }  # fmt: skip
 EVERYTHING = {
     "error_1", "error_5", "error_20", "beyond_bounds", "reward_error", "end_calibration_error",
@@ -219,7 +219,8 @@ def test_a_world_that_pays_on_a_task_that_does_not_is_seen_through(
     listen, keep = Listen(), Keep()
     report = RunReport(tmp_path, "generous", "")
     record, log = RecordMetrics(), MetricsCsv(tmp_path)
-    learner, data, trainer = fitted(keep, listen, record, report, env=Free, logger=log)
+    callbacks = (keep, listen, record, report)
+    learner, data, trainer = fitted(*callbacks, env=Free, logger=log, dreams={"explorers": 0.0})
     with_dreams = ["world/dream_return" in found for found in keep.found]
     assert with_dreams == [True] * 4
     assert listen.said == [0, 1, 0, 0]

@@ -122,7 +122,10 @@ def test_bits_are_imagined_as_bits(loss: WorldLoss) -> None:
 
 
 def test_a_reward_that_comes_once_in_two_hundred_steps_is_promised_nowhere_else() -> None:
-    """A goal pays 1. Over 1,000 other steps, the heads promise less than a third of it in all."""
+    """A goal pays 1. Over 1,000 other steps, the heads promise less than a third of it in all.
+
+    Heads that learn by squared error promise 1.4 to 7.5 here.
+    """
     rng = torch.Generator().manual_seed(14)
     obs = torch.rand(1000, 2, generator=rng)
     pays = obs[:, 0] > 0.995
@@ -132,7 +135,7 @@ def test_a_reward_that_comes_once_in_two_hundred_steps_is_promised_nowhere_else(
     torch.manual_seed(0)
     world = TransitionGan(2, 1, settings)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 300, rng)
+    train(world, settings, rows, 1000, rng)
     known, _ = world.judge(rows.obs, rows.action, rows.next_obs)
     assert known[pays].mean() > 0.5
     others = torch.rand(1000, 2, generator=rng) * torch.tensor([0.9, 1.0])

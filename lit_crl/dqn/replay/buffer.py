@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions, n_step
+from lit_crl.dqn.possible_returns import joined, no_rewards, reward_range
 from lit_crl.dqn.replay import frames
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
 from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_by_rank, draw_uniform
@@ -87,6 +88,8 @@ class ReplayBuffer:
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._column = torch.arange(num_envs, device=device)
         self.depth = torch.zeros(rows * (frame_stack > 1), dtype=torch.uint8, device=device)
+        #: The range of the rewards that ``see_rewards`` has seen.
+        self.rewards = no_rewards(device)
         self._row_fields = ["obs", "action", "reward", "discount", "boundary"]
         self._row_fields += ["depth"] if frame_stack > 1 else []
         self._unchecked = frames.CHECKED_STEPS
@@ -100,6 +103,12 @@ class ReplayBuffer:
         if self.priorities is None:
             return self._startable
         return self.priorities.values.view(-1)[: len(self.boundary)] > 0
+
+    def see_rewards(self) -> Tensor:
+        """The range ``[2, 2]`` of the rewards it holds, and held whenever it was asked before."""
+        held = reward_range(self.reward, self.discount == 0, self.startable)
+        self.rewards.copy_(joined(self.rewards, held))
+        return self.rewards.clone()
 
     @property
     def num_startable(self) -> int:
@@ -308,7 +317,7 @@ class ReplayBuffer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes in use."""
-        tensors = {name: getattr(self, name) for name in (*self._row_fields, "cursor")}
+        tensors = {name: getattr(self, name) for name in (*self._row_fields, "cursor", "rewards")}
         if self.priorities is None:
             return tensors | {"startable": self._startable}
         return tensors | self.priorities.tensors()

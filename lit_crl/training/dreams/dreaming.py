@@ -10,7 +10,8 @@ from torch import Tensor
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
-from lit_crl.dqn.equations import Transitions, largest_return
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.possible_returns import ENDING, HIGH, possible_returns
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
@@ -233,9 +234,8 @@ class Dreaming:
         if agent.explorer is not None and self.settings.curiosity > 0:
             first = self.starts.first.obs[: len(self.starts.first)]
             scale = self._reward_scale()
-            most = largest_return(scale.new_tensor(self.settings.curiosity), self.dreams.gamma)
             explorer, judge = agent.explorer(first).amax(1), agent.q_network(first).amax(1)
-            novelty = novelty_ahead(explorer, judge, scale, most)
+            novelty = novelty_ahead(explorer, judge, scale, self._most_novelty())
             self._novelty_ahead = distributed.mean_of_rows(novelty).float()
 
     def _one_step_error(self) -> float | None:
@@ -254,7 +254,7 @@ class Dreaming:
             self._was_noticed = True
 
     def explorer_batch(
-        self, shape: tuple[int, int], progress: float
+        self, shape: tuple[int, int], progress: float, rewards: Tensor
     ) -> tuple[DqnMinibatch, Tensor]:
         """K minibatches for the explorer, with rewards in units of the largest real one.
 
@@ -264,6 +264,7 @@ class Dreaming:
         Args:
             shape: Minibatches K and their size.
             progress: Share of the run that is over, by which curiosity has fallen.
+            rewards: The range of the task's rewards ``[2, 2]``.
 
         Returns:
             The minibatches, and the mean bonus in each ``[K]``.
@@ -273,9 +274,9 @@ class Dreaming:
         reward = explorer_reward(mixed.transitions.reward, self._reward_scale(), extra)
         after = self.dreams.gamma * self._novelty_ahead
         reward = reward + torch.where(mixed.transitions.discount == 0, after, 0.0)
-        bound = self._largest_return(reward.new_ones(shape[0]), self.settings.curiosity)
         transitions = mixed.transitions._replace(reward=reward)
-        return DqnMinibatch(transitions, bound=bound), extra.mean(1)
+        returns = possible_returns(self._explorers_rewards(rewards), self.dreams.gamma)
+        return DqnMinibatch(transitions, returns=returns.expand(shape[0], -1)), extra.mean(1)
 
     def judge_batch(
         self, shape: tuple[int, int], sample: Callable[[tuple[int, int]], Transitions]
@@ -292,14 +293,23 @@ class Dreaming:
         cost = self._reward_scale() * self._bonus(mixed, weight)
         return transitions._replace(reward=transitions.reward + cost)
 
-    def judges_bound(self, updates: int) -> Tensor:
-        """The largest size of a return that the judge can get, ``[K]`` for K ``updates``."""
+    def judges_rewards(self, rewards: Tensor) -> Tensor:
+        """The range ``[2, 2]`` of the judge's rewards, if that of the task's is ``rewards``."""
         caution = min(self.settings.curiosity, 0) if self.settings.judge_share else 0
-        return self._largest_return(self._reward_scale().expand(updates), caution)
+        return rewards + self._reward_scale() * rewards.new_tensor([caution, 0.0])
 
-    def _largest_return(self, reward: Tensor, weight: float) -> Tensor:
-        """The largest return ``[...]`` of rewards as large as ``reward``, and a bonus or cost."""
-        return largest_return(reward * (1 + abs(weight)), self.dreams.gamma)
+    def _explorers_rewards(self, rewards: Tensor) -> Tensor:
+        """The range ``[2, 2]`` of the explorer's rewards, if that of the task's is ``rewards``."""
+        weight = self.settings.curiosity
+        bonus = rewards.new_tensor([min(weight, 0), max(weight, 0)])
+        found = rewards / self._reward_scale() + bonus
+        found[ENDING, HIGH] += self.dreams.gamma * self._most_novelty().clamp_min(0)
+        return found
+
+    def _most_novelty(self) -> Tensor:
+        """The largest return of bonuses, a scalar."""
+        weight = torch.tensor(self.settings.curiosity, device=self.env.device)
+        return weight / (1 - self.dreams.gamma)
 
     def _reward_scale(self) -> Tensor:
         """The largest size of a real reward in any process."""
