@@ -44,7 +44,7 @@ def reward_range(reward: Tensor, ended: Tensor, counts: Tensor) -> Tensor:
 
 
 def joined(one: Tensor, other: Tensor) -> Tensor:
-    """The range ``[2, 2]`` that holds two others."""
+    """The ranges ``[n, 2]`` that hold two others."""
     low = torch.minimum(one[:, LOW], other[:, LOW])
     return torch.stack([low, torch.maximum(one[:, HIGH], other[:, HIGH])], 1)
 
@@ -53,14 +53,17 @@ def possible_returns(rewards: Tensor, gamma: float) -> Tensor:
     """Lowest and highest return ``[2]`` of any policy, if no reward leaves its range ``[2, 2]``.
 
     An episode that ends after k further steps returns at most (1 − γᵏ) · r_going / (1 − γ) +
-    γᵏ · r_ending, which lies between r_going / (1 − γ) and r_ending for every k.
+    γᵏ · r_ending, which lies between r_going / (1 − γ) and r_ending for every k. An end may also
+    pay what steps that went on did: where each step costs 1 and none has ended yet, an end is
+    still to be hoped for.
 
     >>> goal, car, pole = [0.0, 0.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0], [1.0, 1.0, 1.0, 1.0]
     >>> [possible_returns(torch.tensor(r).view(2, 2), 0.75).tolist() for r in (goal, car, pole)]
     [[0.0, 1.0], [-4.0, -1.0], [1.0, 4.0]]
     """
     going = rewards[GOING]
+    ending = joined(rewards[GOING, None], rewards[ENDING, None])[0]
     # Where γ is 1, nothing for ever is nothing.
     for_ever = torch.where(going == 0, going, going / (1 - gamma))
-    low = torch.minimum(for_ever[LOW], rewards[ENDING, LOW])
-    return torch.stack([low, torch.maximum(for_ever[HIGH], rewards[ENDING, HIGH])])
+    low = torch.minimum(for_ever[LOW], ending[LOW])
+    return torch.stack([low, torch.maximum(for_ever[HIGH], ending[HIGH])])

@@ -184,7 +184,7 @@ def matching_shift(logit: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 
     >>> logit, ones = torch.tensor([[-9.0, -3.0]]), torch.ones(2)
     >>> torch.sigmoid(logit + matching_shift(logit, ones, torch.tensor(1.0))).sum()
-    tensor(1.)
+    tensor(1.0000)
     """
     low = torch.full_like(logit[:, 0], -LARGEST_SHIFT)
     high = -low

@@ -46,6 +46,6 @@ def expected(logits: Tensor, atoms: Tensor) -> Tensor:
     """The mean ``[...]`` of the distributions over ``atoms [A]`` with ``logits [..., A]``.
 
     >>> expected(torch.zeros(3), torch.tensor([-1.0, 0.0, 7.0]))
-    tensor(2.)
+    tensor(2.0000)
     """
     return logits.softmax(-1) @ atoms

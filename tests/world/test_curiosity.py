@@ -7,7 +7,14 @@ has the reward of each (cell, action), of a learner that knows the world as it i
 import torch
 from torch import Tensor
 
-from lit_crl.world.curiosity import bonus, explorer_reward, falling, novelty, reward_scale
+from lit_crl.world.curiosity import (
+    bonus,
+    explorer_reward,
+    falling,
+    novelty,
+    novelty_ahead,
+    reward_scale,
+)
 
 LENGTH, GAMMA, WEIGHT = 12, 0.99, 0.3
 ON, DITHER = 0, 1
@@ -88,6 +95,33 @@ def test_where_dithering_is_new_the_explorer_dithers_and_who_is_judged_finishes(
     last = bonus(disagreement, falling(WEIGHT, 1.0))
     assert (last == 0).all()
     assert torch.equal(optimal(explorer_reward(task, 1.0, last)), optimal(task))
+
+
+def test_an_end_does_not_cost_what_is_new_at_the_start() -> None:
+    """From the last cell one may finish, for 1, or go back to the start, where dithering is new."""
+    disagreement = known()
+    disagreement[0, DITHER] = 5.0
+    following, discount = after()
+    following[-1, DITHER] = 0  # not dithering, but going back
+    one, most = torch.tensor(1.0), torch.tensor(WEIGHT / (1 - GAMMA))
+
+    def values(step: Tensor, ahead: Tensor) -> Tensor:
+        step = step.clone()
+        step[-1, ON] += GAMMA * ahead
+        q = torch.zeros(LENGTH, 2, dtype=torch.float64)
+        for _ in range(4_000):
+            q = step + discount * q.amax(1)[following]
+        return q
+
+    task, nothing = finishing_pays(1.0), torch.zeros(())
+    judge = values(task, nothing)
+    curious = explorer_reward(task, 1.0, bonus(disagreement, WEIGHT))
+    assert values(curious, nothing)[-1].argmax() == DITHER  # 29 by going back, and 1 by finishing
+    ahead = nothing
+    for _ in range(20):  # it is measured anew again and again
+        explorer = values(curious, ahead)
+        ahead = novelty_ahead(explorer[0].amax(), judge[0].amax(), one, most)
+    assert ahead > 25 and explorer[-1].argmax() == ON
 
 
 def test_caution_stays_away_from_what_is_not_known():
