@@ -385,7 +385,8 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 levels = self._gan_batch(agent)
             with self.clock("replay"):
-                batch, rewards = self._batch(levels), seen_rewards(self.replay)
+                batch = self._batch(levels)
+                rewards = seen_rewards(self.replay, self.schedule.steps_per_batch)
                 gamma = self.settings.collect.gamma
                 batch = with_returns(batch, rewards, gamma, self._goals, self.dreaming)
             if self.dreaming is not None:

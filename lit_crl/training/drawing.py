@@ -52,9 +52,14 @@ def draw_batch(
     return Batch(found.transitions, levels, progress, found.weight, reprioritize=update)
 
 
-def seen_rewards(replay: ReplayBuffer) -> Tensor:
-    """The range ``[2, 2]`` of the rewards that the replays of all processes have seen."""
-    mine = replay.see_rewards()
+def seen_rewards(replay: ReplayBuffer, steps: int) -> Tensor:
+    """The range ``[2, 2]`` of the rewards that the replays of all processes have seen.
+
+    Args:
+        replay: That of this process.
+        steps: Most steps of each environment since the last time.
+    """
+    mine = replay.see_rewards(steps)
     low, high = distributed.smallest(mine[:, LOW]), distributed.largest(mine[:, HIGH])
     return torch.stack([low, high], 1)
 

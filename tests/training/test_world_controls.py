@@ -160,7 +160,7 @@ def test_caution_costs_the_judge_in_dreams_alone() -> None:
 
 def test_caution_of_the_explorer_is_in_dreams_alone_and_does_not_fall() -> None:
     _, _, dreaming = dreaming_of(share=0.5, curiosity=-2.0)
-    rewards = dreaming.replay.see_rewards()
+    rewards = dreaming.replay.see_rewards(1)
     for progress in (0.0, 1.0):
         batch, mean = dreaming.explorer_batch((4, 16), progress, rewards)
         reward = batch.transitions.reward

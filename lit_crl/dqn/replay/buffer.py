@@ -90,6 +90,7 @@ class ReplayBuffer:
         self.depth = torch.zeros(rows * (frame_stack > 1), dtype=torch.uint8, device=device)
         #: The range of the rewards that ``see_rewards`` has seen.
         self.rewards = no_rewards(device)
+        self._has_seen_rewards = False
         self._row_fields = ["obs", "action", "reward", "discount", "boundary"]
         self._row_fields += ["depth"] if frame_stack > 1 else []
         self._unchecked = frames.CHECKED_STEPS
@@ -104,10 +105,23 @@ class ReplayBuffer:
             return self._startable
         return self.priorities.values.view(-1)[: len(self.boundary)] > 0
 
-    def see_rewards(self) -> Tensor:
-        """The range ``[2, 2]`` of the rewards it holds, and held whenever it was asked before."""
-        held = reward_range(self.reward, self.discount == 0, self.startable)
-        self.rewards.copy_(joined(self.rewards, held))
+    def see_rewards(self, steps: int) -> Tensor:
+        """The range ``[2, 2]`` of all rewards since the first time that it was asked.
+
+        Args:
+            steps: Most steps of each environment since it was last asked. Looking at no others
+                makes the time that it takes independent of the capacity.
+        """
+        # A step writes a row, and if its episode ends, another one. The first time, see all.
+        newest = min(2 * steps, self.length) if self._has_seen_rewards else self.length
+        age = torch.arange(newest, device=self.cursor.device)[:, None]
+        row = (self.cursor - 1 - age) % self.length * self.num_envs + self._column
+        reward, discount, boundary = (
+            self.take(field, row) for field in (self.reward, self.discount, self.boundary)
+        )
+        seen = reward_range(reward, discount == 0, (age < self.cursor) & ~boundary)
+        self.rewards.copy_(joined(self.rewards, seen))
+        self._has_seen_rewards = True
         return self.rewards.clone()
 
     @property

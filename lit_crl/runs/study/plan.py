@@ -15,6 +15,9 @@ from lit_crl.core.checks import ConfigError, positive
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
 
+#: What of the metric can be compared.
+SCORES = ("test", "last_half")
+
 
 @dataclass
 class Study:
@@ -26,8 +29,11 @@ class Study:
         arms: Settings of each arm beyond those of all arms, by their dotted keys.
         seeds: Runs of each arm.
         first_seed: The first seed.
-        settings: Settings of all arms, by their dotted keys.
+        settings: Settings of all arms, by their dotted keys. Here and in an arm, ``{seed}`` in a
+            text stands for the seed of the run.
         metric: The number of ``summary.json`` by which arms are compared.
+        score: What of the metric is compared: its value in the ``test`` at the end of a run, or its
+            mean over the validations in the ``last_half`` of the run.
         curves: Further numbers of evaluations to draw over env steps.
         against: The arms that every arm is compared with.
         equivalence_margin: The largest difference in the metric that does not matter. Arms are
@@ -44,6 +50,7 @@ class Study:
     first_seed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     metric: str = "target_success_rate"
+    score: str = "test"
     curves: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=lambda: ["reference", "archive"])
     equivalence_margin: float | None = None
@@ -153,6 +160,8 @@ def read_study(path: Path) -> Study:
         raise ConfigError(
             f"{path}: experiment is {study.experiment!r}: use one of {', '.join(experiments())}"
         )
+    if study.score not in SCORES:
+        raise ConfigError(f"{path}: score is {study.score!r}: use one of {', '.join(SCORES)}")
     if not study.arms:
         raise ConfigError(f"{path}: arms is empty: name at least one")
     for name in (study.name, *study.arms):
@@ -205,11 +214,23 @@ def jobs_of(study: Study, folder: Path) -> list[Job]:
                 "--ckpt_path=last",
                 f"--group={study.name}",
                 *flags({"tags": [arm, study.experiment]}),
-                *flags(study.settings),
-                *flags(settings),
+                *flags(of_seed(study.settings, seed)),
+                *flags(of_seed(settings, seed)),
             )
             jobs.append(Job(arm, seed, run_folder, arguments, env_step_budget(study, arm)))
     return jobs
+
+
+def of_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Settings in whose texts ``{seed}`` is the number of a seed.
+
+    >>> of_seed({"data.transitions": "logs/{seed}.npz", "data.gan.updates": 0}, 7)
+    {'data.transitions': 'logs/7.npz', 'data.gan.updates': 0}
+    """
+    return {
+        key: value.replace("{seed}", str(seed)) if isinstance(value, str) else value
+        for key, value in settings.items()
+    }
 
 
 def env_step_budget(study: Study, arm: str) -> int:

@@ -135,6 +135,27 @@ def final_scores(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
     return _means(rows, metric, "test")
 
 
+def compared_scores(study: Study, rows: Iterable[Row]) -> dict[str, Scores]:
+    """The number of every run ``[S]`` by which a study compares its arms, by arm."""
+    if study.score == "test":
+        return final_scores(rows, study.metric)
+    return _means(in_last_half(rows), study.metric, "validation")
+
+
+def in_last_half(rows: Iterable[Row]) -> list[Row]:
+    """The validations in the last half of each run, up to its last validation.
+
+    >>> rows = [Row("gan", 0, "validation", at, "return", 1.0) for at in (100, 200, 300, 400)]
+    >>> [row.env_steps for row in in_last_half(rows)]
+    [300, 400]
+    """
+    validations = [row for row in rows if row.phase == "validation"]
+    last: dict[tuple[str, int], int] = defaultdict(int)
+    for row in validations:
+        last[row.arm, row.seed] = max(last[row.arm, row.seed], row.env_steps)
+    return [row for row in validations if 2 * row.env_steps > last[row.arm, row.seed]]
+
+
 def over_training(rows: Iterable[Row], metric: str) -> dict[str, Scores]:
     """A number's mean over the validations of every run ``[S]``, by arm."""
     return _means(rows, metric, "validation")
@@ -207,7 +228,7 @@ def compare_pairs(study: Study, scores: Mapping[str, Scores]) -> dict[tuple[str,
 
     Args:
         study: Has the arms to compare, and the margin of equivalence.
-        scores: Final scores ``[S, 1]`` of each arm.
+        scores: Scores ``[S, 1]`` of each arm.
     """
     pairs = [
         (one, other)
@@ -230,7 +251,7 @@ def compare_pairs(study: Study, scores: Mapping[str, Scores]) -> dict[tuple[str,
 
 def table(study: Study, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Compare the arms by the study's metric: header and cells, without arms that lack it."""
-    scores = {arm: each[:, None] for arm, each in final_scores(rows, study.metric).items()}
+    scores = {arm: each[:, None] for arm, each in compared_scores(study, rows).items()}
     arms = [arm for arm in study.arms if arm in scores]
     seconds = final_scores(rows, "wall_seconds")
     tails = {arm: each for arm, each in final_scores(rows, TAIL).items() if arm in arms}

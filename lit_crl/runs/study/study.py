@@ -110,7 +110,7 @@ def as_shown(title: str, header: Sequence[str], cells: Sequence[Sequence[str]]) 
 
 def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
     """The figures of a study's numbers, by name."""
-    scores = results.final_scores(rows, study.metric)
+    scores = results.compared_scores(study, rows)
     pictures = {}
     if scores:
         profiles = figures.performance_profiles(scores, study.metric, study.name)

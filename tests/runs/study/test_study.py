@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from random_logs import random_log
 from rich.console import Console
 
 from lit_crl.core.checks import ConfigError, RunError
@@ -133,6 +134,7 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         ({"sedes": 3}, "is no study: .*sedes"),
         ({"seeds_at_once": 5}, "seeds_at_once is gone, because every run is a separate process"),
         ({"against": ["gan", "referense"]}, r"against is \['referense'\], which no arm is called"),
+        ({"score": "best"}, "score is 'best': use one of test, last_half"),
         ({"equivalence_margin": -0.1}, "equivalence_margin is -0.1: give a number above 0"),
     ],
 )
@@ -177,6 +179,9 @@ def shipped_arms() -> list[Any]:
         file = yaml.safe_load(experiment_config(shipped.experiment).read_text())
         if "world" in file.get("model", {}):
             settings |= SMALL_WORLD
+        if "data.transitions" in settings:
+            settings |= {"data.env": shipped.settings["data.env"], "data.replay.log_updates": 40}
+            settings |= {"data.replay.updates_per_batch": 4, "data.evaluation.every": 20}
         if shipped.experiment == "maze":
             settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
@@ -196,7 +201,12 @@ def shipped_arms() -> list[Any]:
 
 @pytest.mark.parametrize("shipped", shipped_arms())
 @pytest.mark.usefixtures("undrawn")
-def test_every_arm_of_the_shipped_studies_trains(shipped: Study, tmp_path: Path) -> None:
+def test_every_arm_of_the_shipped_studies_trains(
+    shipped: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if log := shipped.settings.get("data.transitions"):
+        monkeypatch.chdir(tmp_path)
+        random_log(Path(log.format(seed=0)), shipped.settings["data.env"])
     (job,) = plan.jobs_of(shipped, tmp_path)
     fit([*job.arguments, "--trainer.log_every_n_steps=1"])
     assert job.is_done
@@ -614,6 +624,19 @@ def test_arms_are_compared_with_those_of_the_study(tmp_path: Path) -> None:
     )
     text = results.markdown(header, cells).splitlines()
     assert len(text) == 4 and len({line.count("|") for line in text}) == 1
+
+
+def test_the_last_half_of_each_run_is_compared_where_the_study_says_so(tmp_path: Path) -> None:
+    """A run that falls back at the end is not worth its test, nor its beginning."""
+    values = {100: 9.0, 200: 9.0, 300: 4.0, 400: 2.0}
+    rows = [Row("gan", 0, "validation", at, SMALL["metric"], v) for at, v in values.items()]
+    rows += [Row("gan", 1, "validation", 2 * at, SMALL["metric"], 1.0) for at in values]
+    rows += [Row("gan", seed, "test", 400, SMALL["metric"], 7.0) for seed in (0, 1)]
+    assert results.compared_scores(study(tmp_path), rows)["gan"].tolist() == [7.0, 7.0]
+    late = study(tmp_path, score="last_half")
+    assert results.compared_scores(late, rows)["gan"].tolist() == [3.0, 1.0]
+    _, ((arm, seeds, _, mean, *_),) = results.table(late, rows)
+    assert (arm, seeds, mean) == ("gan", "2", "2.000")
 
 
 def test_every_pair_of_a_table_counts_once(tmp_path: Path) -> None:
