@@ -20,9 +20,9 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError, RunError
 
 #: Rises when an older version of lit_crl could no longer read what is written.
-FORMAT = 3
+FORMAT = 4
 #: Formats whose policies this version reads. A fit goes on from the newest format alone.
-READABLE = (1, 2, FORMAT)
+READABLE = (1, 2, 3, FORMAT)
 #: Newest first.
 NAMES = ("last.ckpt", "previous.ckpt")
 

@@ -34,6 +34,8 @@ from lit_crl.training.experience.rollout import VISIT_EVERY, Rollout
 from lit_crl.training.graphs.steps import GraphedSteps
 
 NUM_ENVS, STEPS = 6, 4
+#: Where an explorer acts in the first launches, and everywhere but there later on.
+EXPLORES = torch.tensor([False, True, False, False, True, False])
 ENVS = [
     Acrobot,
     CartPole,
@@ -84,6 +86,7 @@ def prepared(
     buffer = ReplayBuffer(200, NUM_ENVS, env.single_observation_space, **replay)
     levels = Archive(env.level_space.shape[0], tried=64, visited=32) if archive else None
     rollout = Rollout(env, buffer, levels, gamma=0.9, label_epsilon=0.1, seed=0)
+    rollout.explores.copy_(EXPLORES)
     told = [rollout.first_observations()]
     rollout.tell_starts = told.append
     return rollout, told
@@ -129,7 +132,9 @@ def compare(
         Stopwatch(),
     )
     steps._ahead = graphed.ahead = LevelsAhead(400, table.shape[1], torch.device("cpu"))
-    for _ in range(launches):
+    for launch in range(launches):
+        if launch == launches // 2:
+            plain.explores.logical_not_(), graphed.explores.logical_not_()
         steps()
         for _ in range(STEPS):
             plain.step(acts[0], epsilon + (graphed.env_steps - 24) / 1e6, partial(draw, plain))

@@ -60,14 +60,14 @@ def test_the_gan_concentrates_on_the_frontier_of_a_fixed_policy() -> None:
 
 
 CLAIMS = {
-    "mountain_car": ("target_return_mean", -120.0),
+    "mountain_car": ("target_return_mean", -115.0),
     "mountain_car_levels": ("target_return_mean", -120.0),
     "cartpole_levels": ("target_return_mean", 475.0),
     "acrobot_levels": ("target_return_mean", -90.0),
     "point_mass": ("heldout_success_rate", 0.9),
     "spiral_levels": ("target_success_rate", 0.8),
     "thin_manifold": ("target_success_rate", 0.8),
-    "weak_engine": ("target_success_rate", 0.6),
+    "weak_engine": ("target_success_rate", 0.8),
     "weak_engine_levels": ("target_success_rate", 0.6),
 }
 

@@ -240,8 +240,27 @@ class ReplayBuffer:
             RuntimeError: If nothing has been stored yet that could be sampled. On a GPU it is the
                 next operation that waits for the device that fails.
         """
+        return self._transitions(self._draw(shape, rng), shape, rng, goals)
+
+    def sample_steps(self, shape: Shape, rng: torch.Generator) -> Transitions:
+        """The same for transitions of a single step, whatever n is.
+
+        Raises:
+            RuntimeError: As ``sample`` does.
+        """
+        row = self._draw(shape, rng).view(shape)
+        return Transitions(
+            self.observations(row),
+            self.take(self.action, row).long(),
+            self.take(self.reward, row),
+            self.take(self.discount, row),
+            self.observations(self.shift(row, 1)),
+        )
+
+    def _draw(self, shape: Shape, rng: torch.Generator) -> Tensor:
+        """Flat rows at which transitions start, drawn uniformly, ``[prod(shape)]``."""
         draw = self.draw_by_rank if self.startable.is_cuda else self.draw_by_trial
-        return self._transitions(draw(torch.Size(shape).numel(), rng), shape, rng, goals)
+        return draw(torch.Size(shape).numel(), rng)
 
     def draw_by_trial(self, n: int, rng: torch.Generator) -> Tensor:
         """``n`` rows at which transitions start, in a time that depends on ``n`` alone."""

@@ -28,12 +28,12 @@ def label_of(metric: str) -> str:
 
 
 @styled
-def curves_with_bands(curves: Curves, metric: str, title: str) -> Figure:
-    """IQM over the seeds and its 95 % interval, for each arm."""
+def curves_with_bands(curves: Curves, metric: str, title: str, axis: str) -> Figure:
+    """IQM over the seeds and its 95 % interval, for each arm, over an ``axis`` named in words."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     _draw_bands(axes, curves)
-    axes.set(ylabel=f"{label_of(metric)} (IQM, 95 % interval)", title=title)
+    axes.set(xlabel=axis, ylabel=f"{label_of(metric)} (IQM, 95 % interval)", title=title)
     if metric.endswith("_rate"):
         axes.set_ylim(-0.04, 1.04)
     figure.legend(loc="outside right upper")

@@ -58,6 +58,11 @@ class Study:
     sweep: str = ""
 
     @property
+    def axis(self) -> str:
+        """What passes in a run: env steps or, from a log, updates."""
+        return "updates" if "data.transitions" in self.settings else "env steps"
+
+    @property
     def swept(self) -> dict[str, float]:
         """The number that ``sweep`` has in each arm that sets it."""
         found = ((arm, setting(given, self.sweep)) for arm, given in self.arms.items())

@@ -117,7 +117,7 @@ def draw(study: Study, rows: list[results.Row]) -> dict[str, Figure]:
         pictures["performance_profiles"] = profiles
     for metric in dict.fromkeys([study.metric, *study.curves]):
         if found := results.curves(rows, metric):
-            pictures[metric] = figures.curves_with_bands(found, metric, study.name)
+            pictures[metric] = figures.curves_with_bands(found, metric, study.name, study.axis)
     quality = {name: results.curves(rows, metric) for metric, name in results.QUALITY.items()}
     if quality := {name: curves for name, curves in quality.items() if curves}:
         pictures["generator_quality"] = figures.generator_quality(quality, study.name)

@@ -269,7 +269,9 @@ class Dreaming:
         Returns:
             The minibatches, and the mean bonus in each ``[K]``.
         """
-        mixed = self._mixed(shape, self.settings.share, partial(self.replay.sample, rng=self.rng))
+        # Of single steps, since the bonus is that of one step.
+        sample = partial(self.replay.sample_steps, rng=self.rng)
+        mixed = self._mixed(shape, self.settings.share, sample)
         extra = self._bonus(mixed, falling(self.settings.curiosity, progress))
         reward = explorer_reward(mixed.transitions.reward, self._reward_scale(), extra)
         after = self.dreams.gamma * self._novelty_ahead

@@ -100,7 +100,7 @@ class Rollout:
         #: Where an explorer acts, ``[N]``: its episodes say nothing about the policy.
         self.explores = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
         #: Whether it acted in any step of the running episode, ``[N]``.
-        self._explored = torch.zeros_like(self.explores)
+        self.explored = torch.zeros_like(self.explores)
         #: Is told of the observations ``[m, ...]`` with which episodes start.
         self.tell_starts: Callable[[Tensor], None] | None = None
         #: Is told of each step.
@@ -134,7 +134,7 @@ class Rollout:
         if len(self._ended):
             self._reset(draw_levels)
         self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
-        self._explored = self._explored | self.explores
+        self.explored = self.explored | self.explores
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
@@ -184,14 +184,14 @@ class Rollout:
             self.tell_starts(obs[self.done])
         self.episode_return.index_fill_(0, self._ended, 0)
         self.largest_epsilon.index_fill_(0, self._ended, 0)
-        self._explored.index_fill_(0, self._ended, False)
+        self.explored.index_fill_(0, self._ended, False)
 
     def _finish(self, info: dict[str, Any], terminated: Tensor) -> None:
         self.replay.add_final(self.obs, self.done)
         success = info["success"]
         # An environment whose info lacks this key always knows.
         known = info.get("success_known", torch.ones_like(success))
-        ours = ~self._explored
+        ours = ~self.explored
         fields = (self.episode_return, success, known, self.source, self.largest_epsilon, ours)
         found = (x.index_select(0, self._ended) for x in fields)
         asked = self.level if self.archive is not None or self.record is not None else None
@@ -235,7 +235,7 @@ class Rollout:
         """Cut the running episodes off, as a time limit would: their states are lost."""
         self.replay.add_final(self.obs, ~self.done)
         self.obs = self.env.current_observations()
-        fields = (self.done, self.source, self.episode_return, self.largest_epsilon, self._explored)
+        fields = (self.done, self.source, self.episode_return, self.largest_epsilon, self.explored)
         for running in fields:
             running.zero_()
         if self._trace is not None:
@@ -262,7 +262,7 @@ class Rollout:
             "level": self.level,
             "episode_return": self.episode_return,
             "largest_epsilon": self.largest_epsilon,
-            "explored": self._explored,
+            "explored": self.explored,
             "env_steps": self.env_steps,
             "env": self.env.state_dict(),
             "log": self.log.state_dict(),
@@ -274,7 +274,7 @@ class Rollout:
         """Restore what ``state_dict`` gave."""
         for name in ("obs", "done", "source", "episode_return", "largest_epsilon"):
             getattr(self, name).copy_(state[name])
-        self._explored.copy_(state["explored"])
+        self.explored.copy_(state["explored"])
         if self.level is not None:
             self.level.copy_(state["level"])
         if self._trace is not None:

@@ -26,7 +26,7 @@ from lit_crl.training.experience.rollout import (
 from lit_crl.training.graphs.capture import Capture, Rows
 
 #: What a rollout and its environments replace at every step, and a graph changes in place.
-OF_ROLLOUT = ("obs", "done", "source", "episode_return", "largest_epsilon")
+OF_ROLLOUT = ("obs", "done", "source", "episode_return", "largest_epsilon", "explored")
 OF_ENVS = ("state", "levels", "elapsed")
 
 
@@ -41,6 +41,8 @@ class Seen(NamedTuple):
     success: Tensor
     source: Tensor
     epsilon: Tensor
+    #: Whether an explorer acted in the episode.
+    explored: Tensor
     #: Where episodes began, and with which observations.
     began: Tensor
     obs: Tensor
@@ -199,6 +201,7 @@ class GraphedSteps:
         self._reset(began)
         first_obs = (rollout.obs if rollout.tell_starts is not None else rollout.obs[:0]).clone()
         rollout.largest_epsilon.copy_(torch.maximum(rollout.largest_epsilon, epsilon))
+        rollout.explored.logical_or_(rollout.explores)
         action = self._act(rollout.obs, epsilon)
         advanced = env.advanced(env.state, env.levels, env.elapsed, action)
         state, elapsed, next_obs, reward, terminated, truncated, success = advanced
@@ -211,7 +214,8 @@ class GraphedSteps:
         rollout.replay.add_final_where(rollout.obs, rollout.done)
         level = env.levels if rollout.level is None else rollout.level
         numbers = (rollout.done, level, rollout.episode_return, success, rollout.source)
-        seen = (field.clone() for field in (*numbers, rollout.largest_epsilon))
+        played = (rollout.largest_epsilon, rollout.explored)
+        seen = (field.clone() for field in (*numbers, *played))
         return *seen, began, first_obs
 
     def _reset(self, began: Tensor) -> None:
@@ -230,6 +234,7 @@ class GraphedSteps:
         rollout.source.copy_(torch.where(began, source, rollout.source))
         rollout.episode_return.masked_fill_(began, 0)
         rollout.largest_epsilon.masked_fill_(began, 0)
+        rollout.explored.masked_fill_(began, False)
 
     def settle(self) -> None:
         """Take note of what happened since the last time; waits for the GPU."""
@@ -240,8 +245,7 @@ class GraphedSteps:
         if rollout.tell_starts is not None and seen.began.any():
             rollout.tell_starts(seen.obs[seen.began])
         if seen.done.any():
-            ours = (~rollout.explores).expand_as(seen.done)
-            known = torch.ones_like(seen.done)
+            known, ours = torch.ones_like(seen.done), ~seen.explored
             fields = (seen.returns, seen.success, known, seen.source, seen.epsilon, ours)
             level = None if rollout.archive is None else seen.level[seen.done]
             rollout.note(Finished(level, *(field[seen.done] for field in fields)))

@@ -4,6 +4,7 @@ import io
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -103,10 +104,10 @@ class Stream:
     def kept(self, env: int) -> list[tuple[int, int]]:
         return self.written[env][-self.replay.length :]
 
-    def transition(self, episode: Episode, start: int) -> tuple[Any, ...] | None:
+    def transition(self, episode: Episode, start: int, n: int) -> tuple[Any, ...] | None:
         """The n-step transition from a step, or None while its next observation is unknown."""
         total, weight, k = 0.0, 1.0, 0
-        while k < self.replay.n_steps and start + k < len(episode.reward):
+        while k < n and start + k < len(episode.reward):
             total += weight * episode.reward[start + k]
             last = episode.ending is not None and start + k == len(episode.reward) - 1
             weight *= 0.0 if last and episode.ending == "terminated" else self.gamma
@@ -115,8 +116,8 @@ class Stream:
             return None
         return episode.action[start], total, weight, episode.obs[start + k]
 
-    def sampleable(self) -> dict[float, tuple[Any, ...]]:
-        """Every transition that should be sampleable, by its first observation.
+    def sampleable(self, n: int | None = None) -> dict[float, tuple[Any, ...]]:
+        """Every transition that should be sampleable, of n steps, by its first observation.
 
         That is every stored step whose n-window is complete or ended, with one delay: the window
         of an ended episode counts once n further rows of its environment are written.
@@ -128,7 +129,7 @@ class Stream:
                 episode = episodes[number]
                 is_step = start < len(episode.reward)
                 if is_step and age + self.replay.n_steps < len(kept):
-                    expected = self.transition(episode, start)
+                    expected = self.transition(episode, start, n or self.replay.n_steps)
                     assert expected is not None
                     found[episode.obs[start]] = expected
         return found
@@ -140,13 +141,15 @@ class Stream:
             for env, episodes in enumerate(self.episodes)
             for number, start in self.kept(env)
             if start < len(episodes[number].reward)
-            and self.transition(episodes[number], start) is not None
+            and self.transition(episodes[number], start, self.replay.n_steps) is not None
         }
 
 
-def all_sampled(replay: ReplayBuffer, draws: int = 4000) -> dict[float, tuple[Any, ...]]:
+def all_sampled(
+    sample: Callable[[tuple[int, ...], torch.Generator], Transitions], draws: int = 4000
+) -> dict[float, tuple[Any, ...]]:
     """Distinct transitions among many sampled ones, by first observation."""
-    batch = replay.sample((draws,), rng())
+    batch = sample((draws,), rng())
     found: dict[float, tuple[Any, ...]] = {}
     rows = torch.cat(
         [
@@ -190,19 +193,20 @@ def test_the_buffer_samples_exactly_what_a_list_of_episodes_gives(
     stream = Stream(replay, gamma, terminate, truncate, seed)
     for _ in range(steps):
         stream.step()
-    expected = stream.sampleable()
-    assert replay.num_startable == len(expected)
-    if not expected:
-        with pytest.raises(RuntimeError, match="empty"):
-            replay.sample((1,), rng())
-        return
-    found = all_sampled(replay)
-    assert found.keys() == expected.keys()
-    for obs, (action, reward, discount, next_obs) in found.items():
-        assert action == expected[obs][0]
-        assert reward == pytest.approx(expected[obs][1], abs=1e-5)
-        assert discount == pytest.approx(expected[obs][2], abs=1e-6)
-        assert next_obs == expected[obs][3]
+    for sample, n in ((replay.sample, n_steps), (replay.sample_steps, 1)):
+        expected = stream.sampleable(n)
+        assert replay.num_startable == len(expected)
+        if not expected:
+            with pytest.raises(RuntimeError, match="empty"):
+                sample((1,), rng())
+            return
+        found = all_sampled(sample)
+        assert found.keys() == expected.keys()
+        for obs, (action, reward, discount, next_obs) in found.items():
+            assert action == expected[obs][0]
+            assert reward == pytest.approx(expected[obs][1], abs=1e-5)
+            assert discount == pytest.approx(expected[obs][2], abs=1e-6)
+            assert next_obs == expected[obs][3]
 
 
 @pytest.mark.parametrize("n_steps", [1, 3, 5])

@@ -15,9 +15,11 @@ from lit_crl.evaluation.statistics import (
     iqm,
     verdict,
 )
+from lit_crl.runs.study.efficiency import efficiency_table
 from lit_crl.runs.study.plan import read_study
 from lit_crl.runs.study.results import (
     compare_pairs,
+    compared_scores,
     curves,
     final_scores,
     markdown,
@@ -40,8 +42,9 @@ def test_the_table_follows_from_the_results(path: Path) -> None:
     study, rows = read_study(ROOT / "conf" / "study" / f"{path.stem}.yaml"), read_csv(path)
     seeds = {arm: {row.seed for row in rows if row.arm == arm} for arm in study.arms}
     assert {len(found) for found in seeds.values()} <= {0, study.seeds}
-    header, cells = table(study, rows)
-    assert markdown(header, cells) in RESULTS.read_text()
+    assert markdown(*table(study, rows)) in RESULTS.read_text()
+    if study.bar is not None:
+        assert markdown(*efficiency_table(study, rows)) in RESULTS.read_text()
 
 
 #: The rows of the short tables, and the studies that they are from.
@@ -79,6 +82,29 @@ def test_the_front_page_says_what_the_results_say(task: str) -> None:
         cells.append(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else "")
     (line,) = re.findall(rf"^\| {task} \|.*", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
+
+
+def test_the_front_page_says_how_soon_worlds_solve_the_weak_engine() -> None:
+    study = read_study(ROOT / "conf" / "study" / "world_weak_engine.yaml")
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "world_weak_engine.csv")
+    _, cells = efficiency_table(study, rows)
+    text = (ROOT / "README.md").read_text()
+    for arm, *numbers in cells:
+        assert f"| `{arm}` | {' | '.join(numbers[:4])} |" in text
+
+
+def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
+    study = read_study(ROOT / "conf" / "study" / "world_log_cartpole.yaml")
+    scores = compared_scores(
+        study, read_csv(ROOT / "tests" / "benchmarks" / "studies" / "world_log_cartpole.csv")
+    )
+    arms = ("gan_reconstruction", "conservative", "replay")
+    world, penalty, neither = (round(scores[arm].mean()) for arm in arms)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"is {world} with a world, {penalty} with a conservative penalty, and {neither} with"
+        in text
+    )
 
 
 def final(study: str) -> dict[str, Scores]:
