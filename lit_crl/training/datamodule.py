@@ -368,7 +368,8 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("environments"):
                 steps()
             self.batches_done += 1
-            if self.dreaming is not None or self.schedule.ends_cycle(self.batches_done):
+            dreams = self.dreaming is not None and self.dreaming.is_stale
+            if dreams or self.schedule.ends_cycle(self.batches_done):
                 steps.settle()
             if self.dreaming is not None:
                 with self.clock("world"):
@@ -442,6 +443,7 @@ class ReplayDataModule(LightningDataModule):
             partial(self._epsilon_of, n),
             partial(self._draw_levels, agent),
             self.curriculum.give_back,
+            [agent.q_network] if agent.explorer is None else [agent.q_network, agent.explorer],
             [agent.streams("exploration", self.rng.device)],
             capture,
             self.clock,

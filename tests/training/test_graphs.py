@@ -6,7 +6,6 @@ directly, bit for bit.
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,14 @@ from test_learner import ENV, Listener, both, flat, make
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
+from lit_crl import ReplayDataModule
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.training.graphs.phase import _Graph
+from lit_crl.training.graphs.steps import GraphedSteps
+from lit_crl.training.running_means import LossSums
 
 Train = Callable[..., Any]
 adamw = functools.partial(torch.optim.AdamW, lr=1e-3, eps=1e-3, amsgrad=True)
@@ -64,6 +68,24 @@ def test_the_stand_in_refuses_what_a_gpu_would_wait_for(read: Callable[[Tensor],
         read(torch.tensor([1.0, -1.0, 2.0]))
 
 
+@pytest.mark.parametrize("fault", ["number", "place", "effect"])
+def test_the_stand_in_refuses_what_a_graph_would_not_do_again(fault: str) -> None:
+    """A graph holds a number for ever, and a place; what it changes must be put back."""
+    given: dict[str, Any] = {"number": 1.0, "place": torch.ones(3)}
+    total = torch.zeros(3)
+
+    def work() -> Tensor:
+        if fault == "effect":
+            total.add_(1)
+        return given["place"] * given["number"]
+
+    with pytest.raises(AssertionError, match="lasting effect" if fault == "effect" else "would do"):
+        launch = StandIn()(work, [], [], "tests")
+        assert launch().tolist() == [1, 1, 1]
+        given[fault] = {"number": 2.0, "place": torch.zeros(3)}[fault]
+        launch()
+
+
 def test_graphs_of_both_phases_change_nothing(
     train_on: Train, graphs: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +116,7 @@ def test_graphs_of_compiled_updates_change_nothing(
     settings: dict[str, Any],
 ) -> None:
     torch.compiler.reset()
-    graphs.watch = nullcontext
+    graphs.watch = None
     batches = [both(updates=3, gan_updates=2, seed=seed) for seed in range(3)]
     compiled = make(compile=True, **{**SMOOTH, **settings})
     counters.clear()
@@ -177,6 +199,62 @@ class Change(Callback):
     def on_train_batch_end(self, trainer: Any, learner: Any, *_: Any) -> None:
         if self.batches >= 3:
             self.seen.append(learner.q_network(OBS).detach().clone())
+
+
+class Within(Callback):
+    """Watches the batches of a cycle, once all that is recorded was recorded."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.watch, self.is_over = NoWaiting(generators=None), False
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        done = trainer.datamodule.batches_done
+        if done == self.first:
+            self.watch.__enter__()
+        elif done == self.last:
+            self.watch.__exit__(None, None, None)
+            self.is_over = True
+
+    def on_exception(self, trainer: Any, *_: Any) -> None:
+        if self.first <= trainer.datamodule.batches_done and not self.is_over:
+            self.watch.__exit__(None, None, None)
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that are made on the CPU, and go from pinned memory to a GPU, make nothing wait."""
+    makes = (ReplayDataModule, "_epsilon_of")
+    for owner, name in (makes, (GraphedSteps, "_explore"), (_Graph, "_take")):
+        given = getattr(owner, name)
+
+        def unwatched(*args: Any, given: Any = given) -> Any:
+            with _disable_current_modes():
+                return given(*args)
+
+        monkeypatch.setattr(owner, name, unwatched)
+    monkeypatch.setattr(LossSums, "check_finite", lambda self: None)  # of many batches on a GPU
+
+
+@pytest.mark.usefixtures("graphs", "handed_over", "one_hot")
+def test_nothing_in_a_cycle_waits(make_run: Callable[..., Any]) -> None:
+    run = make_run(
+        arm="target", gan_every=40, env_steps=8 * 4 * 60, callbacks=[Within(20, 38)],
+        validate=False, validate_every=8 * 4 * 60,
+    ).fit()  # fmt: skip
+    assert run.learner.updates > 0 and run.data.batches_done > 40
+
+
+@pytest.mark.usefixtures("graphs", "handed_over", "one_hot")
+@pytest.mark.parametrize("curiosity", [0.1, -0.1])
+def test_nothing_waits_between_two_phases_of_a_world(curiosity: float) -> None:
+    steps = 4 * 4 * 100
+    learner, data = fitted(
+        env_steps=steps, dreams={"every": 16 * 40, "judge_share": 0.5, "curiosity": curiosity},
+        callbacks=(Within(35, 68),), gan_every=1_000, validate_every=steps,
+    )  # fmt: skip
+    assert data.dreaming is not None and data.dreaming.imagined_steps > 0
+    assert learner.world_updates > 0 and data.batches_done > 68
 
 
 OBS = torch.tensor([[-0.5, 0.0], [0.1, 0.05]])

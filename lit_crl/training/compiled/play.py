@@ -73,6 +73,9 @@ class CompiledPlay:
 
     def __call__(self, obs: Tensor, epsilon: Tensor) -> Played:
         """Act on observations ``[N, ...]`` with ε ``[N]`` and step the environments."""
+        self._q_network.rejoin()
+        if self._explorer is not None:
+            self._explorer.q_network.rejoin()
         explore, random = self._toss(len(obs), epsilon)
         where = (self._env.state, self._env.levels, self._env.elapsed)
         with nullcontext() if self._is_compiled else compiling(self._clock):

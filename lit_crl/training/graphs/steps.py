@@ -5,12 +5,12 @@ that was filled before (``levels_ahead``). What is known of finished episodes st
 somebody asks for it, a cycle later at most.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.envs.batched import has_pure_reset, has_pure_step
@@ -90,6 +90,7 @@ class GraphedSteps:
         epsilon: Callable[[], Tensor],
         draw: LevelSource,
         give_back: Callable[[Tensor], None],
+        networks: Sequence[nn.Module],
         generators: Sequence[Generator],
         capture: Capture,
         clock: Stopwatch,
@@ -103,13 +104,15 @@ class GraphedSteps:
                 CPU.
             draw: Draws levels.
             give_back: Is told the sources ``[n]`` of levels that were drawn and not used.
+            networks: What ``act`` acts with.
             generators: What ``act`` draws with.
             capture: Records.
             clock: Times the recording.
         """
         self._rollout, self._env, self._act = rollout, rollout.env, act
         self._next_epsilon, self._draw, self._give_back = epsilon, draw, give_back
-        self._generators, self._capture, self._clock = generators, capture, clock
+        self._networks, self._generators = networks, generators
+        self._capture, self._clock = capture, clock
         env = self._env
         before = rollout.ahead_state or (rollout.ahead.state_dict() if rollout.ahead else None)
         self._ahead = LevelsAhead(env.num_envs, len(env.level_low), env.device)
@@ -121,7 +124,7 @@ class GraphedSteps:
         self._held |= {(env, name): getattr(env, name).clone() for name in OF_ENVS}
         self._given = epsilon()
         self._epsilon = torch.zeros(self._given.shape, device=env.device).copy_(self._given)
-        self._graphs: dict[int, Callable[[], Seen]] = {}
+        self._graphs: dict[tuple[int, ...], Callable[[], Seen]] = {}
         self._seen: list[Seen] = []
 
     def new_cycle(self) -> None:
@@ -143,15 +146,22 @@ class GraphedSteps:
         steps, n = self._epsilon.shape
         # States are visited now and then: at which steps of a launch depends on where it begins.
         begin = rollout.env_steps // n % VISIT_EVERY if rollout.archive is not None else 0
-        if begin not in self._graphs:
+        # Who puts other tensors in the place of weights gets a graph that acts with those.
+        key = (begin, *(weight.data_ptr() for weight in self._weights()))
+        if key not in self._graphs:
             with self._clock("compile"):
                 work = partial(self._steps, begin)
-                self._graphs[begin] = self._capture(
+                self._graphs[key] = self._capture(
                     work, self._changed(), self._generators, "steps of the environments"
                 )
-        seen = self._graphs[begin]()
+        seen = self._graphs[key]()
         self._seen.append(Seen(*(field.clone() for field in seen)))
         rollout.env_steps += steps * n
+
+    def _weights(self) -> Iterator[Tensor]:
+        for network in self._networks:
+            yield from network.parameters()
+            yield from network.buffers()
 
     def _bind(self) -> None:
         """See that the rollout has its numbers where the graph has them; they may be new ones."""
