@@ -137,6 +137,9 @@ class ReplayDataModule(LightningDataModule):
         self.dreaming: Dreaming | None = None
         self.watch = WorldWatch(seed)
         self._explores: Tensor | None = None
+        #: How a fit steps the environments and draws from the replay; graphs outlast its epochs.
+        self._steps: Steps | None = None
+        self._sample: Sample | None = None
         self.archive: Archive | None = None
         self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
@@ -349,6 +352,7 @@ class ReplayDataModule(LightningDataModule):
             )
         self._saved_batches = 0
         self.set_up_dreams()
+        self._steps = self._sample = None
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
@@ -357,10 +361,10 @@ class ReplayDataModule(LightningDataModule):
             distributed.print_once(self.schedule.nothing_left(self.spent))
         check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
-        steps = self._steps(agent)
+        steps = self._steps = self._steps or self._new_steps(agent)
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
-        self._sample = self._draws()
+        sample = self._sample = self._sample or self._new_draws()
         while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
@@ -386,7 +390,7 @@ class ReplayDataModule(LightningDataModule):
             with self.clock("gan"):
                 levels = self._gan_batch(agent)
             with self.clock("replay"):
-                batch = self._batch(levels)
+                batch = self._batch(levels, sample)
                 rewards = seen_rewards(self.replay, self.schedule.steps_per_batch)
                 gamma = self.settings.collect.gamma
                 batch = with_returns(batch, rewards, gamma, self._goals, self.dreaming)
@@ -408,12 +412,12 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
-    def _batch(self, levels: GanBatch | None) -> Batch:
+    def _batch(self, levels: GanBatch | None, sample: Sample) -> Batch:
         settings, progress = self.settings.replay, self.spent / self.schedule.budget
-        given = (levels, progress, self.rng, self._goals, self.dreaming, self._sample)
+        given = (levels, progress, self.rng, self._goals, self.dreaming, sample)
         return draw_batch(self.replay, settings, *given)
 
-    def _draws(self) -> Sample:
+    def _new_draws(self) -> Sample:
         """Draws from the replay, on a GPU by one launch."""
         sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
         capture = capture_on(self.rng.device)
@@ -427,7 +431,7 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is not None:
             self.trainer.should_stop = True
 
-    def _steps(self, agent: Agent) -> Steps:
+    def _new_steps(self, agent: Agent) -> Steps:
         """The steps of a batch: one after another, or on a GPU by one launch."""
         capture = capture_on(self.env.device)
         rollout, n = self.rollout, self.schedule.steps_per_batch

@@ -5,6 +5,7 @@ directly, bit for bit.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def test_graphs_of_compiled_updates_change_nothing(
 def test_a_whole_run_is_graphs(make_run: Callable[..., Any], graphs: StandIn, arm: str) -> None:
     run = make_run(arm=arm).fit()
     steps = "steps of the environments"
-    assert set(graphs.recorded) == {"updates", "draws from the replay", steps}
+    assert run.trainer.current_epoch >= 3  # each graph is recorded once, and not in each epoch
+    kinds = {"updates": 1 + (arm == "gan"), "draws from the replay": 1, steps: 1}
+    assert Counter(graphs.recorded) == kinds
     gan_phases = run.learner.gan_updates // 2
     assert graphs.launches == 3 * run.data.batches_done + gan_phases
     assert run.data.env_steps == run.data.schedule.budget == run.data.rollout.env_steps
