@@ -131,6 +131,22 @@ def test_graphs_of_compiled_updates_change_nothing(
     torch.compiler.reset()
 
 
+def test_weights_and_td_errors_pass_through_graphs(
+    make_run: Callable[..., Any], graphs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the importance weights' exponent β rises."""
+    settings = {"learner": SMOOTH, "validate": False, "priority_exponent": 0.6, "env_steps": 500}
+    graphed = make_run(**settings).fit()
+    assert "updates" in graphs.recorded
+    eagerly(monkeypatch)
+    eager = make_run(**settings).fit()
+    close = {"rtol": 0.02, "atol": 1e-3}
+    for name, tensor in eager.weights().items():
+        torch.testing.assert_close(graphed.weights()[name], tensor, **close, msg=name)
+    priorities = [run.data.replay.priorities.values for run in (graphed, eager)]
+    torch.testing.assert_close(*priorities, **close)
+
+
 @pytest.mark.parametrize("arm", ["target", "gan"])
 def test_a_whole_run_is_graphs(make_run: Callable[..., Any], graphs: StandIn, arm: str) -> None:
     run = make_run(arm=arm).fit()

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -61,7 +62,7 @@ class Capture(Protocol):
 
 def capture_on(device: torch.device) -> Capture | None:
     """How to record work on a device; None: it can only be done one operation at a time."""
-    return cuda_graph if device.type == "cuda" else None
+    return partial(cuda_graph, device=device) if device.type == "cuda" else None
 
 
 def cuda_graph(
@@ -69,15 +70,16 @@ def cuda_graph(
     held: Sequence[Tensor | Rows],
     generators: Sequence[Generator],
     name: str,
+    device: torch.device | str = "cuda",
 ) -> Callable[[], Result]:
     """See ``Capture``; what cannot be recorded is done one operation at a time, with a notice."""
-    device = torch.device("cuda", torch.cuda.current_device())
-    with _kept(held, generators):
+    with torch.cuda.device(device), _kept(held, generators):
         _warm_up(work)
     try:
-        with _kept(held, generators), _no_waiting():
-            _warm_up(work)
-        return _recorded(work, generators, device)
+        with torch.cuda.device(device):  # a stream of another one would record nothing
+            with _kept(held, generators), _no_waiting():
+                _warm_up(work)
+            return _recorded(work, generators)
     except RuntimeError as error:
         cause = str(error).split("\n")[0]
         distributed.print_once(
@@ -95,9 +97,8 @@ def _warm_up(work: Callable[[], object]) -> None:
     torch.cuda.current_stream().wait_stream(stream)
 
 
-def _recorded(
-    work: Callable[[], Result], generators: Sequence[Generator], device: torch.device
-) -> Callable[[], Result]:
+def _recorded(work: Callable[[], Result], generators: Sequence[Generator]) -> Callable[[], Result]:
+    device = torch.device("cuda", torch.cuda.current_device())
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     for generator in generators:
         graph.register_generator_state(generator)
@@ -109,10 +110,7 @@ def _recorded(
     except RuntimeError:
         _give_back(pool, device)
         for generator, state in zip(known, states, strict=True):
-            # A generator whose recording failed refuses to draw; another state takes its place.
-            fresh = Generator(device)
-            fresh.set_state(state)
-            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            _renew(generator, state)
         raise
 
     def launch() -> Result:
@@ -120,6 +118,13 @@ def _recorded(
         return result
 
     return launch
+
+
+def _renew(generator: Generator, state: Tensor) -> None:
+    """Let a generator whose recording failed, and which refuses to draw, go on from a state."""
+    fresh = Generator(generator.device)
+    fresh.set_state(state)
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def _give_back(pool: tuple[int, int], device: torch.device) -> None:
