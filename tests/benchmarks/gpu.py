@@ -165,8 +165,8 @@ def trained(
     (begin, first_step, first_update), (end, last_step, last_update) = timed.begin, timed.end
     share = busy.share(begin, end)
     return {
-        "env_steps_per_second": round((last_step - first_step) / (end - begin)),
-        "updates_per_second": round((last_update - first_update) / (end - begin)),
+        "env_steps_per_second": round((last_step - first_step) / (end - begin), 1),
+        "updates_per_second": round((last_update - first_update) / (end - begin), 1),
         "gpu_idle_share": None if share is None else round(1 - share, 3),
         "seconds": round(end - begin, 2),
         "seconds_before": round(begin - started, 2),
