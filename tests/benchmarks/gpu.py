@@ -49,12 +49,22 @@ ACCELERATOR = "gpu"
 STEPS, UPDATES, BATCH = 4, 64, 256
 Adam = functools.partial(torch.optim.Adam, lr=2.5e-4, fused=True)
 
+#: Batches from one phase of a world to the next, and its dreams for each environment.
+WORLD_EVERY, DREAMS = 16, 4
+
 #: The settings of each task: MountainCar with its level GAN as it is by default, with Polyak
-#: updates; and CartPole by a plain DQN with hard copies, which is what the JAX program trains. All
-#: is recorded and compiled after the ``first`` batches: a car's episodes take 50 of them, and the
-#: GAN learns of what they came to.
+#: updates; the same with a world in its place; and CartPole by a plain DQN with hard copies, which
+#: is what the JAX program trains. All is recorded and compiled after the ``first`` batches: a car's
+#: episodes take 50 of them, and the GAN learns of what they came to.
 TASKS: dict[str, dict[str, Any]] = {
     "MountainCar, level GAN, Polyak": {"env": MountainCar, "first": 82, "data": {}, "model": {}},
+    "MountainCar, world, Polyak": {
+        "env": MountainCar,
+        "first": 82,
+        "data": {"curriculum": {"arm": "target"}, "gan": {"updates": 0}},
+        "world": {"updates": 64, "first_updates": 64, "horizon": 32, "error_bound": 1e9},
+        "model": {"world": {"loss": "gan"}},
+    },
     "CartPole, plain DQN, hard copies": {
         "env": CartPole,
         "first": 18,
@@ -129,6 +139,9 @@ def trained(
     """The speed of one run."""
     torch.compiler.reset()
     spec = TASKS[task]
+    world = dict(spec.get("world", {}))
+    if world:
+        world |= {"every": WORLD_EVERY * num_envs * steps, "dreams": DREAMS * num_envs}
     data = ReplayDataModule(
         spec["env"],
         **{
@@ -140,6 +153,7 @@ def trained(
                 "updates_per_batch": updates, "capacity": 128 * num_envs, "batch_size": BATCH,
             },
             "evaluation": {"every": 10**11},
+            "world": world,
             **spec["data"],
         },
     )  # fmt: skip
@@ -175,21 +189,24 @@ def trained(
     }
 
 
-def convolutional(how: str, seconds: float, batch: int = 32, updates: int = 16) -> dict[str, Any]:
-    """Updates a second of a convolutional network on images of 84×84×4."""
+def convolutional(
+    side: int, hidden: int, how: str, seconds: float, batch: int = 32, updates: int = 16
+) -> dict[str, Any]:
+    """Updates a second of a convolutional network on square images with 4 channels."""
     torch.compiler.reset()
-    device, space = torch.device("cuda"), with_layout(Box(0, 255, (4, 84, 84), np.uint8), "CHW")
-    q, target = (QNetwork(space, 6, (512,), layer_norm=False).to(device) for _ in range(2))
+    device, shape = torch.device("cuda"), (4, side, side)
+    space = with_layout(Box(0, 255, shape, np.uint8), "CHW")
+    q, target = (QNetwork(space, 6, (hidden,), layer_norm=False).to(device) for _ in range(2))
     update = functools.partial(dqn_update, q, target.requires_grad_(False), DqnSettings())
     optimizer: Any = SimpleNamespace(optimizer=Adam(q.parameters()))
     engine: FlatEngine[DqnMinibatch] = FlatEngine(update, {q: optimizer, target: None})
     step: Callable[..., Any] = engine.updates
     if "compiled" in how:
         step = torch.compile(step, fullgraph=True, dynamic=False)
-    obs = torch.randint(256, (2, updates, batch, 4, 84, 84), dtype=torch.uint8, device=device)
-    shape = (updates, batch)
-    numbers = torch.randn(shape, device=device), torch.full(shape, 0.99, device=device)
-    actions = torch.randint(6, shape, device=device)
+    size = (updates, batch)
+    obs = torch.randint(256, (2, *size, *shape), dtype=torch.uint8, device=device)
+    numbers = torch.randn(size, device=device), torch.full(size, 0.99, device=device)
+    actions = torch.randint(6, size, device=device)
     stack = DqnMinibatch(Transitions(obs[0], actions, *numbers, obs[1]))
     with patch("lit_crl.training.graphs.phase.count_steps"):
         trainer: Any = None
@@ -249,7 +266,9 @@ def rows(seconds: float, modes: list[str]) -> Iterator[tuple[str, Callable[[], d
     yield "16,384 environments, collection, graphs", collecting
     for how in modes:
         if "graphs" in how:
-            yield f"84×84×4, batch 32, {how}", functools.partial(convolutional, how, seconds)
+            for side, hidden in ((10, 128), (84, 512)):
+                run = functools.partial(convolutional, side, hidden, how, seconds)
+                yield f"{side}×{side}×4, batch 32, {how}", run
     for precision in ("32-true", "bf16-mixed"):
         yield f"mountain_car_levels, {precision}", functools.partial(learnt, precision)
 
