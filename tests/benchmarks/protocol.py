@@ -1,4 +1,4 @@
-"""What every contender trains and reports: one schedule, one line of JSON, one evaluation."""
+"""What every contender reports: one line of JSON, after one evaluation."""
 
 import argparse
 import json
@@ -8,50 +8,10 @@ from importlib.metadata import version
 
 import gymnasium as gym
 import numpy as np
+from tasks import TASK
 
 EPISODES = 20
-LEARNED = 475.0  # greedy return below which speed does not count
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The schedule of CleanRL's dqn.py for CartPole-v1; cartpole.yaml says the same for lit_crl.
-
-    Args:
-        env_steps: Length of the run, warm-up included.
-        warmup: Env steps before the first update.
-        steps_per_update: Env steps for each update.
-        target_period: Env steps between two hard copies into the target network.
-        capacity: Transitions in the replay buffer.
-        batch: Transitions in a minibatch.
-        layers: Widths of the Q-network, which has ReLU between its layers.
-        learning_rate: Of Adam.
-        gamma: Discount.
-        epsilon_start: Exploration rate at the first env step.
-        epsilon_end: Exploration rate from ``epsilon_steps`` on, falling linearly until then.
-        epsilon_steps: Env steps until ``epsilon_end``.
-    """
-
-    env_steps: int = 500_000
-    warmup: int = 10_000
-    steps_per_update: int = 10
-    target_period: int = 500
-    capacity: int = 10_000
-    batch: int = 128
-    layers: tuple[int, ...] = (4, 120, 84, 2)
-    learning_rate: float = 2.5e-4
-    gamma: float = 0.99
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.05
-    epsilon_steps: int = 250_000
-
-    def epsilon(self, env_step: int) -> float:
-        """Exploration rate after ``env_step`` env steps."""
-        progress = min(env_step / self.epsilon_steps, 1.0)
-        return self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
-
-
-SCHEDULE = Schedule()
+SCHEDULE = TASK.schedule
 
 
 @dataclass(frozen=True)
@@ -85,16 +45,16 @@ def versions(*packages: str) -> dict[str, str]:
 def greedy_return(
     act: Callable[[np.ndarray], np.ndarray], env_steps: int, seed: int
 ) -> float | None:
-    """Mean return of ``act`` over fresh episodes of Gymnasium's CartPole-v1.
+    """Mean return of ``act`` over fresh episodes of the task.
 
     Args:
-        act: Observations [N, 4] to greedy actions [N].
+        act: Observations [N, ...] to greedy actions [N].
         env_steps: How much of the schedule was trained; a slice is not evaluated.
         seed: Seed of the training run; the episodes have others.
     """
     if env_steps < SCHEDULE.env_steps:
         return None
-    envs = gym.make_vec("CartPole-v1", num_envs=EPISODES, vectorization_mode="sync")
+    envs = gym.make_vec(TASK.env_id, num_envs=EPISODES, vectorization_mode="sync")
     obs, _ = envs.reset(seed=1_000_000 + EPISODES * seed)
     returns, running = np.zeros(EPISODES), np.ones(EPISODES, bool)
     while running.any():

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from ceiling import LARGE, LAYER, update_flops
 from contenders import CONTENDERS
-from protocol import SCHEDULE, Run
+from protocol import Run
+from tasks import TASKS, Schedule
 
 OURS = ("ours_eager", "ours_compiled")
 
@@ -20,16 +21,16 @@ class Rates(NamedTuple):
     updates: float
 
 
-def rates(run: Run) -> Rates:
+def rates(run: Run, schedule: Schedule) -> Rates:
     """Env steps and updates per second.
 
     The warm-up is cheap, and a slice has a larger share of it than the schedule: where its time
     is known, the rest of the slice is scaled to the schedule's length.
     """
     env_steps, updates, seconds = run.env_steps, float(run.updates), run.seconds
-    if env_steps < SCHEDULE.env_steps and run.warmup_seconds is not None:
-        scale = (SCHEDULE.env_steps - SCHEDULE.warmup) / (env_steps - SCHEDULE.warmup)
-        env_steps, updates = SCHEDULE.env_steps, updates * scale
+    if env_steps < schedule.env_steps and run.warmup_seconds is not None:
+        scale = (schedule.env_steps - schedule.warmup) / (env_steps - schedule.warmup)
+        env_steps, updates = schedule.env_steps, updates * scale
         seconds = run.warmup_seconds + scale * (seconds - run.warmup_seconds)
     return Rates(
         env_steps / seconds, env_steps / (seconds + run.compile_seconds), updates / seconds
@@ -51,54 +52,73 @@ def ceiling(measured: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         "gflops": best,
         "mflop_per_update": update_flops() / 1e6,
         "updates_per_second": bound,
-        "env_steps_per_second": {kind: b * SCHEDULE.steps_per_update for kind, b in bound.items()},
+        "env_steps_per_second": {
+            kind: b * TASKS["cartpole"].schedule.steps_per_update for kind, b in bound.items()
+        },
     }
 
 
-def contender(name: str, runs: Sequence[Run], updates_bound: float) -> dict[str, Any]:
+def contender(name: str, runs: Sequence[Run], schedule: Schedule) -> dict[str, Any]:
     """All runs of one contender, and what is quoted of them."""
-    env_steps, with_compile, updates = zip(*map(rates, runs), strict=True)
+    found = [rates(run, schedule) for run in runs]
+    env_steps, with_compile, updates = zip(*found, strict=True)
     returns = [run.greedy_return for run in runs if run.greedy_return is not None]
     return {
         "label": CONTENDERS[name].label,
-        "slice": runs[0].env_steps if runs[0].env_steps < SCHEDULE.env_steps else None,
+        "slice": runs[0].env_steps if runs[0].env_steps < schedule.env_steps else None,
         "env_steps_per_second": spread(env_steps),
         "env_steps_per_second_with_compile": spread(with_compile),
         "compile_seconds": spread(run.compile_seconds for run in runs),
         "updates_per_second": spread(updates),
-        "share_of_ceiling": statistics.median(updates) / updates_bound,
         "greedy_return": spread(returns) if returns else None,
         "runs": [asdict(run) for run in runs],
     }
 
 
-def ratios(contenders: Mapping[str, Any], key: str) -> dict[str, dict[str, float]]:
-    """How many times faster ours is than every other, by the medians of ``key``."""
-    speed = {name: found[key]["median"] for name, found in contenders.items()}
+def ratios(
+    runs: Mapping[str, Sequence[Run]], schedule: Schedule, field: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    """How many times faster ours is than every other: median, least and greatest of the rounds.
+
+    Of each round the two runs are compared that were made one soon after the other.
+    """
+    speed = {
+        name: [getattr(rates(run, schedule), field) for run in of_one]
+        for name, of_one in runs.items()
+    }
     return {
-        ours: {name: speed[ours] / other for name, other in speed.items() if name != ours}
+        ours: {
+            name: spread(a / b for a, b in zip(speed[ours], others, strict=True))
+            for name, others in speed.items()
+            if name != ours
+        }
         for ours in OURS
         if ours in speed
     }
 
 
-def summarise(
-    runs: Mapping[str, Sequence[Run]], ceilings: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
-    """Everything that follows from the runs and the measured ceilings."""
-    bound = ceiling(ceilings)
-    found = {
-        name: contender(name, of_one, bound["updates_per_second"]["large"])
-        for name, of_one in runs.items()
-    }
+def of_task(name: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Everything that follows from the runs of one task."""
+    schedule = TASKS[name].schedule
     return {
-        "ceiling": bound,
-        "contenders": found,
-        "ratios": ratios(found, "env_steps_per_second"),
-        "ratios_with_compile": ratios(found, "env_steps_per_second_with_compile"),
+        "schedule": asdict(schedule),
+        "contenders": {who: contender(who, of_one, schedule) for who, of_one in runs.items()},
+        "ratios": ratios(runs, schedule, "env_steps"),
+        "ratios_with_compile": ratios(runs, schedule, "env_steps_with_compile"),
+    }
+
+
+def summarise(
+    runs: Mapping[str, Mapping[str, Sequence[Run]]], ceilings: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Everything that follows from the runs, by task and contender, and the measured ceilings."""
+    return {
+        "ceiling": ceiling(ceilings),
+        "tasks": {name: of_task(name, of_one) for name, of_one in runs.items()},
         "versions": {
             package: number
-            for of_one in runs.values()
+            for contenders in runs.values()
+            for of_one in contenders.values()
             for run in of_one
             for package, number in run.versions.items()
         },

@@ -11,17 +11,17 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS, Contender
-from protocol import SCHEDULE, Run
+from contenders import CONTENDERS, contenders_of
+from protocol import Run
 from results import rates, summarise
 from rich.console import Console
-from table import RESULTS, rich_table
+from table import RESULTS, rich_tables
+from tasks import TASKS
 
 FOLDER = Path(__file__).parent
 
@@ -39,10 +39,13 @@ ENVIRONMENT = {
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; ``peers`` becomes a list of names."""
+    """The command line; ``peers`` and ``tasks`` become lists of names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--env-steps", type=int, default=SCHEDULE.env_steps, help="how much of the schedule is run"
+        "--tasks", default=",".join(TASKS), help="tasks, with commas between (%(default)s)"
+    )
+    parser.add_argument(
+        "--env-steps", type=int, default=10**9, help="how much of each schedule is run at most"
     )
     parser.add_argument(
         "--peer-env-steps",
@@ -60,11 +63,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--core", type=int, help="the core to run on; default: the last")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     args = parser.parse_args(argv)
-    args.peers = args.peers.split(",")
-    if unknown := [name for name in args.peers if name not in CONTENDERS]:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    if args.runs < 1 or min(args.env_steps, args.peer_env_steps) <= SCHEDULE.warmup:
-        parser.error(f"at least one run of more than the warm-up's {SCHEDULE.warmup} env steps")
+    args.peers, args.tasks = args.peers.split(","), args.tasks.split(",")
+    for given, there in ((args.peers, CONTENDERS), (args.tasks, TASKS)):
+        if unknown := [name for name in given if name not in there]:
+            parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(there)}")
+    warmup = max(TASKS[name].schedule.warmup for name in args.tasks)
+    if args.runs < 1 or min(args.env_steps, args.peer_env_steps) <= warmup:
+        parser.error(f"at least one run of more than the warm-up's {warmup} env steps")
     return args
 
 
@@ -89,8 +94,8 @@ def pin(core: int | None) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
 
 
-def last_json(*command: str) -> dict[str, Any]:
-    """Run a module of this folder, and read the last line that it prints.
+def last_json(*command: str, task: str = "cartpole") -> dict[str, Any]:
+    """Run a module of this folder for a task, and read the last line that it prints.
 
     Raises:
         SystemExit: If it fails; with the end of what it said.
@@ -98,7 +103,7 @@ def last_json(*command: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=FOLDER,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | ENVIRONMENT | {"TASK": task},
         capture_output=True,
         text=True,
     )
@@ -107,10 +112,12 @@ def last_json(*command: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(contender: Contender, env_steps: int, seed: int) -> Run:
-    """One run of one contender."""
+def measure(task: str, name: str, at_most: int, seed: int) -> Run:
+    """One run of one contender, of ``at_most`` so many env steps."""
+    contender = CONTENDERS[name]
+    env_steps = min(at_most, TASKS[task].schedule.env_steps)
     options = ("--env-steps", str(env_steps), "--seed", str(seed), *contender.arguments)
-    return Run(**last_json(f"contenders.{contender.module}", *options))
+    return Run(**last_json(f"contenders.{contender.module}", *options, task=task))
 
 
 def machine() -> dict[str, Any]:
@@ -144,28 +151,30 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "git_commit": git_commit(),
         "machine": machine(),
-        "schedule": asdict(SCHEDULE),
     }
     if origin["machine"]["load_at_start"] > 0.5:
         console.print("This machine is busy: the figures will be too low.")
-    runs: dict[str, list[Run]] = {name: [] for name in args.peers}
+    runs: dict[str, dict[str, list[Run]]] = {
+        task: {name: [] for name in contenders_of(task, args.peers)} for task in args.tasks
+    }
     ceilings: list[dict[str, float]] = []
     for seed in range(1, args.runs + 1):
         ceilings.append(last_json("ceiling"))
-        for name in args.peers:
-            contender = CONTENDERS[name]
-            env_steps = args.peer_env_steps if contender.slow else args.env_steps
-            run = measure(contender, min(env_steps, args.env_steps), seed)
-            runs[name].append(run)
+        for task, name in ((task, name) for task, names in runs.items() for name in names):
+            limits = [args.env_steps, *[args.peer_env_steps] * CONTENDERS[name].slow]
+            run = measure(task, name, min(limits), seed)
+            runs[task][name].append(run)
+            speed = rates(run, TASKS[task].schedule).env_steps
             console.print(
-                f"run {seed} of {args.runs}  {contender.label:<30} "
-                f"{rates(run).env_steps:>8,.0f} env-steps/s",
+                f"run {seed} of {args.runs}  {task:<16} {CONTENDERS[name].label:<30} "
+                f"{speed:>8,.0f} env-steps/s",
             )
         results = origin | summarise(runs, ceilings)
         partial = args.results.with_name(args.results.name + ".partial")
         partial.write_text(json.dumps(results, indent=2) + "\n")
         partial.replace(args.results)
-    console.print(rich_table(results))
+    for table in rich_tables(results):
+        console.print(table)
     console.print(f"Written to {args.results}")
 
 

@@ -1,19 +1,20 @@
-"""The table of the last benchmark, for the terminal and, by ``python table.py``, for README.md."""
+"""The tables of the last benchmark: for the terminal and, by ``python table.py``, for README.md."""
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol import EPISODES, LEARNED, SCHEDULE
+from protocol import EPISODES
 from results import OURS
 from rich.table import Table
 from rich.text import Text
+from tasks import TASKS
 
 RESULTS = Path(__file__).with_name("results.json")
+#: Behind the name of the task.
 COLUMNS = (
-    "DQN on CartPole-v1",
     "env-steps/s",
     "min – max",
     "with compilation",
@@ -25,30 +26,44 @@ COLUMNS = (
 )
 
 
-def rows(results: Mapping[str, Any]) -> list[list[str]]:
-    """One row of cells for each contender, in the order of ``COLUMNS``; last, the ceiling."""
-    found = results["contenders"].items()
-    return [_row(name, one, results["ratios"]) for name, one in found] + [
-        _bound(results["ceiling"], kind) for kind in ("layer", "large")
+def columns(task: str) -> list[str]:
+    """The headings of a task's table."""
+    return [TASKS[task].title, *COLUMNS]
+
+
+def rows(task: str, results: Mapping[str, Any]) -> list[list[str]]:
+    """A row of cells for each contender, below ``columns``; last, if known, the ceiling."""
+    found, ceiling = results["tasks"][task], None
+    if TASKS[task].schedule.layers == TASKS["cartpole"].schedule.layers:
+        ceiling = results["ceiling"]
+    cells = [
+        _row(TASKS[task].learned, name, one, found["ratios"], ceiling)
+        for name, one in found["contenders"].items()
     ]
+    return cells + [_bound(ceiling, kind) for kind in ("layer", "large") if ceiling is not None]
 
 
 def _row(
-    name: str, found: Mapping[str, Any], ratios: Mapping[str, Mapping[str, float]]
+    learned: float,
+    name: str,
+    found: Mapping[str, Any],
+    ratios: Mapping[str, Any],
+    ceiling: Mapping[str, Any] | None,
 ) -> list[str]:
-    speed = found["env_steps_per_second"]
+    speed, updates = found["env_steps_per_second"], found["updates_per_second"]["median"]
     compiled = found["compile_seconds"]["median"] > 0
     with_compile = found["env_steps_per_second_with_compile"]["median"]
     times = (ratios.get(ours, {}).get(name) for ours in OURS)
+    bound = None if ceiling is None else ceiling["updates_per_second"]["large"]
     return [
         found["label"] + (" (slice)" if found["slice"] else ""),
         f"{speed['median']:,.0f}",
         f"{speed['min']:,.0f} – {speed['max']:,.0f}",
         f"{with_compile:,.0f}" if compiled else "",
-        f"{found['updates_per_second']['median']:,.0f}",
-        f"{found['share_of_ceiling']:.1%}",
-        *("" if ratio is None else _times(ratio) for ratio in times),
-        _greedy(found["greedy_return"]),
+        f"{updates:,.0f}",
+        "" if bound is None else f"{updates / bound:.1%}",
+        *("" if ratio is None else _interval(ratio) for ratio in times),
+        _greedy(found["greedy_return"], learned),
     ]
 
 
@@ -65,27 +80,36 @@ def _bound(ceiling: Mapping[str, Any], kind: str) -> list[str]:
     ]
 
 
-def _times(ratio: float) -> str:
+def _interval(ratio: Mapping[str, float]) -> str:
+    least, greatest = _number(ratio["min"]), _number(ratio["max"])
+    return f"{_number(ratio['median'])}× [{least} – {greatest}]"
+
+
+def _number(ratio: float) -> str:
     decimals = 0 if ratio >= 10 else 1 if ratio >= 1 else 2
-    return f"{ratio:.{decimals}f}×"
+    return f"{ratio:.{decimals}f}"
 
 
-def _greedy(returns: Mapping[str, float] | None) -> str:
+def _greedy(returns: Mapping[str, float] | None, learned: float) -> str:
     if returns is None:
         return "–"
     text = f"{returns['median']:.0f} [{returns['min']:.0f}]"
-    return text if returns["median"] >= LEARNED else text + ", did not learn"
+    return text if returns["median"] >= learned else text + ", did not learn"
 
 
 def caption(results: Mapping[str, Any]) -> str:
     """What the numbers mean, and where they were measured."""
     machine, ceiling = results["machine"], results["ceiling"]
     layer, large = (" × ".join(map(str, ceiling["shapes"][kind])) for kind in ("layer", "large"))
-    slices = {found["slice"] for found in results["contenders"].values()} - {None}
-    rounds = max(len(found["runs"]) for found in results["contenders"].values())
+    found = [one for task in results["tasks"].values() for one in task["contenders"].values()]
+    slices = {one["slice"] for one in found} - {None}
+    rounds = max(len(one["runs"]) for one in found)
+    lengths = {task["schedule"]["env_steps"]: None for task in results["tasks"].values()}
     parts = [
-        f"Medians of {rounds} interleaved runs of {SCHEDULE.env_steps:,} env steps on one core "
-        f"({machine['cpu']}), without process start, imports and, unless said, compilation.",
+        f"Medians of {rounds} interleaved runs of {' / '.join(f'{n:,}' for n in lengths)} env "
+        f"steps on one core ({machine['cpu']}), without process start, imports and, unless said, "
+        "compilation.",
+        "Eager is, compiled is: how many times as fast, median [least – greatest] of the rounds.",
         f"Ceiling: the {ceiling['mflop_per_update']:.1f} MFLOP of an update's matrix products, at "
         f"the core's rate in a product of {layer}, the largest in an update, or of {large}.",
         f"Greedy return: mean of {EPISODES} episodes in Gymnasium's environment, median [worst] "
@@ -103,26 +127,32 @@ def caption(results: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def rich_table(results: Mapping[str, Any]) -> Table:
-    """The table for the terminal."""
-    # Text: in a string, rich would take brackets for markup.
-    table = Table(caption=Text(caption(results)), caption_justify="left")
-    table.add_column(COLUMNS[0], no_wrap=True)
-    for heading in COLUMNS[1:]:
-        table.add_column(heading, justify="right")
-    for row in rows(results):
-        table.add_row(*map(Text, row))
-    return table
+def rich_tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables for the terminal; below the last, what they mean."""
+    for task in results["tasks"]:
+        is_last = task == [*results["tasks"]][-1]
+        # Text: in a string, rich would take brackets for markup.
+        note = Text(caption(results)) if is_last else None
+        table = Table(caption=note, caption_justify="left")
+        first, *others = columns(task)
+        table.add_column(first, no_wrap=True)
+        for heading in others:
+            table.add_column(heading, justify="right")
+        for row in rows(task, results):
+            table.add_row(*map(Text, row))
+        yield table
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The table for README.md beside this file."""
-    lines = [COLUMNS, ["---"] + ["--:"] * (len(COLUMNS) - 1), *rows(results)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{table}\n\n{caption(results)}"
+    """The tables for README.md beside this file."""
+    parts = []
+    for task in results["tasks"]:
+        lines = [columns(task), ["---"] + ["--:"] * len(COLUMNS), *rows(task, results)]
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+    return "\n\n".join([*parts, caption(results)])
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the table of README.md.")
+    parser = argparse.ArgumentParser(description="Print the tables of README.md.")
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS)
     print(markdown(json.loads(parser.parse_args().results.read_text())))

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import GivenBatches, make_trainer
-from dreamers import fitted, prepared
+from dreamers import LEVELS, fitted, prepared
+from lightning.pytorch import Callback
 from test_learner import gan_batch
+from torch._dynamo.utils import counters
 from world_batches import ENV, SMOOTH, batch, make, weights_and_state
 
 from lit_crl.envs.batched import has_pure_step
@@ -122,6 +124,24 @@ def test_a_compiled_run_with_a_world_is_the_eager_one(traced: None) -> None:
     for name, weights in eager.state_dict().items():
         close = {"rtol": 0.02, "atol": 1e-3}
         torch.testing.assert_close(compiled.state_dict()[name], weights, **close, msg=name)
+
+
+def test_nothing_is_compiled_after_the_first_epoch(traced: None) -> None:
+    """With level GAN, world, validations, and a learning rate that falls."""
+    counted: list[int] = []
+
+    class Count(Callback):
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            counted.append(counters["stats"]["unique_graphs"])
+
+    counters.clear()
+    short = LEVELS | {"env_steps": 1_200, "validate_every": 240}
+    learner, data, _ = prepared(compile=True, **short)
+    make_trainer(callbacks=[Count()]).fit(learner, datamodule=data)
+    assert learner.dqn.final_lr < 1
+    assert learner.gan_updates > 0 and learner.world_updates > 0
+    assert len(counted) >= 5 and counted[0] > 0
+    assert set(counted) == {counted[0]}
 
 
 def test_a_flat_ensemble_is_the_ensemble_and_narrow_layers_lie_transposed() -> None:

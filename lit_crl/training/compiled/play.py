@@ -51,11 +51,7 @@ class CompiledPlay:
         """
         self._toss, self._env, self._q_network = toss, env, q_network
         self._explorer = explorer
-        self._is_cuda = q_network.vector.is_cuda
-        held = [q_network.vector]
-        if explorer is not None:
-            held += [explorer.q_network.vector, explorer.acts]
-        self._graph = compiled(self._played, q_network.vector.device, held)
+        self._graph = compiled(self._played, q_network.vector.device)
         self._clock, self._is_compiled = clock, False
 
     @torch.no_grad()
@@ -77,12 +73,13 @@ class CompiledPlay:
 
     def __call__(self, obs: Tensor, epsilon: Tensor) -> Played:
         """Act on observations ``[N, ...]`` with ε ``[N]`` and step the environments."""
+        self._q_network.rejoin()
+        if self._explorer is not None:
+            self._explorer.q_network.rejoin()
         explore, random = self._toss(len(obs), epsilon)
         where = (self._env.state, self._env.levels, self._env.elapsed)
         with nullcontext() if self._is_compiled else compiling(self._clock):
             results = self._graph(obs, explore, random, *where)
         self._is_compiled = True
-        if self._is_cuda:  # a CUDA graph's results are overwritten by its next call
-            results = [result.clone() for result in results]
         action, *advanced = results
         return action, self._env.take(tuple(advanced))

@@ -11,7 +11,7 @@ from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
 from lit_crl.dqn.equations import Transitions
-from lit_crl.dqn.possible_returns import ENDING, HIGH, possible_returns
+from lit_crl.dqn.possible_returns import ENDING, HIGH, LOW, possible_returns
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import LevelEnv
 from lit_crl.training.agent import Agent
@@ -116,7 +116,9 @@ class Dreaming:
             random_stream(seed, f"member {i}", device=device) for i in range(members)
         ]
         self.phases = self._phase_at = 0
-        self._is_stale, self._at_once = False, at_once
+        #: Whether the world has learnt since it was last dreamt in.
+        self.is_stale = False
+        self._at_once = at_once
         self._explores = explores
         self._places = None if explores is None else explores.clone()
         self._novelty_ahead = torch.zeros((), device=device)
@@ -161,7 +163,7 @@ class Dreaming:
         )
         z = self.world.draw_noise(updates, members, settings.batch_size, 2, rng=self.rng)
         self.phases += 1
-        self._phase_at, self._is_stale = env_steps, True
+        self._phase_at, self.is_stale = env_steps, True
         self._learnt.copy_(self.replay.cursor)
         return WorldMinibatch(drawn.rows, drawn.rare, drawn.end_log_odds, z)
 
@@ -172,9 +174,9 @@ class Dreaming:
             agent: Dreams.
             when: How much of the run is spent, in words.
         """
-        if not self._is_stale:
+        if not self.is_stale:
             return
-        self._is_stale = False
+        self.is_stale = False
         self._fit_ends()
         self._measure_disagreement()
         self._look_ahead(agent)
@@ -297,20 +299,24 @@ class Dreaming:
 
     def judges_rewards(self, rewards: Tensor) -> Tensor:
         """The range ``[2, 2]`` of the judge's rewards, if that of the task's is ``rewards``."""
-        caution = min(self.settings.curiosity, 0) if self.settings.judge_share else 0
-        return rewards + self._reward_scale() * rewards.new_tensor([caution, 0.0])
+        found = rewards.clone()
+        if self.settings.judge_share:
+            found[:, LOW] += self._reward_scale() * min(self.settings.curiosity, 0)
+        return found
 
     def _explorers_rewards(self, rewards: Tensor) -> Tensor:
         """The range ``[2, 2]`` of the explorer's rewards, if that of the task's is ``rewards``."""
         weight = self.settings.curiosity
-        bonus = rewards.new_tensor([min(weight, 0), max(weight, 0)])
-        found = rewards / self._reward_scale() + bonus
+        found = rewards / self._reward_scale()
+        found[:, LOW] += min(weight, 0)
+        found[:, HIGH] += max(weight, 0)
         found[ENDING, HIGH] += self.dreams.gamma * self._most_novelty().clamp_min(0)
         return found
 
     def _most_novelty(self) -> Tensor:
         """The largest return of bonuses, a scalar."""
-        weight = torch.tensor(self.settings.curiosity, device=self.env.device)
+        # Filled in place: to copy a number from the host, a GPU's program would wait.
+        weight = torch.full((), self.settings.curiosity, device=self.env.device)
         return weight / (1 - self.dreams.gamma)
 
     def _reward_scale(self) -> Tensor:
@@ -355,7 +361,7 @@ class Dreaming:
             "dreams": self.dreams.state_dict(),
             "starts": self.starts.state_dict(),
             "condition": self.condition.state_dict(),
-            "counters": [self.phases, self._phase_at, int(self._is_stale)],
+            "counters": [self.phases, self._phase_at, int(self.is_stale)],
             "learnt": self._learnt,
             "explores": self._explores,
             "novelty_ahead": self._novelty_ahead,
@@ -369,7 +375,7 @@ class Dreaming:
         self.starts.load_state_dict(state["starts"])
         self.condition.load_state_dict(state["condition"])
         self.phases, self._phase_at, stale = state["counters"]
-        self._is_stale = bool(stale)
+        self.is_stale = bool(stale)
         self._learnt.copy_(state["learnt"])
         if self._explores is not None:
             self._explores.copy_(state["explores"])

@@ -1,10 +1,13 @@
 """Who runs: ours, the peers from PyPI, and a whole loop in JAX.
 
 Each contender is a module of its own, run in a process of its own by
-``python -m contenders.NAME --env-steps N --seed S ...``.
+``TASK=NAME python -m contenders.NAME --env-steps N --seed S ...``.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Contender:
         package: The import that it needs.
         arguments: What its command line has besides ``--env-steps`` and ``--seed``.
         slow: Whether only a slice of the schedule is run.
+        tasks: What it can learn here.
     """
 
     label: str
@@ -24,27 +28,44 @@ class Contender:
     package: str
     arguments: tuple[str, ...] = ()
     slow: bool = False
+    tasks: tuple[str, ...] = ("cartpole",)
 
 
-def _with_envs(label: str, module: str, package: str, slow: bool) -> list[Contender]:
-    return [
-        Contender(f"{label}, {n} env{'s' * (n > 1)}", module, package, ("--num-envs", str(n)), slow)
-        for n in (1, 100)
-    ]
+POLYAK = ("cartpole", "cartpole_polyak")
+PICTURES = ("pictures_10", "pictures_84")
 
 
-_sb3 = _with_envs("Stable-Baselines3", "sb3", "stable_baselines3", slow=False)
-_tianshou = _with_envs("Tianshou", "tianshou_dqn", "tianshou", slow=True)
-_torchrl = _with_envs("TorchRL", "torchrl_dqn", "torchrl", slow=True)
+def _with_envs(
+    num_envs: int, label: str, module: str, package: str, slow: bool, tasks: tuple[str, ...]
+) -> Contender:
+    label = f"{label}, {num_envs} env{'s' * (num_envs > 1)}"
+    return Contender(label, module, package, ("--num-envs", str(num_envs)), slow, tasks)
+
+
+_sb3 = {"label": "Stable-Baselines3", "module": "sb3", "package": "stable_baselines3"}
+_tianshou = {"label": "Tianshou", "module": "tianshou_dqn", "package": "tianshou"}
+_torchrl = {"label": "TorchRL", "module": "torchrl_dqn", "package": "torchrl"}
 
 CONTENDERS: dict[str, Contender] = {
-    "ours_eager": Contender("lit_crl, eager", "ours", "lit_crl", ("--compiled", "0")),
-    "ours_compiled": Contender("lit_crl, compiled", "ours", "lit_crl", ("--compiled", "1")),
-    "sb3_1": _sb3[0],
-    "sb3_100": _sb3[1],
-    "tianshou_1": _tianshou[0],
-    "tianshou_100": _tianshou[1],
-    "torchrl_1": _torchrl[0],
-    "torchrl_100": _torchrl[1],
-    "jax": Contender("JAX, whole loop in one jit", "jax_dqn", "jax"),
+    "ours_eager": Contender(
+        "lit_crl, eager", "ours", "lit_crl", ("--compiled", "0"), tasks=tuple(TASKS)
+    ),
+    "ours_compiled": Contender(
+        "lit_crl, compiled", "ours", "lit_crl", ("--compiled", "1"), tasks=tuple(TASKS)
+    ),
+    # A Polyak step follows each vector step, and so each update if there is one environment.
+    "sb3_1": _with_envs(1, **_sb3, slow=False, tasks=POLYAK),
+    "sb3_4": _with_envs(4, **_sb3, slow=False, tasks=PICTURES),
+    "sb3_100": _with_envs(100, **_sb3, slow=False, tasks=("cartpole",)),
+    # It has hard copies alone.
+    "tianshou_1": _with_envs(1, **_tianshou, slow=True, tasks=("cartpole",)),
+    "tianshou_100": _with_envs(100, **_tianshou, slow=True, tasks=("cartpole",)),
+    "torchrl_1": _with_envs(1, **_torchrl, slow=True, tasks=POLYAK),
+    "torchrl_100": _with_envs(100, **_torchrl, slow=True, tasks=POLYAK),
+    "jax": Contender("JAX, whole loop in one jit", "jax_dqn", "jax", tasks=(*POLYAK, *PICTURES)),
 }
+
+
+def contenders_of(task: str, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that can learn a task."""
+    return [name for name in names if task in CONTENDERS[name].tasks]

@@ -15,7 +15,7 @@ from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import EnvBase, GymEnv, SerialEnv
 from torchrl.modules import MLP, EGreedyModule, QValueActor
-from torchrl.objectives import DQNLoss, HardUpdate
+from torchrl.objectives import DQNLoss, HardUpdate, SoftUpdate
 
 COLLECTED = 1_000  # env steps between two phases of updates
 
@@ -53,10 +53,11 @@ def train(args: Namespace) -> Run:
     )
     loss = DQNLoss(actor, loss_function="l2", delay_value=True)
     loss.make_value_estimator(gamma=SCHEDULE.gamma)
-    # It copies at every (interval + 1)-th step.
-    target = HardUpdate(
-        loss, value_network_update_interval=SCHEDULE.target_period // SCHEDULE.steps_per_update - 1
-    )
+    interval = SCHEDULE.target_period // SCHEDULE.steps_per_update
+    if SCHEDULE.target_rate < 1:
+        target = SoftUpdate(loss, tau=SCHEDULE.target_rate)  # at every step
+    else:  # it copies at every (interval + 1)-th step
+        target = HardUpdate(loss, value_network_update_interval=interval - 1)
     optimizer = torch.optim.Adam(loss.parameters(), lr=SCHEDULE.learning_rate)
     env_steps = updates = 0
 
