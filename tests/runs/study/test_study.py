@@ -643,7 +643,10 @@ def test_the_best_policy_of_each_run_is_compared_where_the_study_says_so(tmp_pat
     """It is what the run measured anew, and neither its last policy nor its highest validation."""
     best, given = f"best_{SMALL['metric']}", study(tmp_path, score="best")
     rows = [Row("gan", 0, "validation", at, SMALL["metric"], 9.0) for at in (100, 200)]
-    rows += [Row("gan", 0, "test", 200, SMALL["metric"], 7.0), Row("gan", 0, "test", 200, best, 8.0)]
+    rows += [
+        Row("gan", 0, "test", 200, SMALL["metric"], 7.0),
+        Row("gan", 0, "test", 200, best, 8.0),
+    ]
     assert results.compared_scores(given, rows)["gan"].tolist() == [8.0]
     assert best in results.kept(given)
 
