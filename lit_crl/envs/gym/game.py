@@ -7,6 +7,7 @@ time limit inside the game. Published numbers belong to one choice of these.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -66,7 +67,8 @@ def game_of(env: Env) -> Game:
         words += _words_of_minatar(inner)
     elif package == "minigrid":
         words += _words_of_minigrid(env, inner)
-        limits.append(math.ceil(inner.max_steps / skipped))
+        # Of BabyAI it is 0 until a mission was drawn, on which it depends.
+        limits.append(math.ceil(inner.max_steps / skipped) or None)
     return Game(frames, least(limits), tuple(words))
 
 
@@ -176,7 +178,10 @@ def _of_ale(inner: Any, wrappers: Sequence[Env], actions: int, limits: list[int 
 
 def _words_of_minatar(inner: Any) -> list[str]:
     ramps = bool(getattr(inner.game.env, "ramping", False))
+    # Freeway alone has one, and ends as if the game were over.
+    steps = getattr(sys.modules[type(inner.game.env).__module__], "time_limit", None)
     return [
+        *([f"an end after {steps:,} steps, which counts as one of the task"] if steps else []),
         f"sticky actions {inner.game.sticky_action_prob:g}",
         "difficulty that ramps" if ramps else "difficulty that does not ramp",
         with_version("MinAtar"),
@@ -187,7 +192,7 @@ def _words_of_minigrid(env: Env, inner: Any) -> list[str]:
     space = inner.observation_space
     mission = space.spaces.get("mission") if isinstance(space, Dict) else None
     # A text that changes the task from game to game is not dropped in silence.
-    changes = bool(getattr(mission, "ordered_placeholders", None))
+    changes = mission is not None and getattr(mission, "ordered_placeholders", True)
     is_read = any(type(layer).__name__ == "FlatObsWrapper" for layer in layers(env))
     unread = ["a mission that changes and is not observed (FlatObsWrapper would show it)"]
     return [*(unread if changes and not is_read else []), with_version("minigrid")]

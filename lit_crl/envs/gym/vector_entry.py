@@ -66,7 +66,7 @@ class VectorEntry:
         """
         import_module_of(id)
         try:
-            spec = gymnasium.spec(id)
+            spec = gymnasium.spec(id.rpartition(":")[2])
         except gymnasium.error.Error as error:
             raise ConfigError(why_not_made(id, error)) from error
         self._name, entry = id, _entry_of(spec, id)

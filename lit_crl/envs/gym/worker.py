@@ -21,6 +21,7 @@ from gymnasium.spaces import Box
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.core.seeding import seed_global_streams
+from lit_crl.envs.gym import making
 from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.guard import Env, SetLevel
 
@@ -87,7 +88,9 @@ def work(pipe: Connection) -> None:
 
 
 def _made(job: Job) -> Copies:
-    if job.spec is not None:  # a script may have registered it, which this process does not run
+    if job.spec is not None:
+        making.import_module_of(job.name)
+        # A script may have registered it, which this process does not run.
         gymnasium.registry.setdefault(job.spec.id, job.spec)
     made = Copies(job.make, job.count, job.name, job.kept_space, job.set_level, job.counts_lives)
     if (cv2 := sys.modules.get("cv2")) is not None:
