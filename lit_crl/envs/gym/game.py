@@ -192,7 +192,9 @@ def _words_of_minigrid(env: Env, inner: Any) -> list[str]:
     space = inner.observation_space
     mission = space.spaces.get("mission") if isinstance(space, Dict) else None
     # A text that changes the task from game to game is not dropped in silence.
-    changes = mission is not None and getattr(mission, "ordered_placeholders", True)
+    # BabyAI's missions have a space of their own; others have places for what changes.
+    places = type(mission).__name__ != "MissionSpace" or mission.ordered_placeholders
+    changes = mission is not None and bool(places)
     is_read = any(type(layer).__name__ == "FlatObsWrapper" for layer in layers(env))
     unread = ["a mission that changes and is not observed (FlatObsWrapper would show it)"]
     return [*(unread if changes and not is_read else []), with_version("minigrid")]
