@@ -178,14 +178,14 @@ class Copies:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running episodes, if they can be saved."""
-        arrays = {name: torch.tensor(getattr(self, name)) for name in _SAVED}
+        arrays = {name: torch.tensor(getattr(self, name)) for name in SAVED}
         return {"envs": [snapshots.snapshot(env) for env in self.envs], **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         for env, saved in zip(self.envs, state["envs"], strict=True):
             snapshots.restore(env, saved)
-        for name in _SAVED:
+        for name in SAVED:
             if name in state:  # checkpoints of earlier versions have no lives
                 getattr(self, name)[:] = state[name].numpy()
 
@@ -223,7 +223,7 @@ class Copies:
 
 
 #: The arrays of a checkpoint.
-_SAVED = ("observations", "running", "terminated", "truncated", "reported", "lives")
+SAVED = ("observations", "running", "terminated", "truncated", "reported", "lives")
 
 
 def _kind_of(env: Env, space: Box) -> Kind:

@@ -22,6 +22,7 @@ import torch
 from gymnasium.spaces import Box
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.envs.gym.copies import SAVED
 from lit_crl.envs.gym.guard import Env, SetLevel
 from lit_crl.envs.gym.returned import Array, told
 from lit_crl.envs.gym.vectorized import Kind
@@ -149,9 +150,10 @@ class Workers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
+        of_copies = {name: state[name] for name in ("envs", *SAVED) if name in state}
         self._ask(
             [
-                (index, ("load_state_dict", {name: each[part] for name, each in state.items()}))
+                (index, ("load_state_dict", {name: x[part] for name, x in of_copies.items()}))
                 for index, part in enumerate(self._slices)
             ]
         )

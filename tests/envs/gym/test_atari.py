@@ -214,7 +214,9 @@ def test_vector_environments_that_reset_by_themselves_are_refused() -> None:
 
 def test_a_reset_that_hangs_becomes_an_error() -> None:
     release = threading.Event()
-    with pytest.raises(ConfigError, match="within 0.1 seconds: update its package .*ale-py to 0.12"):
+    with pytest.raises(
+        ConfigError, match="within 0.1 seconds: update its package .*ale-py to 0.12"
+    ):
         within(0.1, lambda: release.wait() and None, "Pong")
     release.set()
     with pytest.raises(ZeroDivisionError):

@@ -47,7 +47,10 @@ def test_a_time_limit_counts_the_steps_of_the_outermost_wrapper() -> None:
 @pytest.mark.parametrize(
     ("wrap", "sentence"),
     [
-        (partial(ClipReward, min_reward=-1, max_reward=1), "clips the rewards that evaluation reports, too: .*set clip_rewards to 1.0"),
+        (
+            partial(ClipReward, min_reward=-1, max_reward=1),
+            "clips the rewards that evaluation reports, too: .*set clip_rewards to 1.0",
+        ),
         (NormalizeReward, "changes the rewards that evaluation reports.*clip_rewards"),
         (NormalizeObservation, "evaluation would see other observations: leave it out"),
         (EpisodicLifeEnv, "ends episodes at lost lives in evaluation.*terminal_on_life_loss"),
