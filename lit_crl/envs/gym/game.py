@@ -190,7 +190,7 @@ def _words_of_minatar(inner: Any) -> list[str]:
 
 def _words_of_minigrid(env: Env, inner: Any) -> list[str]:
     space = inner.observation_space
-    mission = space.spaces.get("mission") if isinstance(space, Dict) else None
+    mission: Any = space.spaces.get("mission") if isinstance(space, Dict) else None
     # A text that changes the task from game to game is not dropped in silence.
     # BabyAI's missions have a space of their own; others have places for what changes.
     places = type(mission).__name__ != "MissionSpace" or mission.ordered_placeholders

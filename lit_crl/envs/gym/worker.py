@@ -6,6 +6,7 @@ started it; it ends when that process closes the pipe or dies.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from typing import Any
 
 import cloudpickle
 import gymnasium
+import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
@@ -62,6 +64,19 @@ def main() -> None:
     work(Connection(int(sys.argv[1])))
 
 
+def in_bytes(state: dict[str, Any]) -> bytes:
+    """A state as a checkpoint holds it, which can be sent: pickle does not know every tensor."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def from_bytes(state: bytes) -> dict[str, Any]:
+    """The state that ``in_bytes`` wrote."""
+    loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
+    return loaded
+
+
 def work(pipe: Connection) -> None:
     """Make the copies of the first message, and answer all others until the pipe is closed."""
     copies: Copies | None = None
@@ -80,11 +95,20 @@ def work(pipe: Connection) -> None:
             answer = Failure(isinstance(error, ConfigError), str(error))
         except Exception:
             answer = Failure(False, f"a process of vectorization async: {traceback.format_exc()}")
-        pipe.send_bytes(cloudpickle.dumps(answer))
+        pipe.send_bytes(_packed(answer))
         if isinstance(answer, Failure) and copies is None:
             return
         if not isinstance(message, Job) and message[0] == "close":
             return
+
+
+def _packed(answer: Any) -> bytes:
+    try:
+        packed: bytes = cloudpickle.dumps(answer)
+    except Exception as error:  # what a user's render() returned, for instance
+        failure = Failure(False, f"a process of vectorization async cannot send this: {error}")
+        packed = cloudpickle.dumps(failure)
+    return packed
 
 
 def _made(job: Job) -> Copies:
@@ -100,12 +124,16 @@ def _made(job: Job) -> Copies:
 
 def _answer(copies: Copies, what: str, *args: Any) -> Any:
     """What was asked for, with the arrays and flags that it may have changed."""
+    found: Any = None
     if what == "reset":
         chosen, seed, options, levels = args
         if seed is not None:
             seed_global_streams(seed)  # some environments draw from these
         copies.reset(chosen, seed=seed, options=options, levels=levels)
-        found: Any = None
+    elif what == "state_dict":
+        found = in_bytes(copies.state_dict())
+    elif what == "load_state_dict":
+        copies.load_state_dict(from_bytes(args[0]))
     else:
         found = getattr(copies, what)(*args)
     arrays = [getattr(copies, name) for name in ARRAYS]

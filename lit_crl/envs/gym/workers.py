@@ -26,7 +26,7 @@ from lit_crl.envs.gym.copies import SAVED
 from lit_crl.envs.gym.guard import Env, SetLevel
 from lit_crl.envs.gym.returned import Array, told
 from lit_crl.envs.gym.vectorized import Kind
-from lit_crl.envs.gym.worker import ARRAYS, Failure, Job
+from lit_crl.envs.gym.worker import ARRAYS, Failure, Job, from_bytes, in_bytes
 
 #: Variables by which libraries learn how many threads they may start: a process is to take a core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -140,7 +140,7 @@ class Workers:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running episodes, as copies in one process do."""
-        states = self._ask_all("state_dict")
+        states = [from_bytes(state) for state in self._ask_all("state_dict")]
         return {
             name: [env for state in states for env in state["envs"]]
             if name == "envs"
@@ -153,7 +153,10 @@ class Workers:
         of_copies = {name: state[name] for name in ("envs", *SAVED) if name in state}
         self._ask(
             [
-                (index, ("load_state_dict", {name: x[part] for name, x in of_copies.items()}))
+                (
+                    index,
+                    ("load_state_dict", in_bytes({n: each[part] for n, each in of_copies.items()})),
+                )
                 for index, part in enumerate(self._slices)
             ]
         )

@@ -95,7 +95,7 @@ def test_what_an_id_sets_is_said(
 
 
 def test_frames_are_not_skipped_twice_and_games_not_restarted_at_lost_lives() -> None:
-    with pytest.raises(ConfigError, match="skipped twice: set env_kwargs.frameskip to 1"):
+    with pytest.raises(ConfigError, match=r"skipped twice: set env_kwargs.frameskip to 1"):
         made(1, {"id": "ale_py:ALE/Pong-v5", "wrappers": [preprocessing()]})
     settings = atari() | {"wrappers": [preprocessing(terminal_on_life_loss=True)]}
     sentence = "AtariPreprocessing with terminal_on_life_loss, which starts a new game at each"
@@ -204,7 +204,7 @@ def test_what_a_vector_environment_cannot_do_is_refused(
 
 def test_vector_environments_that_reset_by_themselves_are_refused() -> None:
     settings = {"vectorization": "vector_entry_point", "env_kwargs": CART}
-    with pytest.raises(ConfigError, match="resets copies by itself .*use vectorization sync or"):
+    with pytest.raises(ConfigError, match=r"resets copies by itself .*use vectorization sync or"):
         GymnasiumEnv(2, id="CartPole-v1", **settings)
     with pytest.raises(ConfigError, match="'FrozenLake-v1' has none: use sync or async"):
         GymnasiumEnv(2, id="FrozenLake-v1", vectorization="vector_entry_point")
@@ -215,7 +215,7 @@ def test_vector_environments_that_reset_by_themselves_are_refused() -> None:
 def test_a_reset_that_hangs_becomes_an_error() -> None:
     release = threading.Event()
     with pytest.raises(
-        ConfigError, match="within 0.1 seconds: update its package .*ale-py to 0.12"
+        ConfigError, match=r"within 0.1 seconds: update its package .*ale-py to 0.12"
     ):
         within(0.1, lambda: release.wait() and None, "Pong")
     release.set()

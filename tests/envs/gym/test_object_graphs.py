@@ -45,7 +45,7 @@ def test_every_kind_of_value_comes_back() -> None:
 
 
 def test_shared_and_circular_objects_stay_shared() -> None:
-    shared, stream = Thing(name="one"), np.random.RandomState(3)  # noqa: NPY002
+    shared, stream = Thing(name="one"), np.random.RandomState(3)
     thing = Thing(first=shared, second=shared, rng=stream, inner=Thing(rng=stream), rows=[[]] * 2)
     thing.me = thing
     for found in (through_a_file(thing), copy.deepcopy(thing)):
@@ -60,7 +60,7 @@ def test_random_generators_go_on() -> None:
         rng.random(7)
         found = through_a_file(rng)
         assert found.random(5).tolist() == rng.random(5).tolist()
-    old = np.random.RandomState(1)  # noqa: NPY002
+    old = np.random.RandomState(1)
     old.rand(7)
     assert through_a_file(old).rand(5).tolist() == old.rand(5).tolist()
 

@@ -175,7 +175,7 @@ def test_processes_outlive_the_signals_of_a_run_and_not_the_run() -> None:
 def test_what_cannot_be_sent_is_refused() -> None:
     import threading
 
-    with pytest.raises(ConfigError, match="vectorization is async, but .* cannot be sent to a pro"):
+    with pytest.raises(ConfigError, match=r"is async, but .* cannot be sent to a process"):
         GymnasiumEnv(1, make=ThreeLives, vectorization="async", env_kwargs={"a": threading.Lock()})
     with pytest.raises(ConfigError, match="vectorization is 'fork': give one of sync, async, vec"):
         GymnasiumEnv(1, id="CartPole-v1", vectorization="fork")  # type: ignore[arg-type]
