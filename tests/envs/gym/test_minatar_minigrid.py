@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from extras import Player, made, minatar, minigrid, same
+from extras import STICKY, Player, made, minatar, minigrid, same
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.networks import QNetwork
@@ -130,6 +130,13 @@ def test_a_dict_is_answered_with_minigrids_own_wrappers() -> None:
     )
     with pytest.raises(ConfigError, match=sentence):
         made(1, settings)
+
+
+def test_wrappers_around_a_game_are_seeded_with_it() -> None:
+    sticky = {"wrappers": [STICKY]}
+    one, other = (made(2, minatar() | sticky) for _ in range(2))
+    assert torch.equal(one.reset(seed=4)[0], other.reset(seed=4)[0])
+    assert same(Player(one).play(60), Player(other).play(60))
 
 
 def test_what_cannot_be_saved_is_said() -> None:
