@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs.bits import with_bits
+from lit_crl.envs.gym.minigrid_bounds import with_true_bounds
 from lit_crl.envs.interface import LevelEnv
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
@@ -139,12 +140,29 @@ def gymnasium_space(env: gymnasium.Env[Any, Any], declared: DeclaredLayout | Non
             decide: there are more than three axes, or the first of three is the shortest, and no
             ``FrameStackObservation`` explains it.
     """
-    if declared is None:
-        layout = _conventional_layout(env)
-    else:
-        layout = None if declared == "vector" else declared
     space = env.observation_space
     assert isinstance(space, Box)
+    layout = _conventional_layout(env) if declared is None else declared
+    return kept_space(with_true_bounds(env, space), layout)
+
+
+def vector_entry_space(space: Box, declared: DeclaredLayout | None) -> Box:
+    """The same for the observations of one copy in an id's own vector environment.
+
+    Raises:
+        ConfigError: As ``gymnasium_space`` does.
+    """
+    return kept_space(space, _layout_of(space) if declared is None else declared)
+
+
+def kept_space(space: Box, layout: DeclaredLayout | None) -> Box:
+    """Return the space in which observations are kept, as bytes or float32.
+
+    Raises:
+        ConfigError: If the layout does not fit the observations.
+    """
+    if layout == "vector":
+        layout = None
     if space.dtype != np.uint8:
         is_whole = space.dtype is not None and space.dtype.kind in "biu"
         fits = is_whole and int(space.low.min()) >= 0 and int(space.high.max()) <= 255
@@ -165,6 +183,13 @@ def _conventional_layout(env: gymnasium.Env[Any, Any]) -> ImageLayout | None:
         if isinstance(layer, FrameStackObservation):
             return _conventional_layout(layer.env)
         layer = layer.env
+    return _layout_of(space)
+
+
+def _layout_of(space: Box) -> ImageLayout | None:
+    """The layout of observations that nobody stacked, as far as anybody can know."""
+    if not looks_like_image(space):
+        return None
     if len(space.shape) == 2:
         return "HW"
     if len(space.shape) == 3 and space.shape[0] >= min(space.shape[1:]):

@@ -48,8 +48,6 @@ class LevelEnv(Protocol):
     gymnasium_id: str | None
     #: Whether visited states can become levels, by ``current_levels()``.
     tracks_visited: bool
-    #: Whether ``load_state_dict`` continues running episodes; if not, it starts new ones.
-    resumable: bool
 
     # Read only, so that an environment may declare that it always has one.
     @property
@@ -60,13 +58,21 @@ class LevelEnv(Protocol):
     def max_episode_steps(self) -> int | None:
         """Env steps after which an episode is truncated; None: unknown or never."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether ``load_state_dict`` continues running episodes; if not, it starts new ones."""
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
         """Start episodes at the given levels, in the envs of the mask (without one, in all)."""
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Return observations, rewards, terminated, truncated and ``{"success": bool [N]}``."""
+        """Return observations, rewards, terminated, truncated and ``{"success": bool [N]}``.
+
+        Rewards and ends are those of the task, which evaluation measures. ``"replay_reward"`` and
+        ``"replay_terminated"`` in the dict, if they are there, are what transitions learn from.
+        """
 
     def current_observations(self) -> Tensor:
         """Observations [N, ...] of the envs' present states, for instance after a resume."""

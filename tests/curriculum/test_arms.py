@@ -302,8 +302,9 @@ def test_a_trace_is_the_mean_over_the_episode() -> None:
             found = torch.stack(tuple(trace.finish(ended))).T.tolist()
             for (to_go, value, td_error), i in zip(found, ended.tolist(), strict=True):
                 later, returns = naive[i][-1][1], []
-                for r, *_ in reversed(naive[i]):  # backwards, as returns are defined
-                    later = r + (later if not returns else gamma * later)
+                for r, future, *_ in reversed(naive[i]):  # backwards, as returns are defined
+                    # Where a step has no future, no return reaches past it: a life was lost.
+                    later = r + (later if not returns else gamma * later * (future != 0))
                     returns.append(later)
                 number = len(returns)
                 assert to_go == pytest.approx(sum(returns) / number, abs=1e-5)

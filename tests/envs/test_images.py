@@ -417,8 +417,8 @@ def test_minigrid() -> None:
 
 
 def test_minatar() -> None:
-    pytest.importorskip("minatar.gym").register_envs()
-    check_environment("MinAtar/Breakout-v1", 4)
+    pytest.importorskip("minatar")
+    check_environment("minatar:MinAtar/Breakout-v1", 4)
 
 
 def check_environment(id: str, channels: int) -> None:

@@ -1,15 +1,16 @@
 """Any Gymnasium environment with discrete actions, behind the package's environment interface.
 
-Copies of the environment are stepped one after another in Python. With a ``level_space`` and a
-function ``set_level`` they take levels; without them, the ``target`` arm trains.
+Copies of the environment are stepped one after another in Python, in processes, or by the id's own
+vector environment. With a ``level_space`` and a function ``set_level`` they take levels; without
+them, the ``target`` arm trains.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -21,10 +22,16 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym import levels as user_levels
-from lit_crl.envs.gym import making, snapshots
+from lit_crl.envs.gym import making
+from lit_crl.envs.gym.atari_states import why_not_restored
 from lit_crl.envs.gym.copies import Copies
+from lit_crl.envs.gym.game import in_words
 from lit_crl.envs.gym.guard import Env, SetLevel
-from lit_crl.envs.images import DeclaredLayout, gymnasium_space, layout_in
+from lit_crl.envs.gym.vector_entry import VectorEntry
+from lit_crl.envs.gym.vectorized import Vectorization, Vectorized
+from lit_crl.envs.gym.workers import Workers
+from lit_crl.envs.gym.wrapping import Wrapper
+from lit_crl.envs.images import DeclaredLayout, gymnasium_space, layout_in, vector_entry_space
 from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
 
 if TYPE_CHECKING:
@@ -44,12 +51,18 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     reaches ``success_return``. Without that threshold too, its success is unknown, so an
     environment should report False as well as True.
 
-    Gymnasium's classic-control and toy-text environments are saved with their running episodes.
-    Others cannot be (``resumable`` is false): there ``load_state_dict`` starts new episodes, from
-    a seed that depends only on the saved run.
+    Rewards and ends are those of the whole game, which evaluation measures. What transitions learn
+    from may differ: ``clip_rewards`` and ``terminal_on_life_loss`` put other rewards and ends into
+    the infos of a step, for the replay alone.
+
+    Environments of Gymnasium's classic control and toy text, of MinAtar and MiniGrid, and most
+    Atari games are saved with their running episodes. Others cannot be (``resumable`` is false, and
+    ``why_not_resumable`` says why): there ``load_state_dict`` starts new episodes, from a seed that
+    depends only on the saved run.
 
     Attributes:
         name: What messages call the environment.
+        game: What is played: frames of a step, time limit.
         first_action: The environment's own number of action 0.
         image_layout: How the axes of images lie; None if observations are vectors.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
@@ -74,6 +87,10 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         image_layout: DeclaredLayout | None = None,
+        wrappers: Sequence[Wrapper] | None = None,
+        vectorization: Vectorization = "sync",
+        clip_rewards: float | None = None,
+        terminal_on_life_loss: bool = False,
     ) -> None:
         """Build the environments, and try the first one out: one reset and one step.
 
@@ -91,11 +108,22 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 target levels are NaN rows, which stand for the task's own reset.
             success_return: Episode return that counts as success where infos report none; None:
                 the id's threshold.
-            max_episode_steps: Time limit in env steps; None: the environment's own.
+            max_episode_steps: Time limit in env steps, those of the outermost wrapper; None: the
+                environment's own.
             env_kwargs: Further arguments of ``gymnasium.make`` or ``make``.
             image_layout: How the axes of images lie: HWC, channels last; CHW, channels first; HW,
                 grey; or vector, which is no image. With one more axis, they are stacks of frames
                 along the first. None: Gymnasium's conventions, see ``images.gymnasium_space``.
+            wrappers: Put around each environment, the last one outermost: a class by its path with
+                arguments, as in ``{class_path: gymnasium.wrappers.AtariPreprocessing, init_args:
+                {noop_max: 30}}``, or a function of an environment.
+            vectorization: How copies are stepped: ``sync``, one after another; ``async``, in as
+                many processes as there are cores; or ``vector_entry_point``, by the id's own vector
+                environment, whose settings must all be in ``env_kwargs``.
+            clip_rewards: The replay gets rewards clipped to ± this bound; returns, and so all that
+                evaluation measures, are those of the unclipped rewards. None: not clipped.
+            terminal_on_life_loss: A lost life (``info["lives"]``) ends the transition, with
+                discount 0, while game, frame stack and episode run on.
 
         Raises:
             ConfigError: If the environment cannot be used, or the arguments do not fit together.
@@ -108,11 +136,32 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self._init_levels(level_space, target_levels)
-        self.name, make_one = making.maker(id, make, max_episode_steps, env_kwargs or {})
+        if clip_rewards is not None and not clip_rewards > 0:
+            raise ConfigError(f"clip_rewards is {clip_rewards}: give a bound above 0, or null")
+        self._clip, self._life_loss_ends = clip_rewards, terminal_on_life_loss
+        self.name, make_one = making.maker(
+            id, make, max_episode_steps, env_kwargs or {}, wrappers or ()
+        )
         self.gymnasium_id: str | None = id
-        kept_space = partial(gymnasium_space, declared=image_layout)
-        self.envs = Copies(make_one, num_envs, self.name, kept_space, set_level)
-        self._init_from(self.envs.envs[0], success_return)
+        self.envs: Vectorized
+        if vectorization == "vector_entry_point":
+            _check_for_vector_entry(id, wrappers, set_level, max_episode_steps)
+            space = partial(vector_entry_space, declared=image_layout)
+            self.envs = VectorEntry(
+                str(id), num_envs, env_kwargs or {}, space, terminal_on_life_loss
+            )
+        elif vectorization in get_args(Vectorization):
+            copies = Workers if vectorization == "async" else Copies
+            kept_space = partial(gymnasium_space, declared=image_layout)
+            self.envs = copies(
+                make_one, num_envs, self.name, kept_space, set_level, terminal_on_life_loss
+            )
+        else:
+            raise ConfigError(
+                f"vectorization is {vectorization!r}: give one of "
+                f"{', '.join(get_args(Vectorization))}"
+            )
+        self._init_from_kind(success_return)
         self.rng = torch.Generator()
         self._seed, self._resets, self._returns = 0, 0, np.zeros(num_envs)
         self._is_reset, self._is_warned = False, False
@@ -131,20 +180,19 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self.level_space is not None:
             self.levels = torch.full((self.num_envs, size), torch.nan, device=self.device)
 
-    def _init_from(self, first: Env, success_return: float | None) -> None:
-        """Take over the attributes that the first copy gives for all."""
-        assert isinstance(first.action_space, Discrete)
-        self.spec = first.spec
-        self.metadata = {**first.metadata, **self.metadata}
-        self.max_episode_steps = making.time_limit(first)
-        self.resumable = all(map(snapshots.can_be_saved, self.envs.envs))
-        if success_return is None and first.spec is not None:
-            success_return = first.spec.reward_threshold
+    def _init_from_kind(self, success_return: float | None) -> None:
+        """Take over the attributes that all copies have in common."""
+        kind = self.envs.kind
+        self.spec, self.game = kind.spec, kind.game
+        self.metadata = {**kind.metadata, **self.metadata}
+        self.max_episode_steps = kind.game.max_episode_steps
+        if success_return is None and kind.spec is not None:
+            success_return = kind.spec.reward_threshold
         self.success_return = success_return
-        self.first_action = int(first.action_space.start)
-        self.single_action_space = Discrete(int(first.action_space.n))
-        self.single_observation_space = self.envs.space
-        self.image_layout = layout_in(self.envs.space)
+        self.first_action = kind.first_action
+        self.single_action_space = Discrete(kind.num_actions)
+        self.single_observation_space = kind.space
+        self.image_layout = layout_in(kind.space)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
 
@@ -159,12 +207,30 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             middle = (self.level_space.low + self.level_space.high) / 2
             levels = np.tile(middle.astype(np.float32), (self.num_envs, 1))
         try:
-            self.envs.reset(np.arange(self.num_envs) == 0, seed=0, levels=levels)
-            self.envs.step(np.full(self.num_envs, self.first_action))
+            self.envs.try_out(levels)
         except RunError as error:
             self.close()
             raise ConfigError(str(error)) from error
-        self.envs.stop()
+        except ConfigError:
+            self.close()
+            raise
+
+    @cached_property
+    def why_not_resumable(self) -> str | None:
+        """Why running episodes cannot be saved, in words; None: they can."""
+        why, emulated = self.envs.why_not_saved(), self.envs.kind.emulated
+        return why if why or emulated is None else why_not_restored(*emulated)
+
+    @cached_property
+    def resumable(self) -> bool:
+        """Whether running episodes are saved; if not, a resumed run starts new ones."""
+        return self.why_not_resumable is None
+
+    @property
+    def game_in_words(self) -> str:
+        """One line on what is played: frames, sticky actions, no-ops, clipping, lives."""
+        rules = self._clip, self._life_loss_ends, self.envs.has_lives
+        return in_words(self.name, self.game, *rules)
 
     @property
     def has_success(self) -> bool:
@@ -223,14 +289,17 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Returns:
             Observations [N, ...], rewards [N] float32 (0 for envs that wait for a reset),
-            terminated [N], truncated [N], and ``"success"`` and ``"success_known"``, bool [N],
-            which describe the running episodes so far.
+            terminated [N], truncated [N], and a dict: ``"success"`` and ``"success_known"``, bool
+            [N], describe the running episodes so far; ``"replay_reward"`` and
+            ``"replay_terminated"`` [N], if they differ by ``clip_rewards`` and
+            ``terminal_on_life_loss``, are what transitions learn from.
 
         Raises:
             RunError: If an environment fails or returns something that it should not.
         """
         if not self._is_reset:
             raise ResetNeeded("call reset() before step().")
+        waited = ~self.envs.running
         rewards = self.envs.step(actions.cpu().numpy() + self.first_action)
         self._returns += rewards
         known, success = self.envs.reported >= 0, self.envs.reported == 1
@@ -249,6 +318,11 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         flags = np.array((self.envs.terminated, self.envs.truncated, success, known))
         terminated, truncated, won, is_known = torch.from_numpy(flags).to(self.device).unbind()
         info = {"success": won, "success_known": is_known}
+        if self._clip is not None:
+            info["replay_reward"] = reward.clamp(-self._clip, self._clip)
+        if self._life_loss_ends:
+            lost = torch.from_numpy(self.envs.lost_life & ~waited).to(self.device)
+            info["replay_terminated"] = terminated | lost
         return self.current_observations(), reward, terminated, truncated, info
 
     def current_observations(self) -> Tensor:
@@ -330,3 +404,32 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Close the environments."""
         if hasattr(self, "envs"):  # VectorEnv closes itself when deleted, even if not made whole
             self.envs.close()
+
+
+def _check_for_vector_entry(
+    id: str | None,
+    wrappers: Sequence[Wrapper] | None,
+    set_level: SetLevel | None,
+    max_episode_steps: int | None,
+) -> None:
+    """Refuse what an id's own vector environment cannot do.
+
+    Raises:
+        ConfigError: If a setting asks for it.
+    """
+    problems = (
+        (id is None, "make", "makes single environments"),
+        (bool(wrappers), "wrappers", "go around single environments"),
+        (set_level is not None, "set_level", "sets single environments to levels"),
+        (
+            max_episode_steps is not None,
+            "max_episode_steps",
+            "is no setting of the vector environment, which may have one in env_kwargs",
+        ),
+    )
+    for asked, key, why in problems:
+        if asked:
+            raise ConfigError(
+                f"vectorization is vector_entry_point, but {key} is given, which {why}: leave it "
+                "out, or use sync or async"
+            )

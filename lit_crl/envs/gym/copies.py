@@ -12,28 +12,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym import returned, snapshots
+from lit_crl.envs.gym.game import game_of
 from lit_crl.envs.gym.guard import Env, Guard, SetLevel
 from lit_crl.envs.gym.returned import Array, raise_named, told
+from lit_crl.envs.gym.vectorized import Kind, check_finite, check_in_bounds
 
 
 class Copies:
-    """Environments of one kind, with what they return in arrays.
+    """Environments of one kind, with what they return in arrays; see ``vectorized.Vectorized``.
 
     Attributes:
         envs: The environments, all wrappers included.
-        space: Space of one observation in ``observations``.
-        observations: Present observation of each copy [N, ...], bytes or float32; always the same
-            array.
-        running: Whether each copy's episode is running [N].
-        terminated: Whether each copy's episode has terminated [N].
-        truncated: Whether each copy's episode was cut off [N].
-        reported: The success that the infos of each copy's episode last reported [N]: 1, 0, or -1
-            for none.
-        reports_success: Whether infos have ever reported success.
     """
 
     def __init__(
@@ -43,6 +36,7 @@ class Copies:
         name: str,
         kept_space: Callable[[Env], Box],
         set_level: SetLevel | None = None,
+        counts_lives: bool = False,
     ) -> None:
         """Make the environments; if one cannot be made, close the others.
 
@@ -52,6 +46,7 @@ class Copies:
             name: What messages call the environment.
             kept_space: Gives the space in which an environment's observations are kept.
             set_level: Puts an environment at a level, and returns the first observation there.
+            counts_lives: Read from the infos of each step whether a life was lost.
 
         Raises:
             ConfigError: If they are not of one kind, or not separate objects.
@@ -70,13 +65,33 @@ class Copies:
         assert isinstance(declared, Box) and declared.dtype is not None
         self._declared = declared.shape, declared.dtype
         self.space = kept_space(self.envs[0])
+        self.kind = _kind_of(self.envs[0], self.space)
         #: Whether integers of another type are kept as bytes, so that each one must fit.
         self._must_fit = declared.dtype.kind in "iu" and declared.dtype != self.space.dtype
         self._must_fit &= self.space.dtype == np.uint8
         self.observations = np.zeros((count, *declared.shape), self.space.dtype)
-        self.running, self.terminated, self.truncated = np.zeros((3, count), bool)
+        self.running, self.terminated, self.truncated, self.lost_life = np.zeros((4, count), bool)
         self.reported = np.full(count, -1, np.int8)
-        self.reports_success = False
+        self.reports_success = self.has_lives = False
+        self._counts_lives = counts_lives
+        #: Lives that infos last reported.
+        self.lives = np.zeros(count, np.int64)
+
+    def try_out(self, levels: Array | None) -> None:
+        """Reset and step the first environment once; see what it returns.
+
+        Args:
+            levels: Levels [N, d] that are as good as any; None: it takes none.
+
+        Raises:
+            RunError: If it fails or returns something that it should not.
+        """
+        first = np.arange(len(self.envs)) == 0
+        self.reset(first, seed=0, levels=levels)
+        check_in_bounds(self.observations[:1], self.space, f"{self._name}: reset()")
+        self.step(np.full(len(self.envs), self.kind.first_action))
+        check_in_bounds(self.observations[:1], self.space, f"{self._name}: step()")
+        self.running[:] = False
 
     def reset(
         self,
@@ -114,10 +129,12 @@ class Copies:
             observation, info = returned.reset_result(result, where)
             self._put(i, observation, where)
             self.reports_success |= returned.success(info, where) is not None
+            self.lives[i] = lives = returned.lives(info, where) or 0
+            self.has_lives |= lives > 0
         self.running[chosen] = True
-        self.terminated[chosen] = self.truncated[chosen] = False
+        self.terminated[chosen] = self.truncated[chosen] = self.lost_life[chosen] = False
         self.reported[chosen] = -1
-        _check_finite(self.observations, where, "an observation")
+        check_finite(self.observations, where, "an observation")
 
     def step(self, actions: Array) -> Array:
         """Advance every copy whose episode is running by one env step.
@@ -146,25 +163,31 @@ class Copies:
                 self.running[i] = False
             if info and (success := returned.success(info, where)) is not None:
                 self.reported[i], self.reports_success = success, True
-        _check_finite(self.observations, where, "an observation")
-        _check_finite(rewards, where, "a reward")
+            if self._counts_lives:
+                left = returned.lives(info, where)
+                if left is None:
+                    raise RunError(returned.without_lives(where))
+                self.lost_life[i], self.lives[i] = left < self.lives[i], left
+        check_finite(self.observations, where, "an observation")
+        check_finite(rewards, where, "a reward")
         return rewards
 
-    def stop(self) -> None:
-        """End all episodes: no copy is stepped before its next reset."""
-        self.running[:] = False
+    def why_not_saved(self) -> str | None:
+        """Why ``state_dict`` cannot hold the running episodes, in words; None: it can."""
+        return snapshots.why_not_saved(self.envs[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running episodes, if ``snapshots.can_be_saved`` holds for the environments."""
-        arrays = {name: torch.tensor(getattr(self, name)) for name in _SAVED}
+        """Return the running episodes, if they can be saved."""
+        arrays = {name: torch.tensor(getattr(self, name)) for name in SAVED}
         return {"envs": [snapshots.snapshot(env) for env in self.envs], **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         for env, saved in zip(self.envs, state["envs"], strict=True):
             snapshots.restore(env, saved)
-        for name in _SAVED:
-            getattr(self, name)[:] = state[name].numpy()
+        for name in SAVED:
+            if name in state:  # checkpoints of earlier versions have no lives
+                getattr(self, name)[:] = state[name].numpy()
 
     def render(self) -> tuple[Any, ...]:
         """Return an image of every copy."""
@@ -200,16 +223,15 @@ class Copies:
 
 
 #: The arrays of a checkpoint.
-_SAVED = ("observations", "running", "terminated", "truncated", "reported")
+SAVED = ("observations", "running", "terminated", "truncated", "reported", "lives")
 
 
-def _check_finite(array: Array, where: str, what: str) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        wrong = array[~np.isfinite(array)][0]
-        raise RunError(
-            f"{where} returned {what} that holds {wrong}, which nothing can be learned from: give "
-            "finite numbers that fit float32"
-        )
+def _kind_of(env: Env, space: Box) -> Kind:
+    actions = env.action_space
+    assert isinstance(actions, Discrete)
+    numbers = int(actions.start), int(actions.n)
+    metadata = dict(env.metadata or {})
+    return Kind(space, *numbers, env.spec, metadata, game_of(env), snapshots.emulated(env))
 
 
 def _check_alike(envs: list[Env], name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from gymnasium.utils import seeding
 
 from lit_crl.envs.gym import returned
 from lit_crl.envs.gym.returned import Array, raise_named
@@ -54,6 +55,10 @@ class Guard:
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode, at ``level`` if there is one; a mistake of the user is a RunError."""
         where = self._in_reset
+        if seed is not None:
+            # Some environments (MinAtar's) never seed it, but wrappers draw from it. Those that
+            # call super().reset(seed=seed) seed it alike.
+            self._env.np_random, _ = seeding.np_random(seed)
         try:
             result = self._reset(seed=seed, options=options)
         except Exception as error:

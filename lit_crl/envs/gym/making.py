@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 import gymnasium
@@ -14,8 +16,14 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, On
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.envs.gym.guard import Env, layers
+from lit_crl.envs.gym.guard import Env
 from lit_crl.envs.gym.returned import described, raise_named, told
+from lit_crl.envs.gym.wrapping import Wrapper, check_layers, wrapped
+
+#: The extra that brings a package of environments.
+_EXTRAS = {"ale_py": "atari", "minatar": "minatar", "minigrid": "minigrid", "Box2D": "box2d"}
+#: The module that registers the ids which begin like this.
+_MODULES = {"ALE/": "ale_py", "MinAtar/": "minatar", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 
 
 def maker(
@@ -23,12 +31,14 @@ def maker(
     make: Callable[..., Env] | None,
     max_episode_steps: int | None,
     env_kwargs: Mapping[str, Any],
+    wrappers: Sequence[Wrapper] = (),
 ) -> tuple[str, Callable[[], Env]]:
     """Return what messages call the environment, and a function that makes one.
 
     The function raises a ``ConfigError`` if the id is unknown, a package is missing, the
     environment cannot be made, or a DQN cannot act in it. Observations are flattened unless they
-    are a ``Box``. For the arguments see ``GymnasiumEnv``.
+    are a ``Box``. For the arguments see ``GymnasiumEnv``. The time limit counts the steps of the
+    outermost wrapper, whatever wrappers skip.
 
     Raises:
         ConfigError: If the arguments do not fit together.
@@ -45,10 +55,10 @@ def maker(
     if limit is not None and limit < 1:
         raise ConfigError(f"max_episode_steps is {limit}: give at least 1, or null for its own")
     if id is not None:
-        return id, lambda: _make_by_id(id, limit, kwargs)
+        return id, partial(_make_by_id, id, limit, kwargs, tuple(wrappers))
     assert make is not None
     name = _name_of(make)
-    return name, lambda: _make_by_call(make, name, limit, kwargs)
+    return name, partial(_make_by_call, make, name, limit, kwargs, tuple(wrappers))
 
 
 def _name_of(make: Any) -> str:
@@ -58,25 +68,32 @@ def _name_of(make: Any) -> str:
     return str(getattr(make, "__qualname__", type(make).__name__))
 
 
-def _make_by_id(id: str, limit: int | None, kwargs: Mapping[str, Any]) -> Env:
-    _import_module_of(id)
-    settings = {"disable_env_checker": True, "max_episode_steps": limit, **kwargs}
+def _make_by_id(
+    id: str, limit: int | None, kwargs: Mapping[str, Any], wrappers: Sequence[Wrapper]
+) -> Env:
+    import_module_of(id)
+    # The given limit replaces the id's own, which would lie below the wrappers.
+    inner_limit = -1 if wrappers and limit is not None else limit
+    settings = {"disable_env_checker": True, "max_episode_steps": inner_limit, **kwargs}
     try:
         env: Env = gymnasium.make(id, **settings)
     except (DependencyNotInstalled, ImportError) as error:
         raise ConfigError(
-            f"{id!r} needs a package that is missing; `pip install` it, usually as an extra "
-            f'like `pip install "gymnasium[box2d]"` ({told(error)})'
+            f"{id!r} needs a package that is missing; {_install_for(error)} ({told(error)})"
         ) from error
     except MemoryError:
         raise
     except Exception as error:
-        raise ConfigError(_why_not_made(id, error)) from error
-    return _for_dqn(env, repr(id))
+        raise ConfigError(why_not_made(id, error)) from error
+    return _for_dqn(env, repr(id), limit if wrappers else None, wrappers)
 
 
 def _make_by_call(
-    make: Callable[..., Env], name: str, limit: int | None, kwargs: Mapping[str, Any]
+    make: Callable[..., Env],
+    name: str,
+    limit: int | None,
+    kwargs: Mapping[str, Any],
+    wrappers: Sequence[Wrapper],
 ) -> Env:
     try:
         env = make(**kwargs)
@@ -87,21 +104,31 @@ def _make_by_call(
         raise ConfigError(
             f"{name} gave {described(env)}, but must give one environment, a gymnasium.Env"
         )
-    return _for_dqn(env if limit is None else TimeLimit(env, limit), name)
+    return _for_dqn(env, name, limit, wrappers)
 
 
-def _for_dqn(env: Env, name: str) -> Env:
-    """Return the environment with observations that are one array, if a DQN can act in it.
+def _for_dqn(env: Env, name: str, limit: int | None, wrappers: Sequence[Wrapper]) -> Env:
+    """Return the environment, wrapped, with observations that are one array.
+
+    Args:
+        env: The environment.
+        name: What messages call it.
+        limit: Time limit in steps of the outermost wrapper; None: its own.
+        wrappers: Those that the user asks for.
 
     Raises:
-        ConfigError: If its actions are not numbered, or its observations are not numbers.
+        ConfigError: If a DQN cannot act in it, because its actions are not numbered or its
+            observations are not numbers, or if a wrapper does not fit.
     """
+    env = wrapped(env, wrappers, name)
+    check_layers(env, name)
+    env = env if limit is None else TimeLimit(env, limit)
     actions, space = (getattr(env, key, None) for key in ("action_space", "observation_space"))
     if not isinstance(actions, Discrete):
         raise ConfigError(
             f"{name} has the action space {actions}, but a DQN needs Discrete actions; choose "
-            "another environment, or register one with a wrapper that numbers its actions "
-            "(gymnasium.wrappers.TransformAction)"
+            "another environment, or add a wrapper that numbers its actions "
+            "(gymnasium.wrappers.TransformAction) to wrappers"
         )
     if not isinstance(space, Space):
         raise ConfigError(f"{name} has the observation space {space}: give it a gymnasium Space")
@@ -112,18 +139,12 @@ def _for_dqn(env: Env, name: str) -> Env:
     return env if isinstance(space, Box) and space.shape else FlattenObservation(env)
 
 
-def time_limit(env: Env) -> int | None:
-    """Return the env steps after which a wrapper cuts episodes off; None: no wrapper does.
+def import_module_of(id: str) -> None:
+    """Import the module that an id like ``module:id`` names, and let it register its ids.
 
-    >>> time_limit(gymnasium.make("MountainCar-v0"))
-    200
+    Raises:
+        ConfigError: If the module is missing, or cannot be imported.
     """
-    limits = [layer._max_episode_steps for layer in layers(env) if isinstance(layer, TimeLimit)]
-    return min(limits, default=None)
-
-
-def _import_module_of(id: str) -> None:
-    """Import the module that an id like ``module:id`` names."""
     module, _, rest = id.rpartition(":")
     if not module:
         return
@@ -135,20 +156,49 @@ def _import_module_of(id: str) -> None:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         if missing and f"{module}.".startswith(f"{missing}."):
             raise ConfigError(
-                f"{id!r} needs a package that is missing; `pip install` the one that has the "
-                f"module {module}, or run where {module}.py lies"
+                f"{id!r} needs a package that is missing; {_install_of(module)}"
             ) from error
         where = f"{id!r} cannot be used, because importing {module}"
         raise_named(error, where, kind=ConfigError)
+    if rest not in gymnasium.registry:
+        _register_by_entry_point(module)
 
 
-def _why_not_made(id: str, error: Exception) -> str:
+def _register_by_entry_point(module: str) -> None:
+    """Call the functions by which the package of ``module`` says that it registers its ids."""
+    package = module.partition(".")[0]
+    for point in entry_points(group="gymnasium.envs"):
+        if point.module.partition(".")[0] == package:
+            point.load()()
+
+
+def _install_of(module: str) -> str:
+    """What to type where the package of a module is missing."""
+    extra = _EXTRAS.get(module.partition(".")[0])
+    if extra is not None:
+        return f'`pip install "lit_crl[{extra}]"`'
+    return f"`pip install` the one that has the module {module}, or run where {module}.py lies"
+
+
+def _install_for(error: Exception) -> str:
+    """What to type where making an environment failed because a package is missing."""
+    named = [extra for extra in _EXTRAS.values() if extra in str(error).lower()]
+    missing = getattr(error, "name", None)
+    extra = _EXTRAS.get(str(missing).partition(".")[0], named[0] if named else None)
+    if extra is not None:
+        return f'`pip install "lit_crl[{extra}]"`'
+    return '`pip install` it, usually as an extra like `pip install "gymnasium[mujoco]"`'
+
+
+def why_not_made(id: str, error: Exception) -> str:
+    """Why Gymnasium could not make an id, with a remedy."""
     name = id.rpartition(":")[2]
     spec = gymnasium.registry.get(name)
     if spec is not None and spec.entry_point is None:
         return (
             f"{id!r} is registered as a vector environment alone, but single environments are "
-            "needed: register it with an entry_point, or choose another id"
+            "needed: set vectorization to vector_entry_point, register it with an entry_point, or "
+            "choose another id"
         )
     if spec is None and isinstance(error, gymnasium.error.Error):
         return f"Gymnasium knows no environment {name!r}; {_likely(name)}"
@@ -163,6 +213,12 @@ def _likely(name: str) -> str:
     for base in difflib.get_close_matches(_base(name), by_base, n=1, cutoff=0.75):
         newest = max(by_base[base], key=lambda known: gymnasium.registry[known].version or 0)
         return f"use {newest!r}"
+    for beginning, module in _MODULES.items():
+        if name.lower().startswith(beginning.lower()):
+            return (
+                f"write its module before the id, {module}:{name}, and "
+                f'`pip install "lit_crl[{_EXTRAS[module]}]"` if it is missing'
+            )
     return (
         "check the id, or `pip install` the package that registers it and write its module before "
         "the id, as in ale_py:ALE/Pong-v5"
@@ -189,14 +245,18 @@ def _unreadable_parts(space: Space[Any], path: str = "") -> Iterator[tuple[str, 
 
 
 def _wrapper_needed(env: Env, name: str, path: str, part: Space[Any]) -> str:
-    wrapper = "gymnasium.wrappers.TransformObservation"
+    wrapper, why = "gymnasium.wrappers.TransformObservation", ""
     if type(env.unwrapped).__module__.startswith("minigrid."):
-        wrapper = "minigrid.wrappers.ImgObsWrapper or FlatObsWrapper"
+        wrapper = "minigrid.wrappers.ImgObsWrapper"
+        why = (
+            ", which leaves the mission out (minigrid.wrappers.OneHotPartialObsWrapper before it "
+            "makes one plane of each kind of thing; minigrid.wrappers.FlatObsWrapper in its place "
+            "keeps the mission as numbers)"
+        )
     elif path:
-        wrapper = "gymnasium.wrappers.FilterObservation, which leaves parts out"
+        wrapper, why = "gymnasium.wrappers.FilterObservation", ", which leaves parts out"
     what = f"observations whose part {path!r} is" if path else "observations that are"
     return (
         f"{name} has {what} a {type(part).__name__}, but a network needs a fixed count of numbers: "
-        f"wrap it in {wrapper}, register that in a module of yours by gymnasium.register('My-v0', "
-        "lambda **kwargs: Wrapper(gymnasium.make(ID, **kwargs))), and use module:My-v0"
+        f"add {{class_path: {wrapper}}} to wrappers (data.env.init_args.wrappers in YAML){why}"
     )

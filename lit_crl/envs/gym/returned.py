@@ -151,6 +151,24 @@ def success(info: Mapping[str, Any], where: str) -> bool | None:
     return None
 
 
+def lives(info: Mapping[str, Any], where: str) -> int | None:
+    """Return the lives that infos report; None if they report nothing.
+
+    >>> lives({"lives": 3}, "MyGame: step()"), lives({}, "MyGame: step()")
+    (3, None)
+    """
+    value = info.get("lives")
+    return None if value is None else int(number(value, f"{where} returned an info['lives'] that"))
+
+
+def without_lives(where: str) -> str:
+    """What to say of infos without the lives that a rule needs."""
+    return (
+        f"{where} returned infos without lives, but terminal_on_life_loss is true: set it to "
+        "false, or report info['lives'] at each reset and step"
+    )
+
+
 def as_array(value: Any) -> Array | None:
     """Return ``value`` as an array, or None if it cannot be one."""
     try:

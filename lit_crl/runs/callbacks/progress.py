@@ -6,6 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.images import in_words, space_of
 from lit_crl.runs.bars import Bar, line_console
 from lit_crl.runs.parts import data_of, learner_of
@@ -18,6 +19,26 @@ FORMS = {
     "levels_valid_rate": "generated: valid {:4.0%}",
     "levels_frontier_rate": "frontier {:4.0%}",
 }
+
+
+def about_game(env: LevelEnv, budget: int) -> list[str]:
+    """What is played and what its env steps are, in sentences; none for a built-in environment.
+
+    Args:
+        env: The training environments.
+        budget: Env steps of the run.
+    """
+    if not isinstance(env, GymnasiumEnv):
+        return []
+    sentences = [env.game_in_words]
+    frames = env.game.frames(budget)
+    if frames not in (None, budget):
+        sentences.append(f"Env steps are agent steps: {budget:,} of them are {frames:,} frames.")
+    if env.why_not_resumable:
+        sentences.append(
+            f"If the run is resumed, new episodes start, because {env.why_not_resumable}."
+        )
+    return sentences
 
 
 class EnvStepProgress(ProgressBar):
@@ -66,6 +87,9 @@ class EnvStepProgress(ProgressBar):
             self.console.print(f"Dreams take {data.dreaming.dreams.bytes / 1e6:.1f} MB.")
         if images := in_words(space_of(data.env)):
             self.console.print(images)
+        if data.transitions is None:
+            for sentence in about_game(data.env, data.schedule.budget):
+                self.console.print(sentence)
         if learner_of(trainer).compile_updates:
             self.console.print(
                 "Compiling the updates first: up to a minute, or seconds from torch's cache."

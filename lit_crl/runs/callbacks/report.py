@@ -21,6 +21,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import replace_text
 from lit_crl.core.version import __version__
+from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.evaluation.solved import meets_bar, return_threshold, solved_at
 from lit_crl.runs.bars import line_console
 from lit_crl.runs.callbacks.metrics import MetricsCsv, RecordMetrics
@@ -63,6 +64,7 @@ ROWS = {
     "levels_played": ("generated levels: episodes played in them", "{:,.0f}"),
     "p_hat_auc": ("p̂ ranks played levels (AUC)", "{:.2f}"),
     "env_steps": ("env steps", "{:,.0f}"),
+    "frames": ("  frames of the game", "{:,.0f}"),
     "updates": ("DQN updates", "{:,.0f}"),
     "gan_updates": ("GAN updates", "{:,.0f}"),
     "world_updates": ("updates of the world", "{:,.0f}"),
@@ -97,6 +99,14 @@ ALWAYS = (
 )
 #: The film of a dream that a fit ends with, in the run's folder, and its frames a second.
 FILM, FPS = Path("films", "dream_beside_reality.gif"), 20
+
+
+def played(env: LevelEnv, env_steps: int) -> dict[str, Any]:
+    """What was played, in words, and how many frames where a step takes several."""
+    if not isinstance(env, GymnasiumEnv):
+        return {"game": None, "frames": None}
+    frames = env.game.frames(env_steps)
+    return {"game": env.game_in_words, "frames": None if frames == env_steps else frames}
 
 
 def git_commit() -> str | None:
@@ -277,6 +287,7 @@ class RunReport(Callback):
             "arm": data.arm,
             "seed": data.seed,
             "env_steps": data.env_steps,
+            **played(data.env, data.env_steps),
             **dict.fromkeys(ALWAYS),
             **{name: number for name, number in self.test.items() if "/" not in name},
             **best,
@@ -309,7 +320,9 @@ class RunReport(Callback):
         folder = self.folder / "figures"
         for log in trainer.loggers:
             if isinstance(log, MetricsCsv):
-                curve = figures.learning_curve(log.rows, title)
+                game = getattr(data.env, "game", None)
+                frames = 1 if game is None else game.frames_per_step or 1
+                curve = figures.learning_curve(log.rows, title, frames)
                 figures.save(curve, folder / "learning_curve.png")
                 if data.dreaming is not None:
                     self._draw_world(learner_of(trainer), data, log.rows, title)

@@ -47,8 +47,14 @@ def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
 
 
 @styled
-def learning_curve(rows: Rows, title: str) -> Figure:
-    """Return and success rates over env steps (from a log, updates), from ``metrics.csv``."""
+def learning_curve(rows: Rows, title: str, frames: int = 1) -> Figure:
+    """Return and success rates over env steps (from a log, updates), from ``metrics.csv``.
+
+    Args:
+        rows: The rows of ``metrics.csv``.
+        title: Text above it.
+        frames: Frames of the game in an env step.
+    """
     figure = Figure(figsize=(7, 5.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     top.plot(*series(rows, "behaviour/return_mean"), color=GREY, label="training episodes")
@@ -65,7 +71,9 @@ def learning_curve(rows: Rows, title: str) -> Figure:
     ):
         if any(name in row for row in rows):
             bottom.plot(*series(rows, name), color=colour, marker=marker, label=label)
-    bottom.set(ylabel="success rate", xlabel=axis_of(rows).replace("_", " "), ylim=(-0.04, 1.04))
+    axis = axis_of(rows).replace("_", " ")
+    axis = axis if frames == 1 else f"{axis} (agent steps of {frames} frames each)"
+    bottom.set(ylabel="success rate", xlabel=axis, ylim=(-0.04, 1.04))
     for axes in (top, bottom):
         if axes.lines:  # where success is unknown there are none
             axes.legend()

@@ -160,7 +160,7 @@ def picture_env(make_env: EnvFactory, n: int, device: torch.device) -> LevelEnv:
     env = level_env(make_env(n, device))
     if not isinstance(env, GymnasiumEnv):
         return env
-    spec, modes = env.spec, env.envs.envs[0].metadata.get("render_modes") or []
+    spec, modes = env.spec, env.metadata.get("render_modes") or []
     env.close()
     if "rgb_array" not in modes:
         raise ConfigError(

@@ -137,11 +137,13 @@ class Rollout:
         self.explored = self.explored | self.explores
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
-        self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
+        # Some environments let transitions learn from other rewards and ends than the task's own.
+        learnt, ends = info.get("replay_reward", reward), info.get("replay_terminated", terminated)
+        self.replay.add(self.obs, action, learnt, self.gamma * (~ends))
         if self.tell_step is not None:
             self.tell_step(self.obs, action, reward, terminated, truncated, next_obs)
         if self._trace is not None and self._action_values is not None:
-            after = (next_obs, reward, terminated)
+            after = (next_obs, learnt, ends)
             self._trace.see(self._action_values, self.obs, action, after)
         self.episode_return += reward
         self.obs, self.done = next_obs, terminated | truncated

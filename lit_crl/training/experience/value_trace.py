@@ -46,7 +46,8 @@ class ValueTrace:
             action_values: Observations ``[N, ...]`` to Q ``[N, A]``.
             obs: Before the step, ``[N, ...]``.
             action: ``[N]``.
-            step: Observations after it, rewards and terminated.
+            step: Observations after it, rewards and terminated. An episode may go on after an
+                end, as games do after a lost life: returns do not reach past it.
         """
         next_obs, reward, terminated = step
         q = action_values(obs)
@@ -56,7 +57,7 @@ class ValueTrace:
         self.sums[:4] += torch.stack(
             [weight * reward, q.amax(dim=1), td_error, torch.ones_like(td_error)]
         )
-        self.sums[4], self.sums[5] = weight, weight * future
+        self.sums[4], self.sums[5] = weight * ~terminated, weight * future
 
     def finish(self, ended: Tensor) -> Traced:
         """The episodes of environments ``ended [m]``, which start afresh."""

@@ -68,6 +68,20 @@ def frozen_lake(num_envs: int, device: torch.device) -> GymnasiumEnv:
     return GymnasiumEnv(num_envs, device, id="FrozenLake-v1", max_episode_steps=30)
 
 
+def minatar(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    pytest.importorskip("minatar", reason="its extra is minatar")
+    return GymnasiumEnv(
+        num_envs, device, id="minatar:MinAtar/Seaquest-v1", max_episode_steps=30, clip_rewards=0.5
+    )
+
+
+def minigrid(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    pytest.importorskip("minigrid", reason="its extra is minigrid")
+    wrappers = [{"class_path": "minigrid.wrappers.ImgObsWrapper"}]
+    id = "minigrid:MiniGrid-DoorKey-5x5-v0"
+    return GymnasiumEnv(num_envs, device, id=id, max_episode_steps=30, wrappers=wrappers)
+
+
 def unsaveable_cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
     env = gymnasium_cartpole(num_envs, device)
     env.resumable = False
@@ -98,6 +112,10 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "FrozenLake behind the Gymnasium adapter": {
         "env": frozen_lake, "arm": "target",
+    },
+    "MinAtar, convolutions on bits": {"env": minatar, "arm": "target"},
+    "MiniGrid, convolutions on categories": {
+        "env": minigrid, "arm": "target",
     },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
 }  # fmt: skip

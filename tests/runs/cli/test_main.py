@@ -57,6 +57,14 @@ WORLD = [
 #: A curriculum of levels.
 LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2"]
 
+#: Experiments that need an extra: its name, and a module that it brings.
+EXTRAS = {
+    "atari": ("atari", "ale_py"),
+    "lunar_lander": ("box2d", "Box2D"),
+    "minatar": ("minatar", "minatar"),
+    "minigrid": ("minigrid", "minigrid"),
+}
+
 Run = Callable[..., CreativeCLI]
 
 
@@ -102,8 +110,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
-    if experiment == "lunar_lander":
-        pytest.importorskip("Box2D", reason="its extra is box2d")
+    if experiment in EXTRAS:
+        extra, module = EXTRAS[experiment]
+        pytest.importorskip(module, reason=f"its extra is {extra}")
     file = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
     has_world = OmegaConf.select(file, "model.world.loss") is not None
     arm, updates = (OmegaConf.select(file, f"data.{x}") for x in ("curriculum.arm", "gan.updates"))
@@ -112,7 +121,11 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     # In these an episode takes up to 400 or 500 steps of each of the 8 environments.
     is_long = experiment.startswith(("acrobot", "weak_engine"))
     steps = 6000 if is_long else 3000
+    if experiment == "atari":  # an env step takes milliseconds, and games are long
+        steps = 1600
     budget = [f"--data.collect.env_steps={steps}"]
+    if experiment == "atari":
+        budget += ["--data.evaluation.share=0.2", "--data.evaluation.every=800"]
     if "acrobot" in experiment:
         budget += ["--data.evaluation.share=0.5"]
     if has_world:
@@ -187,6 +200,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "acrobot",
         "acrobot_levels",
         "acrobot_physics",
+        "atari",
         "cartpole",
         "cartpole_levels",
         "facing_maze",
@@ -196,6 +210,8 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "literal",
         "lunar_lander",
         "maze",
+        "minatar",
+        "minigrid",
         "mountain_car",
         "mountain_car_levels",
         "plain_dqn",
