@@ -169,6 +169,10 @@ class Curriculum:
         self.counts.played += int((source == SOURCES.index("gan")).sum())
         return levels, source
 
+    def give_back(self, source: Tensor) -> None:
+        """Levels of these sources ``[n]`` were drawn, but not played."""
+        self.counts.played -= int((source == SOURCES.index("gan")).sum())
+
     def _refill(self, missing: int, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """Levels for the queue; only the ``missing`` ones while a source has none to give."""
         n = self._queue_size

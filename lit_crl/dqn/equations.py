@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_crl.core.mlp import is_fused
+
 TDLoss = Literal["huber", "mse"]
 
 #: How far a target may lie beyond every return, as a share of their range, and still be sound.
@@ -74,6 +76,9 @@ def q_of(q: Tensor, action: Tensor) -> Tensor:
     >>> q_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0]))
     tensor([2., 3.])
     """
+    if is_fused(q):  # the gradient of a gather would be kernels of its own
+        chosen = action.unsqueeze(-1) == torch.arange(q.shape[-1], device=q.device)
+        return torch.where(chosen, q, 0.0).sum(-1)
     return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 

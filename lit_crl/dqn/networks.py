@@ -8,7 +8,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.mlp import mlp
+from lit_crl.core.mlp import Linear, mlp
 from lit_crl.dqn.equations import dueling
 from lit_crl.dqn.planning import PlanningQNetwork
 from lit_crl.envs.images import ImageSpace, channels_first
@@ -145,8 +145,8 @@ class QNetwork(nn.Module):
             self.torso, features = image_torso(space, hidden, layer_norm)
         else:
             self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)
-        self.advantage = nn.Linear(features, num_actions)
-        self.value = nn.Linear(features, 1) if dueling else None
+        self.advantage = Linear(features, num_actions)
+        self.value = Linear(features, 1) if dueling else None
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32."""

@@ -247,3 +247,9 @@ class BatchedEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 def has_pure_step(env: object) -> TypeGuard[BatchedEnv]:
     """Whether ``step`` is ``BatchedEnv.step``, so that ``advanced`` and ``take`` can replace it."""
     return isinstance(env, BatchedEnv) and type(env).step is BatchedEnv.step
+
+
+def has_pure_reset(env: BatchedEnv) -> bool:
+    """Whether ``reset`` is ``BatchedEnv.reset``, so that ``initial_state`` can replace it."""
+    plain = (BatchedEnv.reset, BatchedEnv.current_observations)
+    return (type(env).reset, type(env).current_observations) == plain

@@ -84,7 +84,7 @@ def walk(position: Tensor, actions: Tensor, northward: Tensor) -> Tensor:
         northward: Whether a gust now blows to the north, bool ``[N]``; else it blows to the south.
     """
     x, y = position.unbind(-1)
-    moved = x + position.new_tensor(MOVES)[actions]
+    moved = x + torch.where(actions == 0, *MOVES)
     blown = torch.where(northward, SIDE, -SIDE)
     return torch.stack((moved, torch.where(x < PASS, blown, y)), -1)
 

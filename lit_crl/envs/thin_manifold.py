@@ -36,9 +36,11 @@ def free(position: Tensor) -> Tensor:
     >>> free(torch.tensor([[-0.3, 0.0], [-0.3, 0.8]]))  # in the first wall, in its gap
     tensor([False,  True])
     """
-    low, high = position.new_tensor(WALLS).view(-1, 2, 2).unbind(1)
-    inside = (position[..., None, :] > low) & (position[..., None, :] < high)
-    return ~inside.all(-1).any(-1)
+    u, v = position.unbind(-1)
+    inside = [
+        (u > west) & (v > south) & (u < east) & (v < north) for west, south, east, north in WALLS
+    ]
+    return ~torch.stack(inside).any(0)
 
 
 def surface(position: Tensor, waves: Tensor, phases: Tensor, amplitude: float) -> Tensor:

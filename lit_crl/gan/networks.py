@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_crl.core.mlp import mlp
+from lit_crl.core.mlp import Linear, mlp
 
 
 class VectorGenerator(nn.Module):
@@ -16,7 +16,7 @@ class VectorGenerator(nn.Module):
         super().__init__()
         self.noise_dim = noise_dim
         self.body = mlp([noise_dim, *hidden], nn.LeakyReLU, layer_norm=False)
-        self.head = nn.Linear(hidden[-1], level_dim)
+        self.head = Linear(hidden[-1], level_dim)
 
     def forward(self, z: Tensor) -> Tensor:
         """``z [B, noise_dim]`` to levels ``[B, level_dim]`` in the unit cube."""
@@ -53,7 +53,7 @@ class VectorDiscriminator(Discriminator):
         critic, success_head = (
             nn.Sequential(
                 mlp([level_dim, *hidden], nn.LeakyReLU, layer_norm=False),
-                nn.Linear(hidden[-1], 1),
+                Linear(hidden[-1], 1),
             )
             for _ in range(2)
         )

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from lit_crl.core.seeding import RandomStreams
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training.compiled.parameters import FlatNetwork
@@ -17,10 +18,13 @@ class Agent(Teacher, Protocol):
     gan: GanSettings
     world: WorldSettings
     q_network: nn.Module
+    streams: RandomStreams
     #: Acts where little is known, and what it dreams in; None where there is no world.
     explorer: nn.Module | None
     world_gan: TransitionGan | None
-    #: Where updates are compiled: each network with its parameters as one vector.
+    #: Whether updates are compiled, and acting in the environments with them.
+    compile_updates: bool
+    #: Where updates are graphs: each network with its parameters as one vector.
     flat_networks: dict[nn.Module, FlatNetwork]
 
     def act(

@@ -5,7 +5,7 @@ One batch is what one ``training_step`` needs: K minibatches of transitions, and
 """
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -59,6 +59,10 @@ from lit_crl.training.experience.collection import new_curriculum, new_replay, n
 from lit_crl.training.experience.interface import Experience, check_is_kept
 from lit_crl.training.experience.lasting import check_lasting, lasting
 from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
+from lit_crl.training.experience.rollout import Rollout
+from lit_crl.training.graphs.capture import capture_on
+from lit_crl.training.graphs.draws import GraphedDraws, Sample
+from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
@@ -353,16 +357,19 @@ class ReplayDataModule(LightningDataModule):
             distributed.print_once(self.schedule.nothing_left(self.spent))
         check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
-        compiled = compiled_play(agent, self.env, self._explores, self.clock)
-        self.rollout.play_with(agent, compiled)
+        steps = self._steps(agent)
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
+        self._sample = self._draws()
         while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
-            for _ in range(self.schedule.steps_per_batch):
-                self._step(agent)
+                steps.new_cycle()
+            with self.clock("environments"):
+                steps()
             self.batches_done += 1
+            if self.dreaming is not None or self.schedule.ends_cycle(self.batches_done):
+                steps.settle()
             if self.dreaming is not None:
                 with self.clock("world"):
                     self.dreaming.dream(agent, f"{self.spent:,} {self.schedule.unit}")
@@ -402,8 +409,14 @@ class ReplayDataModule(LightningDataModule):
 
     def _batch(self, levels: GanBatch | None) -> Batch:
         settings, progress = self.settings.replay, self.spent / self.schedule.budget
-        given = (levels, progress, self.rng, self._goals, self.dreaming)
+        given = (levels, progress, self.rng, self._goals, self.dreaming, self._sample)
         return draw_batch(self.replay, settings, *given)
+
+    def _draws(self) -> Sample:
+        """Draws from the replay, on a GPU by one launch."""
+        sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
+        capture = capture_on(self.rng.device)
+        return sample if capture is None else GraphedDraws(sample, self.rng, capture)
 
     def _stop_if_spent(self) -> None:
         if not self.schedule.is_spent(self.spent):
@@ -413,14 +426,42 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is not None:
             self.trainer.should_stop = True
 
-    def _step(self, agent: Agent) -> None:
-        def draw(n: int) -> tuple[Tensor, Tensor]:
-            curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
-            with self.clock("gan"):
-                return curriculum.draw(n, agent)
+    def _steps(self, agent: Agent) -> Steps:
+        """The steps of a batch: one after another, or on a GPU by one launch."""
+        capture = capture_on(self.env.device)
+        rollout, n = self.rollout, self.schedule.steps_per_batch
+        if capture is None or not isinstance(rollout, Rollout) or not can_be_graphed(rollout):
+            compiled = compiled_play(agent, self.env, self._explores, self.clock)
+            self.rollout.play_with(agent, compiled)
+            return OneByOne(partial(self._step, agent), n)
+        self.rollout.play_with(agent)
+        assert self.curriculum is not None
+        return GraphedSteps(
+            rollout,
+            actor(agent, self._explores),
+            partial(self._epsilon_of, n),
+            partial(self._draw_levels, agent),
+            self.curriculum.give_back,
+            [agent.streams("exploration", self.rng.device)],
+            capture,
+            self.clock,
+        )
 
+    def _epsilon_of(self, steps: int) -> Tensor:
+        """ε of every environment at each of the next ``steps``, ``[steps, N]``, on the CPU."""
+        of_a_step, n = self.num_envs * self.world_size, self.num_envs
+        now = self.env_steps
+        return torch.stack([self.exploration(n, now + i * of_a_step) for i in range(steps)])
+
+    def _step(self, agent: Agent) -> None:
+        draw = partial(self._draw_levels, agent)
         with self.clock("environments"):
             self.rollout.step(actor(agent, self._explores), self.epsilon, draw)
+
+    def _draw_levels(self, agent: Agent, n: int) -> tuple[Tensor, Tensor]:
+        curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
+        with self.clock("gan"):
+            return curriculum.draw(n, agent)
 
     def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
         due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)

@@ -16,6 +16,7 @@ from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.dreams.dreaming import Dreaming
+from lit_crl.training.graphs.draws import Sample
 
 
 def draw_batch(
@@ -26,6 +27,7 @@ def draw_batch(
     rng: torch.Generator,
     goals: Hindsight | None,
     dreaming: Dreaming | None,
+    sample: Sample,
 ) -> Batch:
     """What the judge learns from and, if they are due, levels for the GAN.
 
@@ -34,13 +36,13 @@ def draw_batch(
         settings: How many are drawn.
         levels: What the GAN learns from.
         progress: Share of the budget that is spent.
-        rng: Draws transitions.
-        goals: Puts other goals into some of them; None: into none.
+        rng: Draws transitions by priority.
+        goals: Puts other goals into some of these; None: into none.
         dreaming: Has dreams for the judge; None where there is no world.
+        sample: Draws real transitions where there are no priorities.
     """
     shape = (settings.updates_per_batch, settings.batch_size)
     if replay.priorities is None:
-        sample = partial(replay.sample, rng=rng, goals=goals)
         drawn = dreaming.judge_batch(shape, sample) if dreaming else sample(shape)
         return Batch(drawn, levels, progress)
     # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).

@@ -29,7 +29,7 @@ from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMin
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.dreams.phases import explorer_phase, world_phase
-from lit_crl.training.eager import EagerPhase
+from lit_crl.training.graphs.choice import PhaseMaker
 from lit_crl.training.optimizers import (
     Trained,
     make_optimizer,
@@ -41,10 +41,8 @@ from lit_crl.training.optimizers import (
 from lit_crl.training.running_means import LossSums
 from lit_crl.training.updates import (
     TD_ERROR,
-    AnyMinibatch,
     Networks,
     Phase,
-    Update,
     dqn_update,
     gan_update,
 )
@@ -65,7 +63,7 @@ class CreativeLearner(LightningModule):
     q_network: ActionValues
     target_network: ActionValues
     num_actions: int
-    #: Where updates are compiled: each network with its parameters as one vector.
+    #: Where updates are graphs: each network with its parameters as one vector.
     flat_networks: dict[nn.Module, FlatNetwork]
     #: Generator and discriminator; None where the environment has no levels.
     level_gan: LevelGan | None
@@ -94,7 +92,8 @@ class CreativeLearner(LightningModule):
             world: The world GAN, in whose dreams an explorer learns where to go.
             compile: Compile whole updates. The run then starts up to a minute later (seconds, from
                 a cache; twice that with a world), and its updates take a third to a half of the
-                time, and those of a world two thirds.
+                time, and those of a world two thirds. On a GPU updates are CUDA graphs in any case,
+                and compiled ones take half of the time.
             seed: Seed of the first weights, of exploration and of z.
 
         Raises:
@@ -272,32 +271,24 @@ class CreativeLearner(LightningModule):
 
     def on_train_start(self) -> None:
         """Set up the phases, now that the optimizers have the state they start from."""
-        self.flat_networks = {}
+        new_phase = PhaseMaker(self, self.compile_updates, self.clock)
+        self.flat_networks = new_phase.flat
         made: Any = self.optimizers()
         q_optimizer, *gan_optimizers = made if isinstance(made, list) else [made]
         update_dqn = partial(dqn_update, self.q_network, self.target_network, self.dqn)
         networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
-        self._train_dqn: Phase[DqnMinibatch] = self._phase(update_dqn, networks)
+        self._train_dqn: Phase[DqnMinibatch] = new_phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
             update_gan = partial(gan_update, level_gan, self.gan)
             judges, makers = gan_optimizers
             discriminator, generator = level_gan.discriminator, level_gan.generator
             networks = {discriminator: judges, generator: makers, level_gan.generator_ema: None}
-            self._train_gan: Phase[GanMinibatch] = self._phase(update_gan, networks)
+            self._train_gan: Phase[GanMinibatch] = new_phase(update_gan, networks)
         if (world := self.world_gan) is not None and self.explorer is not None:
             judges, makers = gan_optimizers
-            self._train_world = world_phase(world, self.world, judges, makers, self._phase)
+            self._train_world = world_phase(world, self.world, judges, makers, new_phase)
             explorers = (self.explorer, self.explorer_target)
-            self._train_explorer = explorer_phase(*explorers, self.dqn, q_optimizer, self._phase)
-
-    def _phase(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
-        if not self.compile_updates:
-            return EagerPhase(self, update, networks)
-        with self.clock("compile"):  # importing the compiler takes seconds
-            from lit_crl.training.compiled.phase import CompiledPhase
-        phase = CompiledPhase(self, update, networks, self.clock)
-        self.flat_networks |= phase.flat
-        return phase
+            self._train_explorer = explorer_phase(*explorers, self.dqn, q_optimizer, new_phase)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase and, if the batch brings what they learn from, the phases of the GANs."""

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from lit_crl.core.checks import RunError
 
+#: Reports that are looked at together where a look makes the program wait for a GPU.
+LOOK_EVERY = 32
+
 
 class LossSums:
     """Running sums of losses, kept as tensors so that no update waits for a number."""
@@ -28,9 +31,16 @@ class LossSums:
     def check_finite(self) -> None:
         """Add up everything noted since the last time: one wait for the device.
 
+        On a GPU that is put off until there is more to add up.
+
         Raises:
             RunError: If a number was not finite; names the first one and its update.
         """
+        is_on_gpu = any(number.is_cuda for _, report in self._new[:1] for number in report.values())
+        if not is_on_gpu or len(self._new) >= LOOK_EVERY:
+            self._add_up()
+
+    def _add_up(self) -> None:
         new, self._new = self._new, []
         totals = [report[name].sum() for _, report in new for name in report]
         if totals and not torch.stack(totals).isfinite().all():
@@ -43,14 +53,24 @@ class LossSums:
                 self._counts[name] = self._counts.get(name, 0) + len(losses)
 
     def pop_means(self) -> dict[str, float]:
-        """The means since the last call, which this forgets."""
+        """The means since the last call, which this forgets.
+
+        Raises:
+            RunError: See ``check_finite``.
+        """
+        self._add_up()
         means = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
+        """Sums and counts.
+
+        Raises:
+            RunError: See ``check_finite``.
+        """
+        self._add_up()
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
-"""Training on a GPU: env steps and updates a second, and how long the GPU waits.
+"""Training on a GPU: env steps and updates a second, how long the GPU waits, and what is learnt.
 
-``python tests/benchmarks/gpu.py`` on a machine with a CUDA device; writes gpu.json beside it.
-Environments, replay and networks live on the device. For each vector step there are 16 updates of
-256 transitions, so that more environments mean more experience for as many updates.
+``python tests/benchmarks/gpu.py`` on a machine with a CUDA device takes some minutes and writes
+gpu.json beside it. Environments, replay and networks live on the device. Each row trains for a few
+seconds, which begin when all graphs are there. With 1,024 environments there are 16 updates of 256
+transitions for each vector step; beside them is a whole loop in JAX of the same sizes.
 """
 
 import argparse
-import itertools
+import functools
 import json
 import os
 import platform
@@ -14,18 +15,59 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from gymnasium.spaces import Box
+from lightning.pytorch import Callback, Trainer
+
+from lit_crl import CreativeLearner, ReplayDataModule
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.networks import QNetwork
+from lit_crl.dqn.settings import DqnSettings
+from lit_crl.envs import CartPole, MountainCar
+from lit_crl.envs.images import with_layout
+from lit_crl.training.batches import DqnMinibatch
+from lit_crl.training.compiled.engine import FlatEngine
+from lit_crl.training.graphs.capture import cuda_graph
+from lit_crl.training.graphs.phase import GraphedPhase
+from lit_crl.training.updates import dqn_update
 
 FOLDER = Path(__file__).parent
-EXPERIMENT = FOLDER.parents[1] / "conf" / "experiment" / "mountain_car_levels.yaml"
-#: Vector steps and updates of one batch.
-STEPS, UPDATES = 4, 64
+ROOT = FOLDER.parents[1]
+ACCELERATOR = "gpu"
+#: Vector steps and updates of one batch, and transitions of one update.
+STEPS, UPDATES, BATCH = 4, 64, 256
+Adam = functools.partial(torch.optim.Adam, lr=2.5e-4, fused=True)
+
+#: The settings of each task: MountainCar with its level GAN as it is by default, with Polyak
+#: updates; and CartPole by a plain DQN with hard copies, which is what the JAX program trains. All
+#: is recorded and compiled after the ``first`` batches: a car's episodes take 50 of them, and the
+#: GAN learns of what they came to.
+TASKS: dict[str, dict[str, Any]] = {
+    "MountainCar, level GAN, Polyak": {"env": MountainCar, "first": 82, "data": {}, "model": {}},
+    "CartPole, plain DQN, hard copies": {
+        "env": CartPole,
+        "first": 18,
+        "data": {"curriculum": {"arm": "target"}, "gan": {"updates": 0}},
+        "model": {
+            "network": {"layer_norm": False, "scale_obs": False},
+            "dqn": {
+                "double": False, "td_loss": "mse", "target_rate": 1.0, "target_period": 800,
+                "final_lr": 1.0, "max_grad_norm": 1e9, "optimizer": Adam,
+            },
+        },
+    },
+}  # fmt: skip
 
 
 class Busy(threading.Thread):
@@ -40,93 +82,208 @@ class Busy(threading.Thread):
         """Sample until done."""
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         while not self.done.wait(0.2):
-            found = subprocess.run(command, capture_output=True, text=True, check=True)
-            self.samples.append((time.time(), float(found.stdout.split()[0]) / 100))
+            found = subprocess.run(command, capture_output=True, text=True)
+            if not found.returncode:
+                self.samples.append((time.time(), float(found.stdout.split()[0]) / 100))
+
+    def share(self, begin: float, end: float) -> float | None:
+        """The mean share between two times; the driver's own window is up to a second long."""
+        shares = [share for when, share in self.samples if begin + 1 <= when <= end]
+        return mean(shares) if shares else None
 
 
-def train(*options: str) -> tuple[dict[str, Any], float]:
-    """The summary of a run, and the GPU's busy share over the last third of it."""
-    with TemporaryDirectory() as root:
-        command = [sys.executable, "-m", "lit_crl", "fit", f"--config={EXPERIMENT}", *options]
-        command += [
-            "--trainer.accelerator=gpu",
-            "--trainer.devices=1",
-            "--data.evaluation.test_episodes=2",
-        ]
-        command += [f"--trainer.default_root_dir={root}", "--data.evaluation.every=1000000000"]
-        command += ["--data.evaluation.episodes=2", "--data.evaluation.generated_levels=2"]
-        busy = Busy()
-        busy.start()
-        started = time.time()
-        done = subprocess.run(command, cwd=FOLDER.parents[1], capture_output=True, text=True)
-        ended = time.time()
-        busy.done.set()
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-        (path,) = Path(root).rglob("summary.json")
-        found = json.loads(path.read_text())
-    # Start-up and compilation come first, two test episodes last.
-    first, last = ended - 2 - (ended - started) / 3, ended - 4
-    shares = [share for when, share in busy.samples if first <= when <= last]
-    return found, mean(shares) if shares else float("nan")
+class Timed(Callback):
+    """Stops a run after some seconds, which begin when all graphs are there."""
+
+    def __init__(self, first: int, seconds: float) -> None:
+        self.first, self.seconds, self.batches = first, seconds, 0
+        self.begin: tuple[float, int, int] | None = None
+        self.end = (0.0, 0, 0)
+
+    def on_train_batch_end(self, trainer: Trainer, learner: Any, *_: object) -> None:
+        """Look at the clock now and then: for that all work must be done."""
+        self.batches += 1
+        if self.batches < self.first or self.batches % 16:
+            return
+        torch.cuda.synchronize()
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        now = (time.time(), data.env_steps, learner.updates)
+        self.begin, self.end = self.begin or now, now
+        trainer.should_stop = now[0] - self.begin[0] >= self.seconds
 
 
-def rates(found: dict[str, Any], busy: float) -> dict[str, float]:
-    """Speed of a run without compiling and evaluating."""
-    compiling, evaluating = (found[f"seconds_{part}"] or 0.0 for part in ("compile", "evaluation"))
-    seconds = found["wall_seconds"] - compiling - evaluating
+@contextmanager
+def mode(name: str) -> Iterator[None]:
+    """Without graphs for ``eager`` and ``compiled``, which launch kernel after kernel."""
+    with ExitStack() as stack:
+        if name in ("eager", "compiled"):
+            for module in ("graphs.choice", "datamodule"):
+                where = f"lit_crl.training.{module}.capture_on"
+                stack.enter_context(patch(where, lambda device: None))
+        yield
+
+
+def trained(
+    task: str, how: str, num_envs: int, steps: int, updates: int, seconds: float
+) -> dict[str, Any]:
+    """The speed of one run."""
+    torch.compiler.reset()
+    spec = TASKS[task]
+    data = ReplayDataModule(
+        spec["env"],
+        **{
+            "collect": {
+                "num_envs": num_envs, "warmup": 4 * num_envs, "steps_per_batch": steps,
+                "env_steps": 10**12,
+            },
+            "replay": {
+                "updates_per_batch": updates, "capacity": 128 * num_envs, "batch_size": BATCH,
+            },
+            "evaluation": {"every": 10**11},
+            **spec["data"],
+        },
+    )  # fmt: skip
+    learner = CreativeLearner(**spec["model"], compile="compiled" in how)
+    timed, busy = Timed(spec["first"], seconds), Busy()
+    unwanted = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
+    trainer = Trainer(
+        accelerator=ACCELERATOR,
+        devices=1,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        inference_mode=False,
+        callbacks=[timed],
+        **dict.fromkeys(unwanted, False),
+    )
+    busy.start()
+    started = time.time()
+    with mode(how):
+        trainer.fit(learner, datamodule=data)
+    busy.done.set()
+    assert timed.begin is not None
+    (begin, first_step, first_update), (end, last_step, last_update) = timed.begin, timed.end
+    share = busy.share(begin, end)
     return {
-        "env_steps_per_second": round(found["env_steps"] / seconds, 1),
-        "updates_per_second": round(found["updates"] / seconds, 1),
-        "seconds": round(seconds, 2),
-        "compile_seconds": round(compiling, 2),
-        "gpu_idle_share": round(1 - busy, 3),
+        "env_steps_per_second": round((last_step - first_step) / (end - begin)),
+        "updates_per_second": round((last_update - first_update) / (end - begin)),
+        "gpu_idle_share": None if share is None else round(1 - share, 3),
+        "seconds": round(end - begin, 2),
+        "seconds_before": round(begin - started, 2),
+        "compile_seconds": round(learner.clock.seconds.get("compile", 0.0), 2),
+        "memory_mb": round(torch.cuda.max_memory_allocated() / 1e6),
     }
 
 
-def measured(num_envs: int, mode: str, batches: int) -> dict[str, float]:
-    """One run."""
-    warmup = 2 * STEPS * num_envs
-    options = [
-        f"--data.collect.num_envs={num_envs}",
-        f"--data.collect.warmup={warmup}",
-        f"--data.collect.env_steps={warmup + batches * STEPS * num_envs}",
-        f"--data.collect.steps_per_batch={STEPS}",
-        f"--data.replay.updates_per_batch={UPDATES}",
-        f"--data.replay.capacity={max(100_000, 64 * num_envs)}",
-        f"--model.compile={str(mode == 'compiled').lower()}",
-    ]
-    return rates(*train(*options))
+def convolutional(how: str, seconds: float, batch: int = 32, updates: int = 16) -> dict[str, Any]:
+    """Updates a second of a convolutional network on images of 84×84×4."""
+    torch.compiler.reset()
+    device, space = torch.device("cuda"), with_layout(Box(0, 255, (4, 84, 84), np.uint8), "CHW")
+    q, target = (QNetwork(space, 6, (512,), layer_norm=False).to(device) for _ in range(2))
+    update = functools.partial(dqn_update, q, target.requires_grad_(False), DqnSettings())
+    optimizer: Any = SimpleNamespace(optimizer=Adam(q.parameters()))
+    engine: FlatEngine[DqnMinibatch] = FlatEngine(update, {q: optimizer, target: None})
+    step: Callable[..., Any] = engine.updates
+    if "compiled" in how:
+        step = torch.compile(step, fullgraph=True, dynamic=False)
+    obs = torch.randint(256, (2, updates, batch, 4, 84, 84), dtype=torch.uint8, device=device)
+    shape = (updates, batch)
+    numbers = torch.randn(shape, device=device), torch.full(shape, 0.99, device=device)
+    actions = torch.randint(6, shape, device=device)
+    stack = DqnMinibatch(Transitions(obs[0], actions, *numbers, obs[1]))
+    with patch("lit_crl.training.graphs.phase.count_steps"):
+        trainer: Any = None
+        phase = GraphedPhase(trainer, engine, step, cuda_graph, Stopwatch())
+        rates, done = [0.01] * updates, 0
+        for _ in range(3):
+            phase(rates, stack)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            for _ in range(8):
+                phase(rates, stack)
+                done += updates
+            torch.cuda.synchronize()
+    return {"updates_per_second": round(done / (time.perf_counter() - started))}
+
+
+def learnt(precision: str) -> dict[str, Any]:
+    """What the mountain car's experiment reaches, and how long it takes."""
+    root = Path(os.environ.get("TMPDIR", "/tmp")) / f"gpu-benchmark-{os.getpid()}-{precision}"
+    config = ["conf/experiment/mountain_car_levels.yaml", "conf/trainer/gpu.yaml"]
+    command = [sys.executable, "-m", "lit_crl", "fit", *(f"--config={path}" for path in config)]
+    command += [f"--trainer.default_root_dir={root}", f"--trainer.precision={precision}"]
+    started = time.time()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": done.stderr[-1_000:]}
+    (path,) = root.rglob("summary.json")
+    found = json.loads(path.read_text())
+    return {
+        "target_return_mean": found["target_return_mean"],
+        "env_steps": found["env_steps"],
+        "seconds": round(time.time() - started, 1),
+        "is_solved": found["target_return_mean"] >= -110,
+    }
+
+
+def yardstick(seconds: float) -> dict[str, Any]:
+    """The whole loop in JAX, in a process of its own."""
+    sizes = ["1024", str(UPDATES // STEPS), str(BATCH), str(seconds)]
+    command = [sys.executable, str(FOLDER / "gpu_jax.py"), *sizes]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": done.stderr[-1_000:]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows(seconds: float, modes: list[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """The name of each measurement, and what makes it."""
+    yield "JAX, whole loop, 1,024 environments", functools.partial(yardstick, seconds)
+    for task in reversed(TASKS):
+        for how in modes:
+            run = functools.partial(trained, task, how, 1_024, STEPS, UPDATES, seconds)
+            yield f"{task}, 1,024 environments, {how}", run
+    collecting = functools.partial(trained, next(reversed(TASKS)), "graphs", 16_384, 64, 1, seconds)
+    yield "16,384 environments, collection, graphs", collecting
+    for how in modes:
+        if "graphs" in how:
+            yield f"84×84×4, batch 32, {how}", functools.partial(convolutional, how, seconds)
+    for precision in ("32-true", "bf16-mixed"):
+        yield f"mountain_car_levels, {precision}", functools.partial(learnt, precision)
 
 
 def main() -> None:
-    """Measure all settings; write after each."""
+    """Measure all rows; write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=FOLDER / "gpu.json")
-    parser.add_argument("--batches", type=int, default=400, help="of a run; 16 to a GAN phase")
-    parser.add_argument("--num-envs", type=int, nargs="*", default=(64, 1_024, 16_384))
-    parser.add_argument("--modes", nargs="*", default=("eager", "compiled"))
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each row")
+    parser.add_argument("--modes", nargs="*", default=["eager", "graphs", "graphs, compiled"])
+    parser.add_argument("--only", default="", help="rows with this in their name")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device.")
+    # As in JAX, which rounds the factors of matrix products, too.
+    torch.set_float32_matmul_precision("high")
     results: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": version("torch"),
+        "lightning": version("lightning"),
         "cuda": torch.version.cuda,
-        "runs": [],
+        "runs": {},
     }
-    if args.results.exists():
-        results["runs"] = json.loads(args.results.read_text())["runs"]
-    for setting in itertools.product(args.num_envs, args.modes):
-        num_envs, mode = setting
-        found = {"num_envs": num_envs, "mode": mode, "batches": args.batches}
-        found |= measured(num_envs, mode, args.batches)
-        print(json.dumps(found), flush=True)
-        names = ("num_envs", "mode")
-        others = [run for run in results["runs"] if tuple(run[n] for n in names) != setting]
-        results["runs"] = [*others, found]
+    for name, run in rows(args.seconds, args.modes):
+        if args.only not in name:
+            continue
+        try:
+            found = run()
+        except Exception as error:  # the other rows are worth having
+            found = {"failed": f"{type(error).__name__}: {error}"[:1_000]}
+        results["runs"][name] = found
+        print(json.dumps({name: found}), flush=True)
         args.results.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -4,6 +4,7 @@ import os
 import re
 
 import ceiling
+import gpu
 import numpy as np
 import pytest
 import results
@@ -12,6 +13,7 @@ import table
 import torch
 import yaml
 from contenders import CONTENDERS
+from graph_stand_in import StandIn
 from protocol import SCHEDULE, Run, greedy_return
 from rich.console import Console
 from torch import nn
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.exploration import LinearEpsilon
+from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.settings import DqnSettings
 from lit_crl.training.batches import DqnMinibatch
 from lit_crl.training.updates import dqn_update
@@ -257,3 +260,20 @@ def test_the_readmes_say_what_was_measured() -> None:
     quoted = [rows[label] for label in (*labels, "JAX, whole loop in one jit")]
     said = re.findall(r"[\d,]{6,}", front.partition("**Speed.**")[2].partition("\n\n")[0])
     assert said == quoted
+
+
+@pytest.mark.parametrize("how", ["eager", "graphs"])
+@pytest.mark.parametrize("task", gpu.TASKS)
+def test_a_row_of_the_gpu_is_measured(how: str, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for graphs, on the CPU."""
+    graphs = StandIn()
+    monkeypatch.setattr(gpu, "ACCELERATOR", "cpu")
+    monkeypatch.setattr(gpu.Busy, "run", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    for module in ("graphs.choice", "datamodule"):
+        monkeypatch.setattr(f"lit_crl.training.{module}.capture_on", lambda device: graphs)
+    monkeypatch.setattr(ReplayBuffer, "draw_by_trial", ReplayBuffer.draw_by_rank)
+    found = gpu.trained(task, how, num_envs=8, steps=4, updates=2, seconds=0.01)
+    assert (graphs.launches > 0) == (how == "graphs")
+    ratio = found["env_steps_per_second"] / found["updates_per_second"]
+    assert ratio == pytest.approx(8 * 4 / 2, rel=0.05)

@@ -21,7 +21,7 @@ from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.envs import GymnasiumEnv, MountainCar
-from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.episode_log import MANY, RECENT, EpisodeLog
 from lit_crl.training.experience.rollout import VISIT_EVERY, Rollout
 
 GAMMA, LABEL_EPSILON, LIMIT = 0.9, 0.1, 15
@@ -326,7 +326,7 @@ def test_episodes_and_solved_ones_are_counted_by_the_source_of_their_level(
 
 
 def test_the_log_forgets_all_but_the_last_hundred_episodes() -> None:
-    log, naive = EpisodeLog(), deque[float](maxlen=100)
+    log, naive = EpisodeLog(), deque[float](maxlen=RECENT)
     for first in range(0, 260, 13):
         returns = torch.arange(first, first + 13).float()
         known = torch.ones(13, dtype=torch.bool)
@@ -547,3 +547,18 @@ def test_a_copy_of_the_state_is_all_that_a_second_rollout_shares() -> None:
     before = copy.deepcopy(whole.rollout.state_dict())
     again.step(30)
     assert_equal(whole.rollout.state_dict(), before)
+
+
+@pytest.mark.parametrize("episodes", [MANY + 1, 3 * RECENT])
+def test_many_episodes_at_once_are_logged_as_one_by_one(episodes: int) -> None:
+    draws, n = rng(episodes), episodes
+    returns, (success, known, greedy) = (
+        torch.randn(n, generator=draws), torch.rand(3, n, generator=draws) < 0.5
+    )  # fmt: skip
+    source = torch.randint(len(SOURCES), (n,), generator=draws)
+    at_once, one_by_one = EpisodeLog(), EpisodeLog()
+    for log, size in ((at_once, n), (one_by_one, 1)):
+        for rows in torch.arange(n).split(size):
+            fields = (returns, success, known, source, greedy)
+            log.add(*(field[rows] for field in fields))
+    assert at_once.state_dict() == one_by_one.state_dict()

@@ -23,7 +23,7 @@ from lit_crl.dqn.equations import Transitions, n_step
 from lit_crl.dqn.possible_returns import joined, no_rewards, reward_range
 from lit_crl.dqn.replay import frames
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
-from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_uniform
+from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_by_rank, draw_uniform
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
 Shape = tuple[int, ...]
@@ -144,7 +144,7 @@ class ReplayBuffer:
         self.boundary.index_fill_(0, row, False)
         self._advance(row, self.cursor)
         self.cursor += 1
-        if self.frame_stack > 1 and self._unchecked > 0:
+        if self.is_on_trial:
             self._unchecked -= 1
             given = obs.to(self.obs.dtype)
             frames.check_rebuilt(given, self.observations(row), self.frame_stack)
@@ -154,12 +154,35 @@ class ReplayBuffer:
         column = done.nonzero().squeeze(1)
         cursor = self.cursor.index_select(0, column)
         row = self._next(column, cursor)
-        self._put_observations(row, cursor, obs.index_select(0, column))
+        self._write_final(row, cursor, obs.index_select(0, column))
+        self.cursor += done
+
+    def add_final_where(self, obs: Tensor, done: Tensor) -> None:
+        """Store what ``add_final`` does, in steps whose shapes do not depend on ``done [N]``.
+
+        A graph needs that. Without priorities only: all columns are written, and then those whose
+        episodes go on are put back.
+        """
+        row = self._next(self._column, self.cursor)
+        fields = self.row_fields()
+        before = [field.index_select(0, row) for field in fields]
+        startable = self._startable.view(-1, self.num_envs).clone()
+        self._write_final(row, self.cursor, obs)
+        for field, old in zip(fields, before, strict=True):
+            new = field.index_select(0, row)
+            written = done.view(-1, *[1] * (field.ndim - 1))
+            field.index_copy_(0, row, torch.where(written, new, old))
+        here = self._startable.view(-1, self.num_envs)
+        here.copy_(torch.where(done, here, startable))
+        self.cursor += done
+
+    def _write_final(self, row: Tensor, cursor: Tensor, obs: Tensor) -> None:
+        """Write final observations ``[m, ...]`` at ``row [m]``."""
+        self._put_observations(row, cursor, obs)
         self.boundary.index_fill_(0, row, True)
         # An n-step sum multiplies this row's reward by 0. An old infinite one would make it NaN.
         self.reward.index_fill_(0, row, 0)
         self._advance(row, cursor)
-        self.cursor += done
 
     def _next(self, column: Tensor, cursor: Tensor) -> Tensor:
         """The flat row that each ``column [m]`` writes next, given its ``cursor [m]``."""
@@ -214,7 +237,8 @@ class ReplayBuffer:
         """Transitions drawn uniformly with replacement, each field ``[*shape, ...]``.
 
         Raises:
-            RuntimeError: If nothing has been stored yet that could be sampled.
+            RuntimeError: If nothing has been stored yet that could be sampled. On a GPU it is the
+                next operation that waits for the device that fails.
         """
         return self._transitions(self._draw(shape, rng), shape, rng, goals)
 
@@ -222,7 +246,7 @@ class ReplayBuffer:
         """The same for transitions of a single step, whatever n is.
 
         Raises:
-            RuntimeError: If nothing has been stored yet that could be sampled.
+            RuntimeError: As ``sample`` does.
         """
         row = self._draw(shape, rng).view(shape)
         return Transitions(
@@ -235,9 +259,18 @@ class ReplayBuffer:
 
     def _draw(self, shape: Shape, rng: torch.Generator) -> Tensor:
         """Flat rows at which transitions start, drawn uniformly, ``[prod(shape)]``."""
+        draw = self.draw_by_rank if self.startable.is_cuda else self.draw_by_trial
+        return draw(torch.Size(shape).numel(), rng)
+
+    def draw_by_trial(self, n: int, rng: torch.Generator) -> Tensor:
+        """``n`` rows at which transitions start, in a time that depends on ``n`` alone."""
         # Until the ring is full, most of its rows are empty: drawing from them would waste draws.
         written = int(self.cursor.max().clamp(1, self.length)) * self.num_envs
-        return draw_uniform(self.startable[:written], torch.Size(shape).numel(), rng)
+        return draw_uniform(self.startable[:written], n, rng)
+
+    def draw_by_rank(self, n: int, rng: torch.Generator) -> Tensor:
+        """The same without waiting for a GPU."""
+        return draw_by_rank(self.startable, n, rng)
 
     def sample_prioritized(
         self, shape: Shape, rng: torch.Generator, beta: float, goals: Relabelling | None = None
@@ -296,6 +329,24 @@ class ReplayBuffer:
     def take(field: Tensor, rows: Tensor) -> Tensor:
         """``field`` at a table of rows ``[...]``; ``index_select`` is the fastest gather."""
         return field.index_select(0, rows.reshape(-1)).view(*rows.shape, *field.shape[1:])
+
+    def next_rows(self, steps: int) -> Tensor:
+        """The flat rows that all columns write next, ``[steps * N]``; fewer if they are all."""
+        ahead = torch.arange(min(steps, self.length), device=self.cursor.device)
+        return self._next(self._column, self.cursor + ahead[:, None]).flatten()
+
+    def row_fields(self) -> list[Tensor]:
+        """What is stored in rows, ``[rows, ...]`` each."""
+        return [getattr(self, name) for name in self._row_fields]
+
+    def counters(self) -> list[Tensor]:
+        """What says which rows were written, and at which of them transitions can start."""
+        return [self.cursor, self._startable]
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether observations are still compared with the ones rebuilt from stored frames."""
+        return self.frame_stack > 1 and self._unchecked > 0
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes in use."""

@@ -34,6 +34,21 @@ def draw_uniform(allowed: Tensor, n: int, rng: torch.Generator) -> Tensor:
     return torch.cat(found)
 
 
+def draw_by_rank(allowed: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """``n`` rows drawn as by ``draw_uniform``, in steps whose shapes do not depend on ``allowed``.
+
+    A number below the count of allowed rows is drawn, and the row with that rank is looked up. So a
+    GPU does not wait for the program, but all rows are counted, however many there are.
+
+    >>> allowed = torch.tensor([False, True, False, True])
+    >>> draw_by_rank(allowed, 1_000, torch.Generator().manual_seed(0)).unique()
+    tensor([1, 3])
+    """
+    upto = allowed.cumsum(0)
+    uniform = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
+    return torch.searchsorted(upto, (uniform * upto[-1]).long(), right=True)
+
+
 def draw_proportional(
     values: Tensor, sums: Tensor, shape: tuple[int, ...], rng: torch.Generator
 ) -> Tensor:

@@ -92,16 +92,17 @@ class FacingMaze(Maze):
         goal = F.pad(layouts[:, GOAL], (VIEW,) * 4)
         each = torch.arange(len(state), device=state.device)[:, None, None]
         seen = torch.stack([maps[each, at[..., 0], at[..., 1]] for maps in (walls, goal)], dim=1)
-        faced = F.one_hot(heading, len(MOVES)).bool()[:, :, None, None]
+        faced = heading[:, None] == torch.arange(len(MOVES), device=heading.device)
+        faced = faced[:, :, None, None]
         return torch.cat([seen, faced.expand(-1, -1, VIEW, VIEW)], dim=1).to(torch.uint8)
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
         """The same maze with the start in the agent's cell, facing as the agent does."""
         row, column, heading = state.long().unbind(dim=1)
         maps = self.maps(levels).clone()
-        maps[:, START:-1] = 0
-        each = torch.arange(len(state), device=state.device)
-        maps[each, START + heading, row, column] = 1
+        faced = heading[:, None] == torch.arange(len(MOVES), device=heading.device)
+        here = maze_layouts.one_hot(row * self.size + column, self.size)
+        maps[:, START:-1] = faced[:, :, None, None] * here[:, None]
         return maps.flatten(1)
 
     def heldout(self) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from importlib.resources import files
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_crl.envs.mazes.shortest_paths import distances
 
@@ -27,7 +26,8 @@ def one_hot(cell: Tensor, size: int) -> Tensor:
     tensor([[[0., 0.],
              [1., 0.]]])
     """
-    return F.one_hot(cell, size * size).float().view(-1, size, size)
+    cells = torch.arange(size * size, device=cell.device)
+    return (cell[:, None] == cells).float().view(-1, size, size)
 
 
 def path_length(layouts: Tensor) -> Tensor:

@@ -156,8 +156,9 @@ class Maze(BatchedEnv):
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
         """Return views of the walls and the goal [n, 2, 2·size − 1, 2·size − 1]."""
-        maps = self.maps(levels)[:, [WALL, GOAL]]
-        return views((maps > 0.5).to(torch.uint8), state.long())
+        maps = self.maps(levels)
+        seen = torch.stack((maps[:, WALL], maps[:, GOAL]), 1)
+        return views((seen > 0.5).to(torch.uint8), state.long())
 
     def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
         """The same maze with the start in the agent's cell."""

@@ -8,6 +8,9 @@ from torch.optim.adam import adam
 from lit_crl.core.checks import ConfigError
 from lit_crl.training.compiled.parameters import FlatNetwork
 
+#: Pieces of a vector that a fused step changes at the same time.
+PIECES = 32
+
 
 class FlatAdam:
     """Adam or AdamW on a flat vector; the optimizer's own state becomes views of its vectors."""
@@ -32,10 +35,19 @@ class FlatAdam:
         kinds = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.group["amsgrad"]]
         self.moments = [torch.zeros_like(flat.vector) for _ in kinds]
         self.steps = torch.zeros(len(flat.shapes), device=self.lr.device)
+        self._optimizer = optimizer
+        self._views: list[tuple[Tensor, str, Tensor]] = []
         for kind, moment in zip([*kinds, "step"], [*self.moments, self.steps], strict=True):
             split = torch.unbind if kind == "step" else flat.split
             for view, parameter in zip(split(moment), flat.parameters, strict=True):
-                state = optimizer.state[parameter]
+                self._views.append((parameter, kind, view))
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Take over what replaced the optimizer's own state since the last time."""
+        for parameter, kind, view in self._views:
+            state = self._optimizer.state[parameter]
+            if state.get(kind) is not view:
                 state[kind] = view.copy_(state[kind]) if kind in state else view
 
     def state(self) -> list[Tensor]:
@@ -45,17 +57,24 @@ class FlatAdam:
     def step(self, vector: Tensor, gradient: Tensor) -> None:
         """Change ``vector`` by one step down its ``gradient``, both ``[P]``."""
         beta1, beta2 = self.group["betas"]
+        # A compiler fuses single operations with their neighbours. Without one a fused kernel is
+        # best, which gives each piece of a vector a processor of its own, in steps of 16 bytes.
+        is_compiled = torch.compiler.is_compiling()
+        size = len(vector) if is_compiled else -(-len(vector) // (4 * PIECES)) * 4
+        pieces, gradients = list(torch.split(vector, size)), list(torch.split(gradient, size))
+        mean, square, *largest = (list(torch.split(moment, size)) for moment in self.moments)
         # One counter for all parameters of the network, which start and step together.
-        step = self.steps[0].clone()
+        counters = self.steps[:1].repeat(len(pieces)).unbind()
         adam(
-            [vector],
-            [gradient],
-            self.moments[:1],
-            self.moments[1:2],
-            self.moments[2:],
-            [step],
+            pieces,
+            gradients,
+            mean,
+            square,
+            largest[0] if largest else [],
+            list(counters),
             foreach=False,
             capturable=True,
+            fused=not is_compiled,
             amsgrad=self.group["amsgrad"],
             beta1=beta1,
             beta2=beta2,

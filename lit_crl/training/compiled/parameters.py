@@ -24,8 +24,19 @@ class FlatNetwork:
             len(shape) in (2, 3) and shape[-1] < shape[-2] for shape in self.shapes
         ]
         self.vector = self.join([p.detach() for p in self.parameters])
-        for parameter, view in zip(self.parameters, self.split(self.vector), strict=True):
+        places = (name.rpartition(".") for name in self.names)
+        self._places = [(network.get_submodule(where), name) for where, _, name in places]
+        self._views = self.split(self.vector)
+        for parameter, view in zip(self.parameters, self._views, strict=True):
             parameter.data = view
+
+    def rejoin(self) -> None:
+        """Take over weights that somebody replaced, instead of writing them in place."""
+        for (owner, name), view in zip(self._places, self._views, strict=True):
+            parameter = getattr(owner, name)
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.data)
+                parameter.data = view
 
     def join(self, tensors: list[Tensor]) -> Tensor:
         """A vector of tensors in the parameters' shapes."""

@@ -51,11 +51,7 @@ class CompiledPlay:
         """
         self._toss, self._env, self._q_network = toss, env, q_network
         self._explorer = explorer
-        self._is_cuda = q_network.vector.is_cuda
-        held = [q_network.vector]
-        if explorer is not None:
-            held += [explorer.q_network.vector, explorer.acts]
-        self._graph = compiled(self._played, q_network.vector.device, held)
+        self._graph = compiled(self._played, q_network.vector.device)
         self._clock, self._is_compiled = clock, False
 
     @torch.no_grad()
@@ -82,7 +78,5 @@ class CompiledPlay:
         with nullcontext() if self._is_compiled else compiling(self._clock):
             results = self._graph(obs, explore, random, *where)
         self._is_compiled = True
-        if self._is_cuda:  # a CUDA graph's results are overwritten by its next call
-            results = [result.clone() for result in results]
         action, *advanced = results
         return action, self._env.take(tuple(advanced))

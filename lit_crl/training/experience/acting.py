@@ -27,9 +27,9 @@ def compiled_play(
         explores: In which environments the explorer acts, bool ``[N]``; None: in none.
         clock: Times the compiling.
     """
-    flat = agent.flat_networks.get(agent.q_network)
-    if flat is None or not has_pure_step(env):
+    if not agent.compile_updates or not has_pure_step(env):
         return None
+    flat = agent.flat_networks[agent.q_network]
     from lit_crl.training.compiled.play import CompiledPlay, Explorer  # imports the compiler
 
     explorer = None

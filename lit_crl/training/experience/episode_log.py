@@ -9,13 +9,18 @@ from torch import Tensor
 
 from lit_crl.curriculum.sources import SOURCES
 
+#: Of how many of the newest episodes means are taken.
+RECENT = 100
+#: Episodes of which each is counted by itself: few are counted faster so.
+MANY = 64
+
 
 @dataclass
 class EpisodeLog:
     """Returns, successes and counts of the finished training episodes."""
 
-    returns: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    successes: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    returns: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    successes: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     episodes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     solved: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     #: Episodes whose success or failure is known.
@@ -36,7 +41,11 @@ class EpisodeLog:
             greedy: Whether they explored little: only these are averaged.
         """
         # One wait for the device; float64 holds all of them exactly.
-        rows = torch.stack([x.double() for x in (returns, success, known, source, greedy)]).tolist()
+        table = torch.stack([x.double() for x in (returns, success, known, source, greedy)]).cpu()
+        if table.shape[1] > MANY:
+            self._count(table)
+            return
+        rows = table.tolist()
         for episode_return, solved, is_known, index, is_greedy in zip(*rows, strict=True):
             self.episodes[SOURCES[int(index)]] += 1
             if is_greedy:
@@ -47,6 +56,19 @@ class EpisodeLog:
             if is_known and is_greedy:
                 self.judged += 1
                 self.successes.append(solved)
+
+    def _count(self, table: Tensor) -> None:
+        """Do the same for many episodes, in a time that hardly depends on their number."""
+        returns, success, known, source, greedy = table
+        is_known, is_greedy, source = known > 0, greedy > 0, source.long()
+        self.returns.extend(returns[is_greedy][-RECENT:].tolist())
+        self.successes.extend(success[is_known & is_greedy][-RECENT:].tolist())
+        self.known += int(is_known.sum())
+        self.judged += int((is_known & is_greedy).sum())
+        solved = source[is_known & (success > 0)]
+        for counts, found in ((self.episodes, source), (self.solved, solved)):
+            for name, n in zip(SOURCES, found.bincount(minlength=len(SOURCES)), strict=True):
+                counts[name] += int(n)
 
     @property
     def ended(self) -> int:

@@ -1,7 +1,7 @@
 """Steps the environments with the learner: exploration, resets to levels, outcomes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lit_crl.curriculum.sources import SOURCES, FinishedEpisodes
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.training.agent import Agent
 from lit_crl.training.experience.episode_log import EpisodeLog
+from lit_crl.training.experience.levels_ahead import LevelsAhead
 from lit_crl.training.experience.value_trace import ValueTrace
 
 #: Takes observations ``[N, ...]`` and ε ``[N]``, gives actions ``[N]``.
@@ -28,6 +29,23 @@ TellStep = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 #: Vector steps between two visits to the archive: states that follow each other are much alike.
 VISIT_EVERY = 4
+
+
+class Finished(NamedTuple):
+    """Episodes that have ended, ``[m]`` each."""
+
+    #: Their levels ``[m, d]``; None where nobody asks for them.
+    level: Tensor | None
+    returns: Tensor
+    success: Tensor
+    #: Whether success or failure is known.
+    known: Tensor
+    #: Index of the source of each one's level.
+    source: Tensor
+    #: The largest ε that it was played with.
+    epsilon: Tensor
+    #: Whether the policy that is evaluated played it.
+    ours: Tensor
 
 
 class Rollout:
@@ -82,7 +100,7 @@ class Rollout:
         #: Where an explorer acts, ``[N]``: its episodes say nothing about the policy.
         self.explores = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
         #: Whether it acted in any step of the running episode, ``[N]``.
-        self._explored = torch.zeros_like(self.explores)
+        self.explored = torch.zeros_like(self.explores)
         #: Is told of the observations ``[m, ...]`` with which episodes start.
         self.tell_starts: Callable[[Tensor], None] | None = None
         #: Is told of each step.
@@ -91,6 +109,11 @@ class Rollout:
         self.play: Play = self._play
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
+        #: Where a graph takes the steps: new levels, what a checkpoint had of them, and a call that
+        #: takes note of episodes that only the graph knows of.
+        self.ahead: LevelsAhead | None = None
+        self.ahead_state: dict[str, Any] | None = None
+        self.settle: Callable[[], None] = lambda: None
 
     @property
     def spent(self) -> int:
@@ -103,6 +126,7 @@ class Rollout:
 
     def means(self) -> dict[str, float]:
         """See ``EpisodeLog``."""
+        self.settle()
         return self.log.means()
 
     def step(self, act: Actor, epsilon: Tensor, draw_levels: LevelSource) -> None:
@@ -110,7 +134,7 @@ class Rollout:
         if len(self._ended):
             self._reset(draw_levels)
         self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
-        self._explored = self._explored | self.explores
+        self.explored = self.explored | self.explores
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
         self.replay.add(self.obs, action, reward, self.gamma * (~terminated))
@@ -132,6 +156,10 @@ class Rollout:
         """Act with an agent. ``play`` replaces acting and stepping, with one compiled graph."""
         self._action_values = agent.action_values
         self.play = play or self._play
+        # An earlier fit may have taken steps as a graph.
+        self.settle()
+        self.settle = lambda: None
+        self._ended = self.done.nonzero().squeeze(1)
 
     def _play(self, act: Actor, obs: Tensor, epsilon: Tensor) -> Played:
         action = act(obs, epsilon)
@@ -156,34 +184,40 @@ class Rollout:
             self.tell_starts(obs[self.done])
         self.episode_return.index_fill_(0, self._ended, 0)
         self.largest_epsilon.index_fill_(0, self._ended, 0)
-        self._explored.index_fill_(0, self._ended, False)
+        self.explored.index_fill_(0, self._ended, False)
 
     def _finish(self, info: dict[str, Any], terminated: Tensor) -> None:
         self.replay.add_final(self.obs, self.done)
         success = info["success"]
         # An environment whose info lacks this key always knows.
         known = info.get("success_known", torch.ones_like(success))
-        ours = ~self._explored
+        ours = ~self.explored
         fields = (self.episode_return, success, known, self.source, self.largest_epsilon, ours)
-        returns, success, known, source, epsilon, ours = (
-            x.index_select(0, self._ended) for x in fields
-        )
-        judged = (epsilon <= self.label_epsilon) & ours
-        self.log.add(returns, success, known, source, judged)
-        if self.level is None or (self.archive is None and self.record is None):
+        found = (x.index_select(0, self._ended) for x in fields)
+        asked = self.level if self.archive is not None or self.record is not None else None
+        level = None if asked is None else asked.index_select(0, self._ended)
+        ended = Finished(level, *found)
+        legal = self.note(ended)
+        if self.record is None or self._trace is None or level is None or legal is None:
             return
-        level = self.level.index_select(0, self._ended)
+        terminated = terminated.index_select(0, self._ended)
+        traced = self._trace.finish(self._ended)
+        told = (level, ended.success, ended.known, terminated, ended.returns, *traced)
+        if legal.any():
+            self.record(FinishedEpisodes(*(field[legal] for field in told)))
+
+    def note(self, ended: Finished) -> Tensor | None:
+        """Take note of episodes that have ended; tells which of their levels count, ``[m]``."""
+        judged = (ended.epsilon <= self.label_epsilon) & ended.ours
+        self.log.add(ended.returns, ended.success, ended.known, ended.source, judged)
+        if (level := ended.level) is None:
+            return None
         # The task's own resets, rows of NaN, are no levels that could be reset to again.
-        legal = self._legal(level, source) & level.isfinite().all(dim=1) & ours
-        if self.record is not None and self._trace is not None:
-            terminated = terminated.index_select(0, self._ended)
-            traced = self._trace.finish(self._ended)
-            finished = FinishedEpisodes(level, success, known, terminated, returns, *traced)
-            if legal.any():
-                self.record(FinishedEpisodes(*(field[legal] for field in finished)))
+        legal = self._legal(level, ended.source) & level.isfinite().all(dim=1) & ended.ours
         if self.archive is not None:
-            labelled = judged & known & legal
-            self.archive.add_outcomes(level[labelled], success[labelled])
+            labelled = judged & ended.known & legal
+            self.archive.add_outcomes(level[labelled], ended.success[labelled])
+        return legal
 
     def _legal(self, level: Tensor, source: Tensor) -> Tensor:
         """At which levels ``[m, d]`` an episode can start, ``[m]``.
@@ -201,7 +235,7 @@ class Rollout:
         """Cut the running episodes off, as a time limit would: their states are lost."""
         self.replay.add_final(self.obs, ~self.done)
         self.obs = self.env.current_observations()
-        fields = (self.done, self.source, self.episode_return, self.largest_epsilon, self._explored)
+        fields = (self.done, self.source, self.episode_return, self.largest_epsilon, self.explored)
         for running in fields:
             running.zero_()
         if self._trace is not None:
@@ -220,6 +254,7 @@ class Rollout:
 
     def state_dict(self) -> dict[str, Any]:
         """Running episodes, counters and the environments' states."""
+        self.settle()
         return {
             "obs": self.obs,
             "done": self.done,
@@ -227,18 +262,19 @@ class Rollout:
             "level": self.level,
             "episode_return": self.episode_return,
             "largest_epsilon": self.largest_epsilon,
-            "explored": self._explored,
+            "explored": self.explored,
             "env_steps": self.env_steps,
             "env": self.env.state_dict(),
             "log": self.log.state_dict(),
             "trace": None if self._trace is None else self._trace.sums,
+            "ahead": None if self.ahead is None else self.ahead.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         for name in ("obs", "done", "source", "episode_return", "largest_epsilon"):
             getattr(self, name).copy_(state[name])
-        self._explored.copy_(state["explored"])
+        self.explored.copy_(state["explored"])
         if self.level is not None:
             self.level.copy_(state["level"])
         if self._trace is not None:
@@ -249,3 +285,4 @@ class Rollout:
         if not self.env.resumable:
             self._restart_episodes()
         self.log.load_state_dict(state["log"])
+        self.ahead_state = state.get("ahead")

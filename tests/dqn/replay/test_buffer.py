@@ -514,3 +514,33 @@ def test_a_file_of_another_capacity_is_refused() -> None:
     saved = ReplayBuffer(60, 2, NUMBERS).state_dict()
     with pytest.raises(ValueError, match="30 rows for each of 2 environments, this run's 40"):
         ReplayBuffer(80, 2, NUMBERS).load_state_dict(saved)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    stack=st.integers(1, 4),
+    n_steps=st.integers(1, 3),
+    length=st.integers(9, 14),
+    often=st.sampled_from([0.1, 0.6]),
+)
+@settings(max_examples=25, deadline=None)
+def test_final_observations_by_mask_are_stored_like_those_by_number(
+    seed: int, stack: int, n_steps: int, length: int, often: float
+) -> None:
+    space = Box(0, 255, (stack, 2), np.uint8) if stack > 1 else NUMBERS
+    by_number, by_mask = (
+        ReplayBuffer(4 * length, 4, space, n_steps=n_steps, frame_stack=stack) for _ in range(2)
+    )
+    for replay in (by_number, by_mask):
+        replay._unchecked = 0  # these stacks are of no episodes
+    draws = rng(seed)
+    for _ in range(3 * length):
+        obs, final = torch.randint(256, (2, 4, *space.shape), generator=draws)
+        action, reward = torch.randint(2, (4,), generator=draws), torch.rand(4, generator=draws)
+        done = torch.rand(4, generator=draws) < often
+        for replay in (by_number, by_mask):
+            replay.add(obs, action, reward, torch.full((4,), 0.9))
+        by_number.add_final(final, done)
+        by_mask.add_final_where(final, done)
+        for name, tensor in by_number.state_dict().items():
+            assert torch.equal(by_mask.state_dict()[name], tensor), name

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_proportional, draw_uniform
+from lit_crl.dqn.replay.sampling import (
+    ROWS_PER_BLOCK,
+    draw_by_rank,
+    draw_proportional,
+    draw_uniform,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -30,17 +35,19 @@ def chi_square(rows: Tensor, probability: Tensor) -> float:
     return (statistic - freedom) / math.sqrt(2 * max(freedom, 1))
 
 
+@pytest.mark.parametrize("draw", [draw_uniform, draw_by_rank])
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.3, 0.005])
-def test_allowed_rows_are_drawn_equally_often_however_few_they_are(share: float) -> None:
+def test_allowed_rows_are_drawn_equally_often_however_few_they_are(draw: Any, share: float) -> None:
     allowed = torch.rand(1_000, generator=rng(1)) < share
     assert allowed.any()
-    rows = draw_uniform(allowed, 40_000, rng(2))
+    rows = draw(allowed, 40_000, rng(2))
     assert rows.shape == (40_000,)
     assert chi_square(rows, allowed / allowed.sum()) < 5
 
 
-def test_uniform_draws_are_independent() -> None:
-    first, second = draw_uniform(torch.ones(10, dtype=torch.bool), 20_000, rng()).view(2, -1)
+@pytest.mark.parametrize("draw", [draw_uniform, draw_by_rank])
+def test_uniform_draws_are_independent(draw: Any) -> None:
+    first, second = draw(torch.ones(10, dtype=torch.bool), 20_000, rng()).view(2, -1)
     assert chi_square(10 * first + second, torch.full((100,), 0.01)) < 5
 
 

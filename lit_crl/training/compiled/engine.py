@@ -1,0 +1,130 @@
+"""Updates on flat parameters, as functions of tensors that a graph can hold.
+
+Parameters and the optimizer's own state are changed in place. So a checkpoint is the same with and
+without graphs, and the numbers are the same up to rounding.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import Any, Generic
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from lit_crl.training.compiled.adam import FlatAdam
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.updates import AnyMinibatch, LossAndReport, Networks, Report, Update
+
+
+class _Together(nn.Module):
+    """Networks as one module: ``functional_call`` replaces its parameters while a function runs."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+
+def clip_to_norm(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
+    """The norm ‖g‖ and g · min(1, c / ‖g‖), Pascanu et al. 2013, algorithm 1; c is ``max_norm``.
+
+    >>> clip_to_norm(torch.tensor([3.0, 4.0]), max_norm=1.0)
+    (tensor(5.), tensor([0.6000, 0.8000]))
+    """
+    norm = torch.linalg.vector_norm(gradient)
+    if max_norm == math.inf:
+        return norm, gradient
+    return norm, gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+
+
+class FlatEngine(Generic[AnyMinibatch]):
+    """The ``Engine`` of updates that run as graphs: each network is one vector."""
+
+    def __init__(self, update: Update[AnyMinibatch], networks: Networks) -> None:
+        """Flatten the networks of ``update``.
+
+        Raises:
+            ConfigError: If an optimizer is not Adam or AdamW.
+        """
+        self._update = update
+        self._together = _Together(networks)
+        self._prefixes = {network: f"networks.{i}." for i, network in enumerate(networks)}
+        #: Parameters of every network.
+        self.flat = {network: FlatNetwork(network) for network in networks}
+        self.adams = {
+            network: FlatAdam(optimizer.optimizer, self.flat[network])
+            for network, optimizer in networks.items()
+            if optimizer is not None
+        }
+
+    def held(self) -> list[Tensor]:
+        """The tensors that updates change or read besides their inputs."""
+        tensors = [flat.vector for flat in self.flat.values()]
+        for adam in self.adams.values():
+            tensors += [adam.lr, *adam.state()]
+        return tensors
+
+    def rejoin(self) -> None:
+        """See that networks and optimizers are the vectors still, also if somebody replaced them.
+
+        Weights that were written in place are there anyway.
+        """
+        for flat in self.flat.values():
+            flat.rejoin()
+        for adam in self.adams.values():
+            adam.rejoin()
+
+    def take_rates(self) -> None:
+        """Use the learning rates that the optimizers have now."""
+        for adam in self.adams.values():
+            adam.lr.fill_(adam.group["lr"])
+
+    @torch.no_grad()
+    def updates(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
+        """One update for each minibatch of ``stack``; without rates slow networks stay as they are.
+
+        The networks use views that are made in the graph. Their parameters alias the vectors, too,
+        but a graph whose inputs alias each other is slow.
+        """
+        views: dict[str, Tensor] = {}
+        for network, flat in self.flat.items():
+            views |= flat.views(self._prefixes[network])
+        report: Report = functional_call(self._together, views, (self._one_by_one, rates, stack))
+        return report
+
+    def _one_by_one(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
+        each: Iterable[float | Tensor] = repeat(0.0) if rates is None else rates.unbind()
+        minibatches = zip(stack.unstack(), each, strict=False)
+        reports = [self._update(self, minibatch, rate) for minibatch, rate in minibatches]
+        return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
+
+    def descend(
+        self,
+        network: nn.Module,
+        loss: Callable[[], LossAndReport],
+        norm_name: str,
+        max_norm: float = math.inf,
+    ) -> Report:
+        """See ``Engine``."""
+        flat, prefix = self.flat[network], self._prefixes[network]
+
+        def loss_at(parameters: dict[str, Tensor]) -> LossAndReport:
+            found: LossAndReport = functional_call(self._together, parameters, (loss,))
+            return found
+
+        gradients: dict[str, Tensor]
+        report: Report
+        gradients, report = grad(loss_at, has_aux=True)(flat.views(prefix))
+        gradient = flat.join([gradients[prefix + name] for name in flat.names])
+        norm, gradient = clip_to_norm(gradient, max_norm)
+        self.adams[network].step(flat.vector, gradient)
+        return report | {norm_name: norm}
+
+    def follow(self, slow: nn.Module, fast: nn.Module, rate: float | Tensor) -> None:
+        """See ``Engine``; a number is a rate of 0, in a graph without rates."""
+        if isinstance(rate, Tensor):
+            self.flat[slow].vector.lerp_(self.flat[fast].vector, rate)

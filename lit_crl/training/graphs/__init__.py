@@ -1,0 +1,1 @@
+"""Whole cycles as CUDA graphs, each launched by one call."""

@@ -1,0 +1,90 @@
+"""How updates run: one operation at a time, compiled, or as CUDA graphs."""
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lit_crl.core import distributed
+from lit_crl.core.checks import ConfigError
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.training.compiled.engine import FlatEngine
+from lit_crl.training.compiled.obstacles import check_can_compile, obstacle
+from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.eager import EagerPhase
+from lit_crl.training.graphs.capture import Capture, capture_on
+from lit_crl.training.graphs.phase import GraphedPhase, Step
+from lit_crl.training.updates import AnyMinibatch, Networks, Phase, Report, Update
+
+
+class PhaseMaker:
+    """Makes the phases of a learner, all of one kind; see ``MakePhase``.
+
+    On a GPU the updates of a phase are one CUDA graph, of compiled code where the settings want it.
+    """
+
+    def __init__(self, learner: LightningModule, compile_updates: bool, clock: Stopwatch) -> None:
+        """Choose the kind for a learner that a Trainer trains.
+
+        Args:
+            learner: Is trained.
+            compile_updates: Whether the settings want compiled updates.
+            clock: Times the compiling, and the recording of graphs.
+
+        Raises:
+            ConfigError: If updates should be compiled, but the Trainer is in the way of it.
+        """
+        if compile_updates:
+            check_can_compile(learner)
+        self._learner, self._compiles, self._clock = learner, compile_updates, clock
+        self._capture = capture_on(learner.device)
+        if self._capture is not None and (found := obstacle(learner)) is not None:
+            say_eager(found.reason)
+            self._capture = None
+        #: Where updates are graphs: each network with its parameters as one vector.
+        self.flat: dict[nn.Module, FlatNetwork] = {}
+
+    def __call__(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
+        """See ``MakePhase``.
+
+        Raises:
+            ConfigError: If updates should be compiled, but an optimizer cannot be.
+        """
+        if self._capture is not None:
+            return self._graphed(update, networks, self._capture)
+        if not self._compiles:
+            return EagerPhase(self._learner, update, networks)
+        with self._clock("compile"):  # importing the compiler takes seconds
+            from lit_crl.training.compiled.phase import CompiledPhase
+        phase = CompiledPhase(self._learner, update, networks, self._clock)
+        self.flat |= phase.flat
+        return phase
+
+    def _graphed(
+        self, update: Update[AnyMinibatch], networks: Networks, capture: Capture
+    ) -> Phase[AnyMinibatch]:
+        try:
+            engine = FlatEngine(update, networks)
+        except ConfigError as error:
+            if self._compiles:
+                raise
+            say_eager(str(error))
+            return EagerPhase(self._learner, update, networks)
+        self.flat |= engine.flat
+        step = self._compiled(engine.updates) if self._compiles else engine.updates
+        return GraphedPhase(self._learner.trainer, engine, step, capture, self._clock)
+
+    def _compiled(self, step: Step[AnyMinibatch]) -> Step[AnyMinibatch]:
+        with self._clock("compile"):
+            from lit_crl.training.compiled.phase import compiled, compiling
+        function = compiled(step, self._learner.device)
+
+        def compiled_step(rate: Tensor, stack: AnyMinibatch) -> Report:
+            with compiling(self._clock):
+                report: Report = function(rate, stack)
+            return report
+
+        return compiled_step
+
+
+def say_eager(reason: str) -> None:
+    """Say once why a GPU will wait for Python."""
+    distributed.print_once(f"Updates run one operation at a time: {reason}.")

@@ -1,0 +1,278 @@
+"""Updates and collection as graphs, with a stand-in for the GPU's graphs.
+
+Oracles: the same updates one operation at a time on the same batches, or the same function called
+directly, bit for bit.
+"""
+
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import world_batches
+from crashes import interrupted
+from dreamers import fitted
+from graph_stand_in import NoWaiting, StandIn
+from lightning.pytorch import Callback
+from test_compiled import SMOOTH, assert_same_training, weights_and_state
+from test_learner import ENV, Listener, both, flat, make
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.nn import functional as F
+
+from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.runs.callbacks import RunCheckpoint
+
+Train = Callable[..., Any]
+adamw = functools.partial(torch.optim.AdamW, lr=1e-3, eps=1e-3, amsgrad=True)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """All that a GPU would have as graphs is in this stand-in."""
+    stand_in = StandIn()
+    for name in ("graphs.choice", "datamodule"):
+        monkeypatch.setattr(f"lit_crl.training.{name}.capture_on", lambda device: stand_in)
+    monkeypatch.setattr(ReplayBuffer, "draw_by_trial", ReplayBuffer.draw_by_rank)
+    return stand_in
+
+
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is a graph from now on."""
+    for name in ("graphs.choice", "datamodule"):
+        monkeypatch.setattr(f"lit_crl.training.{name}.capture_on", lambda device: None)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).any()),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.equal(x, x),
+        lambda x: torch.rand(3),
+    ],
+)
+def test_the_stand_in_refuses_what_a_gpu_would_wait_for(read: Callable[[Tensor], Any]) -> None:
+    with NoWaiting(), pytest.raises(AssertionError):
+        read(torch.tensor([1.0, -1.0, 2.0]))
+
+
+def test_graphs_of_both_phases_change_nothing(
+    train_on: Train, graphs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [
+        both(updates=2, gan_updates=3, seed=seed)._replace(progress=seed / 3) for seed in range(3)
+    ]
+    settings = {**SMOOTH, "final_lr": 0.01, "target_period": 3}
+    graphed = make(**settings)
+    state = weights_and_state(graphed, train_on(graphed, batches, ENV))
+    assert graphs.recorded == ["updates", "updates"] and graphs.launches == 2 * 3
+    assert graphed.trainer.global_step == graphed.updates + 2 * graphed.gan_updates > 0
+    eagerly(monkeypatch)
+    eager = make(**settings)
+    expected = weights_and_state(eager, train_on(eager, batches, ENV))
+    assert state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
+    means = graphed.losses.pop_means()
+    assert means == pytest.approx(eager.losses.pop_means(), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"q_optimizer": adamw}], ids=["Adam", "AdamW"])
+def test_graphs_of_compiled_updates_change_nothing(
+    train_on: Train,
+    graphs: StandIn,
+    traced: None,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    torch.compiler.reset()
+    graphs.watch = nullcontext
+    batches = [both(updates=3, gan_updates=2, seed=seed) for seed in range(3)]
+    compiled = make(compile=True, **{**SMOOTH, **settings})
+    counters.clear()
+    state = weights_and_state(compiled, train_on(compiled, batches, ENV))
+    assert counters["stats"]["unique_graphs"] == 2  # whatever is recorded of them, and how often
+    eagerly(monkeypatch)
+    eager = make(**{**SMOOTH, **settings})
+    expected = weights_and_state(eager, train_on(eager, batches, ENV))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("arm", ["target", "gan"])
+def test_a_whole_run_is_graphs(make_run: Callable[..., Any], graphs: StandIn, arm: str) -> None:
+    run = make_run(arm=arm).fit()
+    steps = "steps of the environments"
+    assert set(graphs.recorded) == {"updates", "draws from the replay", steps}
+    gan_phases = run.learner.gan_updates // 2
+    assert graphs.launches == 3 * run.data.batches_done + gan_phases
+    assert run.data.env_steps == run.data.schedule.budget == run.data.rollout.env_steps
+    assert run.data.rollout.log.ended >= 1_200 // 25 - 8
+    assert (gan_phases > 0) == (arm == "gan")
+
+
+def test_a_resumed_run_of_graphs_equals_the_uninterrupted_one(
+    make_run: Callable[..., Any],
+    difference: Callable[[Any, Any], str | None],
+    tmp_path: Path,
+    graphs: StandIn,
+) -> None:
+    """In the middle of a cycle: levels drawn ahead and episodes not yet noted are in the file."""
+    whole = make_run().fit().everything()
+    checkpoint = interrupted(make_run, tmp_path, 26)
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
+    assert difference(whole, resumed.everything()) is None
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["from graphs", "to graphs"])
+def test_a_run_goes_on_with_graphs_and_without(
+    make_run: Callable[..., Any],
+    tmp_path: Path,
+    graphs: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    first: bool,
+) -> None:
+    """Files know nothing of graphs: names and shapes are those of an eager run."""
+    if not first:
+        with monkeypatch.context() as patch:
+            eagerly(patch)
+            checkpoint = interrupted(make_run, tmp_path, 25)
+    else:
+        checkpoint = interrupted(make_run, tmp_path, 25)
+        eagerly(monkeypatch)
+    before = graphs.launches
+    run = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
+    assert run.data.env_steps == run.data.schedule.budget
+    assert (graphs.launches == before) == first
+    eagerly(monkeypatch)
+    plain = make_run()
+    plain.learner.build(plain.data.make_env(1, torch.device("cpu")))
+    assert run.weights().keys() == plain.weights().keys()
+
+
+class Change(Callback):
+    """Changes the Q-network's weights in the middle of a run."""
+
+    def __init__(self, change: Callable[[Any], None]) -> None:
+        self.change, self.batches = change, 0
+        self.seen: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, learner: Any, *_: Any) -> None:
+        self.batches += 1
+        if self.batches == 3:
+            self.change(learner)
+            self.target = flat(learner.target_network)
+            self.updates = learner.updates
+            self.seen.append(learner.q_network(OBS).detach().clone())
+
+    def on_train_batch_end(self, trainer: Any, learner: Any, *_: Any) -> None:
+        if self.batches >= 3:
+            self.seen.append(learner.q_network(OBS).detach().clone())
+
+
+OBS = torch.tensor([[-0.5, 0.0], [0.1, 0.05]])
+
+
+def in_place(learner: Any) -> None:
+    for parameter in learner.q_network.parameters():
+        torch.nn.init.constant_(parameter, 0.25)
+
+
+def replaced(learner: Any) -> None:
+    weights = {n: torch.full_like(p, 0.25) for n, p in learner.q_network.state_dict().items()}
+    learner.q_network.load_state_dict(weights, assign=True)
+
+
+@pytest.mark.parametrize("change", [in_place, replaced])
+def test_weights_that_somebody_changed_are_used_and_stay_with_a_rate_of_0(
+    make_run: Callable[..., Any], graphs: StandIn, change: Callable[[Any], None]
+) -> None:
+    callback = Change(change)
+    still = functools.partial(torch.optim.Adam, lr=0.0)
+    run = make_run(
+        callbacks=[callback], arm="target", env_steps=600, learner={"q_optimizer": still}
+    ).fit()
+    assert len(callback.seen) > 3
+    for seen in callback.seen[1:]:
+        assert torch.equal(seen, callback.seen[0])
+    updates = run.learner.updates - callback.updates
+    expected = 0.25 + (callback.target - 0.25) * (1 - run.learner.dqn.target_rate) ** updates
+    target = flat(run.learner.target_network)
+    torch.testing.assert_close(target, expected)
+    assert updates > 3
+
+
+def test_an_optimizer_that_no_graph_knows_is_eager_with_a_sentence(
+    make_run: Callable[..., Any], graphs: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sgd = functools.partial(torch.optim.SGD, lr=1e-3)
+    make_run(arm="target", env_steps=400, learner={"q_optimizer": sgd}).fit()
+    assert "updates" not in graphs.recorded
+    assert "Updates run one operation at a time" in capsys.readouterr().out
+
+
+def test_hooks_are_called_one_operation_at_a_time(
+    make_run: Callable[..., Any], graphs: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listener = Listener()
+    run = make_run(callbacks=[listener], arm="target", env_steps=400).fit()
+    assert listener.heard == run.learner.updates > 0
+    assert "updates" not in graphs.recorded
+    assert "on_after_backward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settings", [{}, {"dueling": True, "double_dqn": False}], ids=str)
+def test_what_a_gpu_fuses_is_the_same_to_rounding(
+    train_on: Train, traced: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    torch.compiler.reset()
+    for module in ("core.mlp", "dqn.equations"):
+        monkeypatch.setattr(f"lit_crl.{module}.is_fused", lambda x: torch.compiler.is_compiling())
+    batches = [both(updates=2, gan_updates=1, seed=seed) for seed in range(3)]
+    assert_same_training(train_on, batches, **settings)
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def one_hot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where torch does not look whether numbers are legal."""
+
+    def compared(numbers: Tensor, classes: int) -> Tensor:
+        return (numbers[..., None] == torch.arange(classes)).long()
+
+    monkeypatch.setattr(F, "one_hot", compared)
+
+
+@pytest.mark.usefixtures("one_hot")
+@pytest.mark.parametrize("loss", ["gan_reconstruction", "gan", "likelihood"])
+def test_graphs_of_a_world_and_its_explorer_change_nothing(
+    train_on: Train, graphs: StandIn, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    batches = [world_batches.batch(seed, 2 if loss == "likelihood" else 4) for seed in range(3)]
+    graphed, eager = (world_batches.make(loss=loss) for _ in range(2))
+    env, state_of = world_batches.ENV, world_batches.weights_and_state
+    state = state_of(graphed, train_on(graphed, batches, env))
+    assert graphs.launches == 3 * 3
+    eagerly(monkeypatch)
+    expected = state_of(eager, train_on(eager, batches, env))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.usefixtures("one_hot")
+def test_a_run_with_a_world_is_graphs_between_its_phases(graphs: StandIn) -> None:
+    learner, data = fitted(env_steps=480)
+    assert data.dreaming is not None and data.dreaming.imagined_steps > 0
+    assert learner.world_updates > 3 and learner.updates > 0
+    assert "steps of the environments" in graphs.recorded
+    first = data.dreaming.starts.first
+    assert first.written > data.num_envs  # of episodes that began within graphs, too
