@@ -2,7 +2,7 @@
 
 A number becomes a distribution whose mean it is, and a head of a network then tells the atoms apart
 instead of regressing the number. The world does so with rewards (``world/rewards.py``), and a
-distributional Q-network with returns (``dqn/categorical.py``).
+distributional Q-network with returns (``dqn/c51.py``).
 """
 
 import torch

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from lit_crl.core.categorical import expected
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.mlp import Linear, mlp
-from lit_crl.dqn.categorical import evenly_spaced
+from lit_crl.dqn.c51 import evenly_spaced
 from lit_crl.dqn.equations import dueling
 from lit_crl.dqn.impala import impala_layers
 from lit_crl.dqn.noisy import NoisyLinear, noisy_layers, through
@@ -204,7 +203,7 @@ class QNetwork(nn.Module):
 
     def _computed(self, obs: Tensor, noise: Tensor | None) -> Tensor:
         """What the head says, in float32."""
-        parts: Iterator[Tensor | None] = repeat(None)
+        parts = None
         if noise is not None:
             sizes = [layer.noise_size for layer in noisy_layers(self)]
             parts = iter(torch.split(noise, sizes, -1))
@@ -215,7 +214,7 @@ class QNetwork(nn.Module):
                 return self._head(features.float(), parts)
         return self._head(features, parts)
 
-    def _head(self, features: Tensor, noise: Iterator[Tensor | None]) -> Tensor:
+    def _head(self, features: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
         advantage = through(self.advantage, features, noise)
         if self.value is None:
             return advantage
@@ -223,7 +222,7 @@ class QNetwork(nn.Module):
 
 
 class CategoricalQNetwork(QNetwork):
-    """Action values as the means of distributions of returns (C51); see ``dqn/categorical.py``."""
+    """Action values as the means of distributions of returns (C51); see ``dqn/c51.py``."""
 
     #: The returns that distributions are over, ``[N]``; saved, because training may move them.
     atoms: Tensor
@@ -246,7 +245,7 @@ class CategoricalQNetwork(QNetwork):
         """
         return self._computed(obs, noise)
 
-    def _head(self, features: Tensor, noise: Iterator[Tensor | None]) -> Tensor:
+    def _head(self, features: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
         flat = through(self.advantage, features, noise)
         advantage = flat.view(-1, self.outputs, self.num_actions)
         if self.value is not None:

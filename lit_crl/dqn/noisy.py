@@ -73,11 +73,18 @@ def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
     return [module for module in network.modules() if isinstance(module, NoisyLinear)]
 
 
-def through(layers: nn.Module, x: Tensor, noise: Iterator[Tensor | None]) -> Tensor:
-    """The output of layers in sequence, of which the noisy ones take their ``noise`` in turn."""
-    if isinstance(layers, nn.Sequential):
+def through(layers: nn.Module, x: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
+    """The output of layers in sequence.
+
+    Args:
+        layers: One layer, or a ``Sequential`` of layers, which may be nested.
+        x: Their input.
+        noise: The noisy ones take theirs from here, one after another; None: they use their means.
+    """
+    if noise is not None and isinstance(layers, nn.Sequential):
         for layer in layers:
             x = through(layer, x, noise)
         return x
-    output: Tensor = layers(x, next(noise)) if isinstance(layers, NoisyLinear) else layers(x)
+    given = (x,) if noise is None or not isinstance(layers, NoisyLinear) else (x, next(noise))
+    output: Tensor = layers(*given)
     return output

@@ -16,7 +16,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
-from lit_crl.dqn.categorical import support_around
+from lit_crl.dqn.c51 import support_of
 from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.networks import ActionValues, spread
 from lit_crl.dqn.noisy import factorised_noise
@@ -343,7 +343,7 @@ class CreativeLearner(LightningModule):
                     f"model.network.atoms is {self.network.atoms}, but batches name no possible "
                     "returns: give the lowest and the highest return as model.dqn.support"
                 )
-            spread(support_around(batch.returns[0]), self.q_network, self.target_network)
+            spread(support_of(batch.returns[0]), self.q_network, self.target_network)
         noise = self._noise_of_updates("noise", len(rates))
         report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns, noise))
         if batch.reprioritize is not None:
@@ -354,8 +354,8 @@ class CreativeLearner(LightningModule):
         if batch.explorer is not None and batch.bonus is not None:
             rates = self.dqn.target_rates(first, len(batch.bonus))
             if self.explorer is not None and batch.explorer.returns is not None:
-                around = support_around(batch.explorer.returns[0])
-                spread(around, self.explorer, self.explorer_target)
+                support = support_of(batch.explorer.returns[0])
+                spread(support, self.explorer, self.explorer_target)
             noise = self._noise_of_updates("explorer's noise", len(rates))
             report = self._train_explorer(rates, batch.explorer._replace(noise=noise))
             self.losses.add(report | {"explorer/bonus": batch.bonus}, first)

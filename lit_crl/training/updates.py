@@ -15,7 +15,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from lit_crl.core.categorical import expected
-from lit_crl.dqn import categorical as c51
+from lit_crl.dqn import c51
 from lit_crl.dqn import equations as dqn
 from lit_crl.dqn.networks import ActionValues, CategoricalQNetwork
 from lit_crl.dqn.settings import DqnSettings

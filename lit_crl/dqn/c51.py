@@ -7,10 +7,11 @@ The support follows from γ and the rewards. If each reward lies between r and R
 between r / (1 − γ) and R / (1 − γ). An n-step target lies there, too, whatever n is:
 (1 − γⁿ) · r / (1 − γ) + γⁿ · r / (1 − γ) = r / (1 − γ). ``possible_returns`` has this range for the
 rewards seen so far, and knows that nothing follows an end. It clips the targets here as it clips
-those of plain values, and the support is the smallest one around 0 that holds it. When a larger
-reward is met, the support widens. Because its middle stays 0, a network that predicted 0 then goes
-on predicting 0; its other predictions grow with the support, until they are learnt anew. A support
-that the user gives stays as it is.
+those of plain values, and the support is made from it: from 0 to its far end or, where returns of
+both signs are possible, equally far to both sides. When a larger reward is met, the support widens.
+Because 0 keeps its place, a network that predicted 0 then goes on predicting 0; its other
+predictions grow with the support, until they are learnt anew. The first reward of another sign
+moves 0 as well. A support that the user gives stays as it is.
 
 Notation as in ``equations``; ``logits [..., A, N]`` and ``probability [..., N]`` are distributions.
 """
@@ -25,15 +26,19 @@ from lit_crl.core.categorical import projected
 ROUNDING = 1e-3
 
 
-def support_around(returns: Tensor) -> Tensor:
-    """The support [−V, V] ``[2]`` that holds the possible ``returns [2]``; V is 1 if all are 0.
+def support_of(returns: Tensor) -> Tensor:
+    """The support ``[2]`` of the possible ``returns [2]``: [0, V], [−V, 0] or [−V, V].
 
-    >>> [support_around(torch.tensor(r)).tolist() for r in ([-4.0, -1.0], [0.0, 0.0])]
-    [[-4.0, 4.0], [-1.0, 1.0]]
+    V is their largest size, and 1 if all are 0.
+
+    >>> returns = [[0.0, 4.0], [-4.0, -1.0], [-4.0, 1.0], [0.0, 0.0]]
+    >>> [support_of(torch.tensor(pair)).tolist() for pair in returns]
+    [[0.0, 4.0], [-4.0, 0.0], [-4.0, 4.0], [0.0, 1.0]]
     """
+    low, high = returns.unbind()
     reach = returns.abs().amax()
-    reach = torch.where(reach > 0, reach, 1.0)
-    return torch.stack([-reach, reach])
+    below, above = torch.where(low < 0, -reach, 0.0), torch.where(high > 0, reach, 0.0)
+    return torch.stack([below, torch.where(reach > 0, above, 1.0)])
 
 
 def evenly_spaced(support: Tensor, atoms: int) -> Tensor:
