@@ -9,6 +9,22 @@ import torch
 from torch import Tensor
 
 
+def between(value: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each ``value [...]`` lies between two neighbours of ascending ``atoms [A]``.
+
+    Returns:
+        The index of the lower neighbour ``[...]``, and how far on the way to the upper one the
+        value is, from 0 to 1, ``[...]``. A value beyond the atoms counts as the outermost.
+
+    >>> between(torch.tensor([-5.0, 0.25, 1.0]), torch.tensor([-1.0, 0.0, 1.0]))
+    (tensor([0, 1, 1]), tensor([0.0000, 0.2500, 1.0000]))
+    """
+    value = value.clamp(atoms[0], atoms[-1])
+    upper = torch.searchsorted(atoms, value).clamp(1, len(atoms) - 1)
+    low, high = atoms[upper - 1], atoms[upper]
+    return upper - 1, (value - low) / (high - low)
+
+
 def two_hot(value: Tensor, atoms: Tensor) -> Tensor:
     """The distribution ``[..., A]`` over ascending ``atoms [A]`` whose mean is ``value [...]``.
 
@@ -19,25 +35,22 @@ def two_hot(value: Tensor, atoms: Tensor) -> Tensor:
             [0.0000, 0.7500, 0.2500],
             [0.0000, 0.0000, 1.0000]])
     """
-    value = value.clamp(atoms[0], atoms[-1])
-    upper = torch.searchsorted(atoms, value).clamp(1, len(atoms) - 1)
-    low, high = atoms[upper - 1], atoms[upper]
-    share = ((value - low) / (high - low)).unsqueeze(-1)
-    place, upper = torch.arange(len(atoms), device=atoms.device), upper.unsqueeze(-1)
-    return torch.where(place == upper, share, torch.where(place == upper - 1, 1 - share, 0.0))
+    lower, share = (each.unsqueeze(-1) for each in between(value, atoms))
+    place = torch.arange(len(atoms), device=atoms.device)
+    return torch.where(place == lower + 1, share, torch.where(place == lower, 1 - share, 0.0))
 
 
 def projected(probability: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
-    """The distribution over ``atoms [A]`` that is nearest to one over other ``values``.
+    """A distribution over other ``values`` as one over ``atoms``: Σ_j p_j · two_hot(v_j).
 
-    Σ_j p_j two_hot(v_j): each value's probability goes to the two atoms beside it, in proportion to
-    how near they are (Bellemare et al. 2017, eq. 7). It sums to what ``probability`` sums to, and
-    the mean stays, unless values lie beyond the atoms.
+    So each value's probability goes to the two atoms beside it, in proportion to how near they are
+    (Bellemare et al. 2017, eq. 7). None is lost, and the mean stays, unless values lie beyond the
+    atoms.
 
     Args:
         probability: Of each value, ``[..., V]``.
         values: ``[..., V]``.
-        atoms: Ascending.
+        atoms: Ascending, ``[A]``.
 
     Returns:
         ``[..., A]``.
@@ -46,7 +59,10 @@ def projected(probability: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
     >>> projected(probability, values, torch.tensor([-1.0, 0.0, 1.0]))
     tensor([0.5000, 0.2500, 0.2500])
     """
-    return (probability.unsqueeze(-1) * two_hot(values, atoms)).sum(-2)
+    lower, share = between(values, atoms)
+    found = probability.new_zeros(*probability.shape[:-1], len(atoms))
+    found = found.scatter_add(-1, lower, probability * (1 - share))
+    return found.scatter_add(-1, lower + 1, probability * share)
 
 
 def expected(logits: Tensor, atoms: Tensor) -> Tensor:
