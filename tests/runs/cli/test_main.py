@@ -105,7 +105,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     if experiment == "lunar_lander":
         pytest.importorskip("Box2D", reason="its extra is box2d")
     file = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
-    has_world = OmegaConf.select(file, "model.world.loss") is not None
+    has_world = OmegaConf.select(file, "model.world.loss") not in (None, "none")
     arm, updates = (OmegaConf.select(file, f"data.{x}") for x in ("curriculum.arm", "gan.updates"))
     trains_gan = arm != "target" and updates != 0
     gan = ["--data.gan.updates=2"] if trains_gan else []
@@ -200,6 +200,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "mountain_car_levels",
         "plain_dqn",
         "point_mass",
+        "rainbow",
         "spiral",
         "spiral_levels",
         "thin_manifold",
