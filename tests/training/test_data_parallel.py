@@ -91,7 +91,7 @@ def test_noisy_distributions_are_the_same_in_all_processes_and_their_noise_is_no
     done: Path, difference: Difference
 ) -> None:
     first, second = results(done / "rainbow", 2)
-    assert first["learner"]["updates"] > 50
+    assert first["learner"]["updates"] >= 30
     assert difference(first["weights"], second["weights"]) is None
     assert difference(first["optimizers"], second["optimizers"]) is None
     assert first["weights"]["q_network.atoms"].tolist() == pytest.approx(
