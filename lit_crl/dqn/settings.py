@@ -35,8 +35,9 @@ class NetworkSettings:
             small images), or the residual ones of ``impala``, which see more and take longer.
         atoms: Atoms of the distribution of returns that the network learns for each action (C51;
             51 in the papers); 0: it learns the mean alone.
-        noise: σ₀ of noisy layers, which explore in the place of ε (0.5 in the papers); 0: fully
-            connected layers are plain.
+        noise: σ₀ of noisy layers (0.5 in the papers), which all fully connected layers then are;
+            0: none is. They explore in the place of ε, and are drawn anew for each update and, in
+            each environment, for each step; evaluations and exported policies use their means.
     """
 
     hidden: Sequence[int] = (128, 128)

@@ -183,8 +183,9 @@ class ReplayDataModule(LightningDataModule):
             self._set_up_env()
         elif stage == "fit" and self._closed:
             self._reopen()
-        if stage == "fit" and not hasattr(self, "replay"):
+        if stage == "fit":
             self._fit_to_network()
+        if stage == "fit" and not hasattr(self, "replay"):
             self._check_world()
             if self.transitions is None:
                 self._check_arm()
@@ -218,13 +219,13 @@ class ReplayDataModule(LightningDataModule):
             self.rollout.load_state_dict(state)
 
     def _fit_to_network(self) -> None:
-        """Refuse what does not go with the Q-network; with noisy layers nobody acts by ε."""
+        """Refuse what does not go with the Q-network; noisy layers explore in the place of ε."""
         if self.trainer is None:
             return
         agent = self._agent()
         check_support(self.settings, agent.network, agent.dqn)
-        if agent.network.noise and self.settings.collect.exploration is None:
-            self.exploration = EpsilonLadder(base=0.0)
+        if self.settings.collect.exploration is None:
+            self.exploration = EpsilonLadder(base=0.0) if agent.network.noise else EpsilonLadder()
 
     def _check_world(self) -> None:
         """Refuse what does not go with a world; choose the environments of its explorer."""
