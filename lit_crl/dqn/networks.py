@@ -185,11 +185,12 @@ class QNetwork(nn.Module):
             self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs, linear)
         self.advantage = linear(features, num_actions * self.outputs)
         self.value = linear(features, self.outputs) if dueling else None
+        self._noise_sizes = [layer.noise_size for layer in noisy_layers(self)]
 
     @property
     def noise_size(self) -> int:
         """Numbers of noise that its noisy layers take together; 0 if there are none."""
-        return sum(layer.noise_size for layer in noisy_layers(self))
+        return sum(self._noise_sizes)
 
     def forward(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32.
@@ -205,8 +206,7 @@ class QNetwork(nn.Module):
         """What the head says, in float32."""
         parts = None
         if noise is not None:
-            sizes = [layer.noise_size for layer in noisy_layers(self)]
-            parts = iter(torch.split(noise, sizes, -1))
+            parts = iter(torch.split(noise, self._noise_sizes, -1))
         features = through(self.torso, obs, parts)
         if torch.is_autocast_enabled(obs.device.type):
             # bfloat16 would round a value of 100 to halves, neighbouring actions to one value.

@@ -337,13 +337,8 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         rates = self.dqn.target_rates(first, len(batch.dqn.obs))
-        if self.network.atoms and self.dqn.support is None:
-            if batch.returns is None:
-                raise ConfigError(
-                    f"model.network.atoms is {self.network.atoms}, but batches name no possible "
-                    "returns: give the lowest and the highest return as model.dqn.support"
-                )
-            spread(support_of(batch.returns[0]), self.q_network, self.target_network)
+        if self.network.atoms:
+            self._move_supports(batch)
         noise = self._noise_of_updates("noise", len(rates))
         report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns, noise))
         if batch.reprioritize is not None:
@@ -353,12 +348,22 @@ class CreativeLearner(LightningModule):
         self.losses.add(report, first)
         if batch.explorer is not None and batch.bonus is not None:
             rates = self.dqn.target_rates(first, len(batch.bonus))
-            if self.explorer is not None and batch.explorer.returns is not None:
-                support = support_of(batch.explorer.returns[0])
-                spread(support, self.explorer, self.explorer_target)
             noise = self._noise_of_updates("explorer's noise", len(rates))
             report = self._train_explorer(rates, batch.explorer._replace(noise=noise))
             self.losses.add(report | {"explorer/bonus": batch.bonus}, first)
+
+    def _move_supports(self, batch: Batch) -> None:
+        """Let distributions reach as far as returns can, unless the settings say how far."""
+        if self.dqn.support is None:
+            if batch.returns is None:
+                raise ConfigError(
+                    f"model.network.atoms is {self.network.atoms}, but batches name no possible "
+                    "returns: give the lowest and the highest return as model.dqn.support"
+                )
+            spread(support_of(batch.returns[0]), self.q_network, self.target_network)
+        explorers = None if batch.explorer is None else batch.explorer.returns
+        if explorers is not None and self.explorer is not None:
+            spread(support_of(explorers[0]), self.explorer, self.explorer_target)
 
     def _noise_of_updates(self, purpose: str, updates: int) -> Tensor | None:
         """Noise of a Q-network and its target network in each of K updates, ``[K, 2, size]``."""
