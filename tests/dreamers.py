@@ -35,6 +35,7 @@ def prepared(
     env: Callable[..., Any] = ShortCar,
     callbacks: tuple[Callback, ...] = (),
     compile: bool = False,
+    network: dict[str, Any] | None = None,
     **data: Any,
 ) -> tuple[CreativeLearner, ReplayDataModule, Any]:
     tiny = {
@@ -43,7 +44,8 @@ def prepared(
         "validation_episodes": 2, "n_steps": 1, "seed": 3,
     } | data  # fmt: skip
     learner = CreativeLearner(
-        **learner_settings(hidden=(16,), gan_hidden=(8,), seed=3),
+        **learner_settings(gan_hidden=(8,), seed=3),
+        network={"hidden": (16,), **(network or {})},
         world=WORLD | (world or {}),
         compile=compile,
     )

@@ -223,6 +223,45 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
     compare(of_world, documented("metrics.csv, with a world"))
 
 
+def test_every_number_of_distributions_is_explained_and_none_besides(tmp_path: Path) -> None:
+    rainbow = ["--config=conf/experiment/rainbow.yaml", "--model.network.atoms=5"]
+    world = ["--model.world.loss=likelihood", "--data.world.horizon=4", "--model.world.members=2"]
+    main(
+        [
+            "fit",
+            "--experiment=plain_dqn",
+            "--name=x",
+            f"--trainer.default_root_dir={tmp_path}",
+            "--trainer.log_every_n_steps=1",
+            *rainbow,
+            *world,
+            "--data.collect.env_steps=800",
+            "--data.collect.num_envs=8",
+            "--data.collect.warmup=400",
+            "--data.replay.batch_size=16",
+            "--data.replay.updates_per_batch=2",
+            "--data.evaluation.test_episodes=2",
+            "--data.evaluation.episodes=2",
+            "--data.world.every=200",
+            "--data.world.updates=2",
+            "--data.world.first_updates=2",
+            "--data.world.dreams=8",
+            "--data.env.init_args.max_episode_steps=60",
+            "--data.evaluation.every=400",
+            "--model.network.hidden=[8]",
+            "--model.world.hidden=[8]",
+        ]
+    )
+    with (tmp_path / "plain_dqn" / "x" / "metrics.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    elsewhere = {
+        *documented("metrics.csv, during training"),
+        *documented("metrics.csv, with a world"),
+    }
+    of_q_networks = {key for key in columns if key.startswith(("dqn/", "explorer/"))}
+    compare(of_q_networks - elsewhere, documented("metrics.csv, with distributions of returns"))
+
+
 def test_every_number_of_a_run_from_a_log_is_explained_and_none_besides(tmp_path: Path) -> None:
     obs, flags = np.arange(60, dtype=np.float32).reshape(-1, 1), np.arange(60) % 9 == 8
     log = {"obs": obs, "next_obs": obs + 1, "action": np.arange(60) % 2, "reward": 1.0 * flags,

@@ -101,6 +101,14 @@ class Draws(Callback):
         self.has_drawn = True
 
 
+def rainbow(folder: Path, world_size: int, rank: int) -> None:
+    """A short run with distributions of returns, noisy layers and priorities."""
+    network = {"hidden": (16,), "atoms": 11, "noise": 0.5, "dueling": True}
+    short = {"env_steps": 1_200, "validate_every": 600, "arm": "target", "priority_exponent": 0.5}
+    run, notes = train(folder, world_size, learner={"network": network}, **short)
+    torch.save(everything(run, notes), folder / f"rank{rank}.pt")
+
+
 def parts(count: int, batch: int, gan_updates: int) -> Batch:
     """A batch of K updates for all processes together."""
     rng = torch.Generator().manual_seed(3)
@@ -274,6 +282,9 @@ def work(task: str, folder: Path) -> None:
         return
     if task == "best":
         keep_best(folder, world_size, rank)
+        return
+    if task == "rainbow":
+        rainbow(folder, world_size, rank)
         return
     if task == "descend":
         descend(folder, world_size, rank)

@@ -1,6 +1,6 @@
 """Fully connected layers of the Q-network and of the GAN."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -39,11 +39,16 @@ def is_fused(x: Tensor) -> bool:
     return torch.compiler.is_compiling() and x.is_cuda
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module], layer_norm: bool) -> nn.Sequential:
+def mlp(
+    sizes: Sequence[int],
+    activation: type[nn.Module],
+    layer_norm: bool,
+    linear: Callable[[int, int], nn.Module] = Linear,
+) -> nn.Sequential:
     """Linear layers of these sizes, each followed by (LayerNorm and) the activation."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layers.append(Linear(inputs, outputs))
+        layers.append(linear(inputs, outputs))
         if layer_norm:
             layers.append(nn.LayerNorm(outputs))
         layers.append(activation())

@@ -1,16 +1,23 @@
-"""The Q-network: torsos for vectors and images, and its head."""
+"""The Q-network: torsos for vectors and images, and its heads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from lit_crl.core.categorical import expected
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.mlp import Linear, mlp
+from lit_crl.dqn.c51 import evenly_spaced
 from lit_crl.dqn.equations import dueling
+from lit_crl.dqn.impala import impala_layers
+from lit_crl.dqn.noisy import NoisyLinear, noisy_layers, through
 from lit_crl.dqn.planning import PlanningQNetwork
+from lit_crl.dqn.settings import NetworkSettings, Torso
 from lit_crl.envs.images import ImageSpace, channels_first
 
 #: Bounds beyond this are nominal (Gymnasium writes ±3.4e38 for "unbounded"): do not scale by them.
@@ -19,6 +26,9 @@ _LARGEST_MEANINGFUL_BOUND = 1e3
 _LARGEST_MEANINGFUL_PIXEL = 1e6
 #: Convolutions need at least this many rows and columns.
 _SMALLEST_SIDE = 5
+
+#: Makes a fully connected layer of so many inputs and outputs.
+MakeLinear = Callable[[int, int], nn.Module]
 
 
 class _Scale(nn.Module):
@@ -77,22 +87,27 @@ class ScaleImage(_Scale):
 
 
 def vector_torso(
-    space: Box, hidden: Sequence[int], layer_norm: bool, scale: bool
+    space: Box, hidden: Sequence[int], layer_norm: bool, scale: bool, linear: MakeLinear = Linear
 ) -> tuple[nn.Module, int]:
     """A torso for vector observations, and its number of features."""
     inputs = int(np.prod(space.shape))
-    features = mlp([inputs, *hidden], nn.ReLU, layer_norm)
+    features = mlp([inputs, *hidden], nn.ReLU, layer_norm, linear)
     first = ScaleObservation(space) if scale else FlattenObservation()
     return nn.Sequential(first, features), hidden[-1]
 
 
 def image_torso(
-    space: ImageSpace, hidden: Sequence[int], layer_norm: bool
+    space: ImageSpace,
+    hidden: Sequence[int],
+    layer_norm: bool,
+    kind: Torso = "plain",
+    linear: MakeLinear = Linear,
 ) -> tuple[nn.Module, int]:
-    """A convolutional torso for images (Mnih et al. 2015), and its number of features.
+    """A convolutional torso for images, and its number of features.
 
-    Images of at least 36×36 pixels get the three layers of the paper; smaller ones (as in MinAtar)
-    get two 3×3 layers without stride.
+    The plain one is that of Mnih et al. 2015: images of at least 36×36 pixels get the three layers
+    of the paper; smaller ones (as in MinAtar) get two 3×3 layers without stride. See ``impala.py``
+    for the other one.
 
     Raises:
         ConfigError: If the images are smaller than 5×5 pixels.
@@ -105,19 +120,28 @@ def image_torso(
             "set image_layout to vector (data.env.image_layout in YAML; None in an environment of "
             "your own), which gives an MLP"
         )
-    spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest >= 36 else [(16, 3, 1), (32, 3, 1)]
-    layers: list[nn.Module] = [ScaleImage(space)]
+    convolutions = impala_layers(channels) if kind == "impala" else plain_layers(channels, smallest)
+    layers = [ScaleImage(space), *convolutions, nn.Flatten()]
+    with torch.no_grad():
+        inputs = nn.Sequential(*layers)(torch.zeros(1, *space.shape)).shape[1]
+    return nn.Sequential(*layers, mlp([inputs, *hidden], nn.ReLU, layer_norm, linear)), hidden[-1]
+
+
+def plain_layers(channels: int, smallest_side: int) -> list[nn.Module]:
+    """The convolutions of a plain torso."""
+    spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest_side >= 36 else [(16, 3, 1), (32, 3, 1)]
+    layers: list[nn.Module] = []
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
         channels = filters
-    layers.append(nn.Flatten())
-    with torch.no_grad():
-        inputs = nn.Sequential(*layers)(torch.zeros(1, *space.shape)).shape[1]
-    return nn.Sequential(*layers, mlp([inputs, *hidden], nn.ReLU, layer_norm)), hidden[-1]
+    return layers
 
 
 class QNetwork(nn.Module):
     """Action values: a torso that fits the observation space, and a plain or dueling head."""
+
+    #: Outputs of the head for each action.
+    outputs = 1
 
     def __init__(
         self,
@@ -127,6 +151,8 @@ class QNetwork(nn.Module):
         dueling: bool = False,
         layer_norm: bool = True,
         scale_obs: bool = True,
+        torso: Torso = "plain",
+        noise: float = 0.0,
     ) -> None:
         """Build the network.
 
@@ -139,39 +165,114 @@ class QNetwork(nn.Module):
             layer_norm: Normalise after each hidden layer, which keeps off-policy TD learning
                 stable (Gallici et al. 2025, PQN).
             scale_obs: Scale bounded vector observations to [−1, 1] (images always are scaled).
+            torso: Convolutions for images.
+            noise: σ₀ of the noisy layers, which all fully connected layers then are; 0: none is.
+
+        Raises:
+            ConfigError: If the torso is for images, and observations are none.
         """
         super().__init__()
+        self.num_actions = num_actions
+        linear: MakeLinear = partial(NoisyLinear, sigma=noise) if noise else Linear
         if isinstance(space, ImageSpace):
-            self.torso, features = image_torso(space, hidden, layer_norm)
+            self.torso, features = image_torso(space, hidden, layer_norm, torso, linear)
+        elif torso != "plain":
+            raise ConfigError(
+                f"model.network.torso is {torso!r}, but observations {space} are not said to be "
+                "images: set it to plain, or say how the axes of images lie (image_layout)"
+            )
         else:
-            self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs)
-        self.advantage = Linear(features, num_actions)
-        self.value = Linear(features, 1) if dueling else None
+            self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs, linear)
+        self.advantage = linear(features, num_actions * self.outputs)
+        self.value = linear(features, self.outputs) if dueling else None
+        self._noise_sizes = [layer.noise_size for layer in noisy_layers(self)]
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32."""
-        features = self.torso(obs)
+    @property
+    def noise_size(self) -> int:
+        """Numbers of noise that its noisy layers take together; 0 if there are none."""
+        return sum(self._noise_sizes)
+
+    def forward(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Observations ``[B, *shape]`` to action values ``[B, A]``, which are always float32.
+
+        Args:
+            obs: Observations.
+            noise: That of all noisy layers, ``[noise_size]`` or ``[B, noise_size]``; None: they use
+                their means.
+        """
+        return self._computed(obs, noise)
+
+    def _computed(self, obs: Tensor, noise: Tensor | None) -> Tensor:
+        """What the head says, in float32."""
+        parts = None
+        if noise is not None:
+            parts = iter(torch.split(noise, self._noise_sizes, -1))
+        features = through(self.torso, obs, parts)
         if torch.is_autocast_enabled(obs.device.type):
             # bfloat16 would round a value of 100 to halves, neighbouring actions to one value.
             with torch.autocast(obs.device.type, enabled=False):
-                return self._head(features.float())
-        return self._head(features)
+                return self._head(features.float(), parts)
+        return self._head(features, parts)
 
-    def _head(self, features: Tensor) -> Tensor:
-        advantage: Tensor = self.advantage(features)
-        return advantage if self.value is None else dueling(self.value(features), advantage)
+    def _head(self, features: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
+        advantage = through(self.advantage, features, noise)
+        if self.value is None:
+            return advantage
+        return dueling(through(self.value, features, noise), advantage)
+
+
+class CategoricalQNetwork(QNetwork):
+    """Action values as the means of distributions of returns (C51); see ``dqn/c51.py``."""
+
+    #: The returns that distributions are over, ``[N]``; saved, because training may move them.
+    atoms: Tensor
+
+    def __init__(self, atoms: int, *args: Any, **kwargs: Any) -> None:
+        """Build a ``QNetwork`` with distributions over so many ``atoms``, from −1 to 1 as yet."""
+        self.outputs = atoms
+        super().__init__(*args, **kwargs)
+        self.register_buffer("atoms", evenly_spaced(torch.tensor([-1.0, 1.0]), atoms))
+
+    def forward(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """See ``QNetwork``."""
+        return expected(self.logits(obs, noise), self.atoms)
+
+    def logits(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Observations ``[B, *shape]`` to the logits of each action's distribution, ``[B, A, N]``.
+
+        With a dueling head Σ_a A(s, a) is 0 for each atom (Hessel et al. 2018, "The integrated
+        agent").
+        """
+        return self._computed(obs, noise)
+
+    def _head(self, features: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
+        flat = through(self.advantage, features, noise)
+        advantage = flat.view(-1, self.outputs, self.num_actions)
+        if self.value is not None:
+            value = through(self.value, features, noise).unsqueeze(-1)
+            advantage = dueling(value, advantage)
+        return advantage.mT
 
 
 ActionValues = QNetwork | PlanningQNetwork
 
 
-def make_q_network(
-    space: Box, num_actions: int, planning_steps: int, hidden: Sequence[int], *plain: bool
-) -> ActionValues:
-    """A Q-network that plans paths of up to ``planning_steps`` steps; with 0 it does not plan.
+def spread(support: Tensor, *networks: ActionValues) -> None:
+    """Move the atoms of those networks that have any to a ``support [2]``, in place."""
+    for network in networks:
+        if isinstance(network, CategoricalQNetwork):
+            network.atoms.copy_(evenly_spaced(support, len(network.atoms)))
 
-    ``plain`` are the further arguments of ``QNetwork``.
+
+def make_q_network(space: Box, num_actions: int, settings: NetworkSettings) -> ActionValues:
+    """The Q-network that the settings describe.
+
+    Raises:
+        ConfigError: If it does not fit the observations.
     """
-    if planning_steps:
-        return PlanningQNetwork(space, num_actions, hidden[-1], planning_steps)
-    return QNetwork(space, num_actions, hidden, *plain)
+    hidden = settings.hidden
+    if settings.planning_steps:
+        return PlanningQNetwork(space, num_actions, hidden[-1], settings.planning_steps)
+    plain = (settings.dueling, settings.layer_norm, settings.scale_obs)
+    given = (space, num_actions, hidden, *plain, settings.torso, settings.noise)
+    return CategoricalQNetwork(settings.atoms, *given) if settings.atoms else QNetwork(*given)

@@ -1,13 +1,17 @@
 """Settings of the Q-network and of how it learns."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Adam, Optimizer
 
-from lit_crl.core.checks import Fields
+from lit_crl.core.checks import ConfigError, Fields
 from lit_crl.dqn.equations import TDLoss
+
+#: Convolutions for images.
+Torso = Literal["plain", "impala"]
 
 
 def q_adam(params: Iterable[Any]) -> Optimizer:
@@ -27,6 +31,13 @@ class NetworkSettings:
             than the values that occur.
         planning_steps: Longest path that the network plans in maps around the agent; 0: a plain
             network.
+        torso: Convolutions for images: ``plain`` (three layers as in Mnih et al. 2015, or two for
+            small images), or the residual ones of ``impala``, which see more and take longer.
+        atoms: Atoms of the distribution of returns that the network learns for each action (C51;
+            51 in the papers); 0: it learns the mean alone.
+        noise: σ₀ of noisy layers (0.5 in the papers), which all fully connected layers then are;
+            0: none is. They explore in the place of ε, and are drawn anew for each update and, in
+            each environment, for each step; evaluations and exported policies use their means.
     """
 
     hidden: Sequence[int] = (128, 128)
@@ -34,12 +45,29 @@ class NetworkSettings:
     layer_norm: bool = True
     scale_obs: bool = True
     planning_steps: int = 0
+    torso: Torso = "plain"
+    atoms: int = 0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         fields = Fields("model.network", self)
         fields.widths("hidden")
-        fields.non_negative("planning_steps")
+        fields.one_of("torso", Torso)
+        fields.non_negative("planning_steps", "atoms", "noise")
+        if self.atoms == 1:
+            raise ConfigError(
+                "model.network.atoms is 1, and a distribution has two or more: give 51, or 0 for "
+                "none"
+            )
+        others = {"torso": "plain", "atoms": 0, "noise": 0}
+        changed = [name for name, value in others.items() if getattr(self, name) != value]
+        if self.planning_steps and changed:
+            raise ConfigError(
+                f"model.network.planning_steps is {self.planning_steps}, but a network that plans "
+                f"has no {' and no '.join(changed)}: set model.network.planning_steps to 0, or "
+                f"leave out {', '.join(f'model.network.{name}' for name in changed)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,11 @@ class DqnSettings:
 
     Args:
         double: The online network selects the bootstrap action (double DQN).
-        td_loss: Loss of a TD error: ``huber``, linear beyond 1, or ``mse``, its square.
+        td_loss: Loss of a TD error: ``huber``, linear beyond 1, or ``mse``, its square. The loss
+            of distributions (``model.network.atoms``) is their divergence instead.
+        support: Lowest and highest return of distributions (``model.network.atoms``), for instance
+            [-10, 10]; null: the returns that the rewards seen so far can add up to. An explorer's
+            rewards have another unit, so that its support always follows from them.
         target_rate: Share of online weights in each sync of the target network; 1: hard copy.
         target_period: DQN updates from one sync of the target network to the next.
         max_grad_norm: A gradient with a larger norm is scaled down to this norm.
@@ -61,6 +93,7 @@ class DqnSettings:
 
     double: bool = True
     td_loss: TDLoss = "huber"
+    support: Sequence[float] | None = None
     target_rate: float = 0.01
     target_period: int = 1
     max_grad_norm: float = 10.0
@@ -72,6 +105,13 @@ class DqnSettings:
         """Check the numbers."""
         fields = Fields("model.dqn", self)
         fields.one_of("td_loss", TDLoss)
+        if (given := self.support) is not None:
+            in_order = len(given) == 2 and -math.inf < given[0] < given[1] < math.inf
+            if not in_order:
+                raise ConfigError(
+                    f"model.dqn.support is {list(given)}: give the lowest and the highest return, "
+                    "for instance [-10, 10], or null"
+                )
         fields.positive("target_period", "max_grad_norm")
         fields.non_negative("conservative_weight")
         fields.positive_unit_interval("target_rate", "final_lr")

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.curriculum.sources import Teacher
+from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.world.settings import WorldSettings
@@ -15,6 +16,8 @@ from lit_crl.world.transition_gan import TransitionGan
 class Agent(Teacher, Protocol):
     """Acts in the environments, and teaches the curriculum."""
 
+    network: NetworkSettings
+    dqn: DqnSettings
     gan: GanSettings
     world: WorldSettings
     q_network: nn.Module
@@ -34,3 +37,6 @@ class Agent(Teacher, Protocol):
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
+
+    def acting_noise(self, n: int) -> tuple[Tensor, ...]:
+        """What Q-networks take beside ``n`` observations to act: noise ``[n, size]``, if any."""

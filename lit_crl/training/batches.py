@@ -29,23 +29,21 @@ class DqnMinibatch(NamedTuple):
     weight: Tensor | None = None
     #: The lowest and the highest possible return ``[2]``, to which targets are clipped.
     returns: Tensor | None = None
+    #: The noise of the Q-network and of the target network ``[2, noise_size]``, if they are noisy.
+    noise: Tensor | None = None
 
     def unstack(self) -> Iterator["DqnMinibatch"]:
         """See ``Minibatch``."""
-        transitions = map(Transitions, *(field.unbind() for field in self.transitions))
-        weight, returns = (
-            repeat(None) if field is None else field.unbind()
-            for field in (self.weight, self.returns)
-        )
-        return map(DqnMinibatch, transitions, weight, returns)
+        transitions, *others = self
+        steps = map(Transitions, *(field.unbind() for field in transitions))
+        each = (repeat(None) if field is None else field.unbind() for field in others)
+        return map(DqnMinibatch, steps, *each)
 
     def chunk(self, rows: slice) -> "DqnMinibatch":
         """See ``Minibatch``."""
-        transitions = Transitions(*(field[rows] for field in self.transitions))
-        weight, returns = (
-            None if field is None else field[rows] for field in (self.weight, self.returns)
-        )
-        return DqnMinibatch(transitions, weight, returns)
+        transitions, *others = self
+        steps = Transitions(*(field[rows] for field in transitions))
+        return DqnMinibatch(steps, *(None if field is None else field[rows] for field in others))
 
 
 class GanMinibatch(NamedTuple):

@@ -5,7 +5,7 @@ and nothing that a stranger wrote is imported.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.networks import ActionValues, make_q_network
-from lit_crl.dqn.settings import NetworkSettings
+from lit_crl.dqn.settings import NetworkSettings, Torso
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.bits import BitSpace, is_bits
 from lit_crl.envs.images import layout_in, space_of, with_layout
@@ -36,6 +36,9 @@ class Sizes(NamedTuple):
     gan_hidden: tuple[int, ...]
     noise_dim: int
     level_noise: float
+    torso: Torso = "plain"
+    atoms: int = 0
+    noise: float = 0.0
 
     @classmethod
     def of(cls, network: NetworkSettings, gan: GanSettings) -> Self:
@@ -49,7 +52,19 @@ class Sizes(NamedTuple):
             tuple(gan.hidden),
             gan.noise_dim,
             gan.level_noise,
+            network.torso,
+            network.atoms,
+            network.noise,
         )
+
+    @property
+    def network(self) -> NetworkSettings:
+        """The settings of the Q-network.
+
+        Raises:
+            ConfigError: If they make no sense.
+        """
+        return NetworkSettings(**{f.name: getattr(self, f.name) for f in fields(NetworkSettings)})
 
 
 @dataclass(frozen=True)
@@ -91,9 +106,7 @@ class Blueprint:
 
     def q_network(self) -> ActionValues:
         """A new Q-network."""
-        hidden, dueling, layer_norm, scale_obs, planning_steps, *_ = self.sizes
-        plain = (dueling, layer_norm, scale_obs)
-        return make_q_network(self.obs_space, self.num_actions, planning_steps, hidden, *plain)
+        return make_q_network(self.obs_space, self.num_actions, self.sizes.network)
 
     def level_gan(self) -> LevelGan | None:
         """A new GAN; None where there are no levels."""

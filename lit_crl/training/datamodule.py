@@ -63,6 +63,7 @@ from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.graphs.capture import capture_on
 from lit_crl.training.graphs.draws import GraphedDraws, Sample
 from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
+from lit_crl.training.network_checks import check_support
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
@@ -185,6 +186,8 @@ class ReplayDataModule(LightningDataModule):
             self._set_up_env()
         elif stage == "fit" and self._closed:
             self._reopen()
+        if stage == "fit":
+            self._fit_to_network()
         if stage == "fit" and not hasattr(self, "replay"):
             self._check_world()
             if self.transitions is None:
@@ -217,6 +220,15 @@ class ReplayDataModule(LightningDataModule):
                 user.env = self.env
         if users:
             self.rollout.load_state_dict(state)
+
+    def _fit_to_network(self) -> None:
+        """Refuse what does not go with the Q-network; noisy layers explore in the place of ε."""
+        if self.trainer is None:
+            return
+        agent = self._agent()
+        check_support(self.settings, agent.network, agent.dqn)
+        if self.settings.collect.exploration is None:
+            self.exploration = EpsilonLadder(base=0.0) if agent.network.noise else EpsilonLadder()
 
     def _check_world(self) -> None:
         """Refuse what does not go with a world; choose the environments of its explorer."""

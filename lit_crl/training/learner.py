@@ -16,8 +16,10 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
+from lit_crl.dqn.c51 import support_of
 from lit_crl.dqn.equations import greedy_unless, toss
-from lit_crl.dqn.networks import ActionValues
+from lit_crl.dqn.networks import ActionValues, spread
+from lit_crl.dqn.noisy import factorised_noise
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.envs import LevelEnv
 from lit_crl.evaluation.protocol import Evaluation
@@ -27,6 +29,7 @@ from lit_crl.gan.settings import GanSettings
 from lit_crl.training import trainer_checks
 from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMinibatch
 from lit_crl.training.blueprint import Blueprint, Sizes
+from lit_crl.training.clipped_targets import ClippedTargets
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.dreams.phases import explorer_phase, world_phase
 from lit_crl.training.graphs.choice import PhaseMaker
@@ -43,8 +46,8 @@ from lit_crl.training.updates import (
     TD_ERROR,
     Networks,
     Phase,
-    dqn_update,
     gan_update,
+    update_of,
 )
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
@@ -104,6 +107,17 @@ class CreativeLearner(LightningModule):
         self.dqn = checks.group("model.dqn", DqnSettings, dqn)
         self.gan = checks.group("model.gan", GanSettings, gan)
         self.world = checks.group("model.world", WorldSettings, world)
+        if self.network.atoms and self.dqn.td_loss != "huber":
+            raise ConfigError(
+                f"model.dqn.td_loss is {self.dqn.td_loss!r}, but distributions "
+                f"(model.network.atoms {self.network.atoms}) have a loss of their own: leave "
+                "model.dqn.td_loss out, or set model.network.atoms to 0"
+            )
+        if self.dqn.support is not None and not self.network.atoms:
+            raise ConfigError(
+                f"model.dqn.support is {list(self.dqn.support)}, but there are no distributions: "
+                "set model.network.atoms to 51, or leave it out"
+            )
         if compile and self.network.planning_steps:
             raise ConfigError(
                 "model.compile is on, but the sweeps of model.network.planning_steps "
@@ -118,6 +132,7 @@ class CreativeLearner(LightningModule):
         self.level_gan = None
         self.world_gan, self.explorer = None, None
         self.clock, self.losses = Stopwatch(), LossSums()
+        self._clipped = ClippedTargets()
         self.updates = self.gan_updates = self.world_updates = 0
         #: Which numbers the last evaluation had.
         self._measured: set[str] = set()
@@ -215,14 +230,24 @@ class CreativeLearner(LightningModule):
         Greedy is the online network or, where ``explores [N]``, the explorer.
         """
         explore, random = self.toss(len(obs), epsilon)
-        q = self.q_network(obs)
+        noise = self.acting_noise(len(obs))
+        q = self.q_network(obs, *noise)
         if explores is not None and self.explorer is not None:
-            q = torch.where(explores[:, None], self.explorer(obs), q)
+            q = torch.where(explores[:, None], self.explorer(obs, *noise), q)
         return greedy_unless(explore, random, q)
 
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
         return toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
+
+    def acting_noise(self, n: int) -> tuple[Tensor, ...]:
+        """What Q-networks take beside ``n`` observations to act: noise ``[n, size]``, if any.
+
+        Each environment has noise of its own, which is drawn anew for each step.
+        """
+        if not (size := self.q_network.noise_size):
+            return ()
+        return (factorised_noise(n, size, rng=self.streams("exploration", self.device)),)
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
@@ -275,7 +300,10 @@ class CreativeLearner(LightningModule):
         self.flat_networks = new_phase.flat
         made: Any = self.optimizers()
         q_optimizer, *gan_optimizers = made if isinstance(made, list) else [made]
-        update_dqn = partial(dqn_update, self.q_network, self.target_network, self.dqn)
+        q_networks = (self.q_network, self.target_network)
+        if self.dqn.support is not None:
+            spread(torch.tensor(list(self.dqn.support), device=self.device), *q_networks)
+        update_dqn = update_of(*q_networks, self.dqn)
         networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
         self._train_dqn: Phase[DqnMinibatch] = new_phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
@@ -309,14 +337,39 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         rates = self.dqn.target_rates(first, len(batch.dqn.obs))
-        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns))
+        if self.network.atoms:
+            self._move_supports(batch)
+        noise = self._noise_of_updates("noise", len(rates))
+        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns, noise))
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
+        if self.dqn.support is not None:
+            self._clipped.add(report["dqn/clipped_targets"])
         self.losses.add(report, first)
         if batch.explorer is not None and batch.bonus is not None:
             rates = self.dqn.target_rates(first, len(batch.bonus))
-            report = self._train_explorer(rates, batch.explorer)
+            noise = self._noise_of_updates("explorer's noise", len(rates))
+            report = self._train_explorer(rates, batch.explorer._replace(noise=noise))
             self.losses.add(report | {"explorer/bonus": batch.bonus}, first)
+
+    def _move_supports(self, batch: Batch) -> None:
+        """Let distributions reach as far as returns can, unless the settings say how far."""
+        if self.dqn.support is None:
+            if batch.returns is None:
+                raise ConfigError(
+                    f"model.network.atoms is {self.network.atoms}, but batches name no possible "
+                    "returns: give the lowest and the highest return as model.dqn.support"
+                )
+            spread(support_of(batch.returns[0]), self.q_network, self.target_network)
+        explorers = None if batch.explorer is None else batch.explorer.returns
+        if explorers is not None and self.explorer is not None:
+            spread(support_of(explorers[0]), self.explorer, self.explorer_target)
+
+    def _noise_of_updates(self, purpose: str, updates: int) -> Tensor | None:
+        """Noise of a Q-network and its target network in each of K updates, ``[K, 2, size]``."""
+        if not (size := self.q_network.noise_size):
+            return None
+        return factorised_noise(updates, 2, size, rng=self.streams(purpose, self.device))
 
     def _gan_phase(self, stack: GanBatch) -> None:
         updates, levels = stack.real.shape[:2]
@@ -330,6 +383,11 @@ class CreativeLearner(LightningModule):
         report = self._train_world([0.0] * updates, stack)
         self.losses.add(report, self.world_updates + 1)
         self.world_updates += updates
+
+    def on_train_epoch_end(self) -> None:
+        """Say if a support that was given is too narrow."""
+        if self.dqn.support is not None:
+            self._clipped.look(self.dqn.support)
 
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""

@@ -26,7 +26,7 @@ class CollectSettings:
         warmup: Env steps with random actions before the first update.
         steps_per_batch: Steps of every environment between two batches.
         exploration: ε of each environment. Default: a ladder from 0.4 down to 0.4⁸; a single
-            environment gets the smallest ε.
+            environment gets the smallest ε. With noisy layers (``model.network.noise``): 0.
         gamma: Discount factor γ of one step.
         device: Where environments and replay live; ``auto``: where the learner is.
     """

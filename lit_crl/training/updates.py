@@ -7,14 +7,17 @@ run the same functions.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from lit_crl.core.categorical import expected
+from lit_crl.dqn import c51
 from lit_crl.dqn import equations as dqn
-from lit_crl.dqn.networks import ActionValues
+from lit_crl.dqn.networks import ActionValues, CategoricalQNetwork
 from lit_crl.dqn.settings import DqnSettings
 from lit_crl.gan import equations as gan
 from lit_crl.gan.level_gan import LevelGan
@@ -79,11 +82,13 @@ def dqn_update(
         rate: Share of ``q_network``'s weights that goes into ``target_network``.
     """
     obs, action, reward, discount, next_obs = batch.transitions
+    noise, target_noise = noises(batch)
     # Float32, also under mixed precision: a TD error is a small difference of large values.
     with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
-        next_q = target_network(next_obs)
+        next_q = target_network(next_obs, *target_noise)
         if settings.double:
-            target = dqn.double_td_target(reward, discount, next_q, q_network(next_obs))
+            online = q_network(next_obs, *noise)
+            target = dqn.double_td_target(reward, discount, next_q, online)
         else:
             target = dqn.td_target(reward, discount, next_q)
         report: Report = {}
@@ -92,7 +97,7 @@ def dqn_update(
             target = target.clamp(*batch.returns)
 
     def loss_of_q() -> LossAndReport:
-        values = q_network(obs)
+        values = q_network(obs, *noise)
         q = dqn.q_of(values, action)
         loss = dqn.td_loss(q, target, settings.td_loss, batch.weight)
         report = {"dqn/loss": loss, "dqn/q_mean": q.detach().mean()}
@@ -107,6 +112,80 @@ def dqn_update(
     report |= engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
     engine.follow(target_network, q_network, rate)
     return report
+
+
+def categorical_update(
+    q_network: CategoricalQNetwork,
+    target_network: CategoricalQNetwork,
+    settings: DqnSettings,
+    engine: Engine,
+    batch: DqnMinibatch,
+    rate: float | Tensor,
+) -> Report:
+    """Move the distribution of returns towards its target, Bellemare et al. 2017, algorithm 1.
+
+    Args:
+        q_network: Is trained.
+        target_network: Has the same atoms, and says what follows; it follows ``q_network``.
+        settings: Who selects the next action, and how long a gradient may be.
+        engine: Changes the two networks.
+        batch: One minibatch.
+        rate: Share of ``q_network``'s weights that goes into ``target_network``.
+    """
+    obs, action, reward, discount, next_obs = batch.transitions
+    noise, target_noise = noises(batch)
+    atoms = q_network.atoms
+    # Float32, also under mixed precision: probabilities are small, and a returns' unit is large.
+    with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
+        next_logits = target_network.logits(next_obs, *target_noise)
+        if settings.double:
+            best = q_network(next_obs, *noise).argmax(-1)
+        else:
+            best = expected(next_logits, atoms).argmax(-1)
+        next_logits = c51.of_action(next_logits, best)
+        step = (reward, discount, next_logits.softmax(-1), atoms)
+        target = c51.categorical_td_target(*step, batch.returns)
+        report = {"dqn/clipped_targets": c51.clipped_share(*step)}
+        if batch.returns is not None:
+            mean = reward + discount * expected(next_logits, atoms)
+            report["dqn/impossible_targets"] = dqn.impossible_share(mean, batch.returns)
+
+    def loss_of_q() -> LossAndReport:
+        logits = q_network.logits(obs, *noise)
+        error = c51.divergence(target, c51.of_action(logits, action))
+        loss = (error if batch.weight is None else batch.weight * error).mean()
+        values = expected(logits, atoms)
+        report = {"dqn/loss": loss, "dqn/q_mean": dqn.q_of(values, action).detach().mean()}
+        if settings.conservative_weight > 0:
+            penalty = dqn.conservative_penalty(values, action)
+            report["dqn/conservative_penalty"] = penalty
+            loss = loss + settings.conservative_weight * penalty
+        if batch.weight is not None:
+            report[TD_ERROR] = error.detach()
+        return loss, report
+
+    report |= engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
+    engine.follow(target_network, q_network, rate)
+    return report
+
+
+def noises(batch: DqnMinibatch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What the Q-network and the target network take beside observations: noise, or nothing.
+
+    Each has one draw for an update (Fortunato et al. 2018, §3.1): also where a Q-network selects
+    the next action, it has the noise that it learns with.
+    """
+    return ((), ()) if batch.noise is None else ((batch.noise[0],), (batch.noise[1],))
+
+
+def update_of(
+    q_network: ActionValues, target_network: ActionValues, settings: DqnSettings
+) -> "Update[DqnMinibatch]":
+    """The update of values or, if the networks have them, of distributions."""
+    if isinstance(q_network, CategoricalQNetwork):
+        twin = cast(CategoricalQNetwork, target_network)
+        return partial(categorical_update, q_network, twin, settings)
+    return partial(dqn_update, q_network, target_network, settings)
 
 
 def gan_update(

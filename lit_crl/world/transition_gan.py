@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_crl.core import categorical
 from lit_crl.core.distributed import largest, mean_of_rows, smallest
-from lit_crl.world import equations, rewards
+from lit_crl.world import equations
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import (
     BernoulliGenerators,
@@ -15,6 +16,7 @@ from lit_crl.world.networks import (
     Heads,
     NoiseGenerators,
 )
+from lit_crl.world.rewards import reward_atoms
 from lit_crl.world.settings import WorldSettings
 
 #: How far imagined observations may go beyond the real ones, as a share of their range.
@@ -132,7 +134,7 @@ class TransitionGan(nn.Module):
                 members, condition_dim, obs_dim, hidden, settings.noise_dim
             )
             self.discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
-        atoms = rewards.reward_atoms()
+        atoms = reward_atoms()
         self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden, len(atoms))
         zeros, ones = torch.zeros(obs_dim), torch.ones(obs_dim)
         everywhere = torch.full((obs_dim,), torch.inf)
@@ -222,7 +224,7 @@ class TransitionGan(nn.Module):
 
     def reward_target(self, reward: Tensor) -> Tensor:
         """Rewards ``[...]`` as the reward heads should tell them, ``[..., A]``."""
-        return rewards.two_hot(reward.float() / self.reward_scale, self.atoms)
+        return categorical.two_hot(reward.float() / self.reward_scale, self.atoms)
 
     def draw_noise(self, *shape: int, rng: torch.Generator) -> Tensor:
         """Noise z, ``[*shape, noise_dim]``."""
@@ -261,7 +263,7 @@ class TransitionGan(nn.Module):
     def predict(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards, before any bounds, and probabilities of an end, ``[N]`` each."""
         logits, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
-        reward = self.reward_scale * rewards.expected(logits, self.atoms).mean(0)
+        reward = self.reward_scale * categorical.expected(logits, self.atoms).mean(0)
         return reward, torch.sigmoid(end_logit + self.end_shift[:, None]).mean(0)
 
     @torch.no_grad()

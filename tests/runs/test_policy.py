@@ -18,6 +18,7 @@ from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 import lit_crl
 from lit_crl import CreativeLearner, Policy
+from lit_crl.dqn.networks import spread
 from lit_crl.envs import (
     CartPole,
     GymnasiumEnv,
@@ -61,6 +62,14 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "planning": (lambda: Maze(1, size=5), {"planning_steps": 7}),
     "images": (lambda: gymnasium_env("Steep-v0", image_layout="HW"), {}),
     "flattened": (lambda: gymnasium_env("FrozenLake-v1"), {}),
+    "Rainbow": (
+        lambda: CartPole(1),
+        {"network": {"hidden": (8,), "atoms": 7, "noise": 0.5, "dueling": True}},
+    ),
+    "IMPALA": (
+        lambda: gymnasium_env("Steep-v0", image_layout="HW"),
+        {"network": {"hidden": (8,), "torso": "impala"}},
+    ),
 }
 
 
@@ -71,6 +80,7 @@ def learner_of(kind: str, gan_updates: int = 1) -> CreativeLearner:
     learner = CreativeLearner(**learner_settings(**{**SMALL, **settings})).build(make_env())
     for parameter in learner.target_network.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
+    spread(torch.tensor([-3.0, 7.0]), learner.target_network)
     learner.gan_updates = gan_updates
     return learner
 
@@ -411,3 +421,15 @@ def test_numbers_and_levels_that_make_no_sense_are_refused() -> None:
     ):
         with pytest.raises(lit_crl.runs.policy.ConfigError):
             refused()
+
+
+def test_a_file_from_before_there_were_noise_and_distributions_loads(tmp_path: Path) -> None:
+    learner = learner_of("vectors")
+    Policy.of(learner).save(tmp_path / "new.ckpt")
+    saved = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    for name in ("torso", "atoms", "noise"):
+        del saved["learner"]["blueprint"]["sizes"][name]
+    torch.save(saved, tmp_path / "old.ckpt")
+    obs = observations(learner, 6)
+    policy = lit_crl.load(tmp_path / "old.ckpt")
+    assert torch.equal(policy.action_values(obs), learner.action_values(obs))

@@ -116,6 +116,11 @@ NETWORKS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "images": (lambda: Maze(1, size=5), {}),
     "channels last": (lambda: GymnasiumEnv(1, id="Truths-v0"), {}),
     "planning": (lambda: Maze(1, size=5), {"planning_steps": 5}),
+    "Rainbow": (
+        lambda: CartPole(1),
+        {"network": {"hidden": (12,), "atoms": 7, "noise": 0.5, "dueling": True}},
+    ),
+    "IMPALA": (lambda: Maze(1, size=5), {"network": {"hidden": (8,), "torso": "impala"}}),
 }
 #: Exporting takes seconds: the other networks are as slow, and less likely to break alone.
 SOME = [

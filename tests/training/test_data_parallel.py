@@ -54,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert died.returncode != 0 and time.monotonic() - began < 60
     shutil.copytree(root / "die", root / "resume")
     both = start({task: root / task for task in ("resume", "train", "descend", "evaluate",
-                                               "imagine", "best")})  # fmt: skip
+                                               "imagine", "best", "rainbow")})  # fmt: skip
     assert both.returncode == 0, both.stderr
     return root
 
@@ -86,6 +86,21 @@ def test_each_process_explores_and_draws_for_itself(
         replays = (first["data"]["replay"][name], second["data"]["replay"][name])
         assert not torch.equal(*replays)
     assert not torch.equal(first["data"]["rng"], second["data"]["rng"])
+
+
+def test_noisy_distributions_are_the_same_in_all_processes_and_their_noise_is_not(
+    done: Path, difference: Difference
+) -> None:
+    first, second = results(done / "rainbow", 2)
+    assert first["learner"]["updates"] >= 30
+    assert difference(first["weights"], second["weights"]) is None
+    assert difference(first["optimizers"], second["optimizers"]) is None
+    assert first["weights"]["q_network.atoms"].tolist() == pytest.approx(
+        torch.linspace(-100, 0, 11).tolist(), abs=1e-3
+    )
+    for stream in ("noise", "exploration"):
+        mine, other = (result["data"]["streams"][stream] for result in (first, second))
+        assert not torch.equal(mine, other)
 
 
 def test_outcomes_are_shared_and_env_steps_counted_over_all_processes(

@@ -107,24 +107,31 @@ def with_id(id: str) -> dict[str, Any]:
 
 
 def _base(options: Sequence[Option], files: Sequence[Path]) -> list[Path]:
-    """The file that everything else overrides, if any."""
+    """The files that everything else overrides.
+
+    An experiment that names no task goes on top of what would be chosen without it.
+    """
     given = {option.flag: option.value for option in options}
     experiment, checkpoint = given.get("--experiment"), given.get("--ckpt_path")
     if checkpoint not in (None, "last", "best") and not files:
         return [_config_of(Path(str(checkpoint)), experiment)]
+    on_top: list[Path] = []
     if experiment in folders.experiments():
-        return [folders.experiment_config(str(experiment))]
-    if any(setting_of(file, key) is not None for file in files for key in ("env", "transitions")):
-        return []  # the user chose the experiment's name
+        chosen = folders.experiment_config(str(experiment))
+        if _names_task(chosen):
+            return [chosen]
+        on_top, experiment = [chosen], None
+    if any(map(_names_task, files)):
+        return on_top  # the user chose the experiment's name
     if experiment is not None:
         return [folders.experiment_config(experiment)]  # raises: there is no such experiment
     if given.get("--data.transitions") not in (None, "null"):
-        return [folders.experiment_config(ANY_LOG)]
+        return [folders.experiment_config(ANY_LOG), *on_top]
     named = given.get("--data.env")
     by_id = "--data.env.id" in given or "--data.env.init_args.id" in given
     if by_id if named is None else is_id(named):
-        return [folders.experiment_config(ANY_ID)]
-    return [folders.experiment_config(DEFAULT if named is None else ANY_ENV)]
+        return [folders.experiment_config(ANY_ID), *on_top]
+    return [folders.experiment_config(DEFAULT if named is None else ANY_ENV), *on_top]
 
 
 def _config_of(checkpoint: Path, experiment: str | None) -> Path:
@@ -141,6 +148,11 @@ def _config_of(checkpoint: Path, experiment: str | None) -> Path:
             "leave --experiment out, or give another checkpoint"
         )
     return saved
+
+
+def _names_task(file: Path) -> bool:
+    """Whether a configuration file says what is to be learnt."""
+    return any(setting_of(file, key) is not None for key in ("env", "transitions"))
 
 
 def setting_of(file: Path, key: str) -> Any:

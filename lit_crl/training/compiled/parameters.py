@@ -57,7 +57,7 @@ class FlatNetwork:
         return dict(zip(names, self.split(self.vector), strict=True))
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """The network's output for ``inputs [B, ...]``."""
-        outputs: Tensor = functional_call(self.network, self.views(), (inputs,))
+        outputs: Tensor = functional_call(self.network, self.views(), inputs)
         return outputs

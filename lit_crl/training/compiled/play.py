@@ -17,6 +17,8 @@ from lit_crl.training.experience.rollout import Played
 #: Takes how many environments there are, and ε ``[N]``; gives which of them explore ``[N]``, and
 #: a random action for each ``[N]``.
 Toss = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+#: Gives what Q-networks take beside so many observations to act: noise ``[N, size]``, or nothing.
+Noise = Callable[[int], tuple[Tensor, ...]]
 
 
 class Explorer(NamedTuple):
@@ -35,6 +37,7 @@ class CompiledPlay:
     def __init__(
         self,
         toss: Toss,
+        noise: Noise,
         env: BatchedEnv,
         q_network: FlatNetwork,
         explorer: Explorer | None,
@@ -44,12 +47,13 @@ class CompiledPlay:
 
         Args:
             toss: Draws the random actions.
+            noise: Draws the noise of noisy layers.
             env: Is stepped.
             q_network: Acts where the ``explorer`` does not.
             explorer: Acts in the other environments; None without a world.
             clock: Times the compilation.
         """
-        self._toss, self._env, self._q_network = toss, env, q_network
+        self._toss, self._noise, self._env, self._q_network = toss, noise, env, q_network
         self._explorer = explorer
         self._graph = compiled(self._played, q_network.vector.device)
         self._clock, self._is_compiled = clock, False
@@ -63,10 +67,11 @@ class CompiledPlay:
         state: Tensor,
         levels: Tensor,
         elapsed: Tensor,
+        *noise: Tensor,
     ) -> tuple[Tensor, ...]:
-        q = self._q_network.forward(obs)
+        q = self._q_network.forward(obs, *noise)
         if self._explorer is not None:
-            other = self._explorer.q_network.forward(obs)
+            other = self._explorer.q_network.forward(obs, *noise)
             q = torch.where(self._explorer.acts[:, None], other, q)
         action = greedy_unless(explore, random, q)
         return action, *self._env.advanced(state, levels, elapsed, action)
@@ -77,9 +82,10 @@ class CompiledPlay:
         if self._explorer is not None:
             self._explorer.q_network.rejoin()
         explore, random = self._toss(len(obs), epsilon)
+        noise = self._noise(len(obs))
         where = (self._env.state, self._env.levels, self._env.elapsed)
         with nullcontext() if self._is_compiled else compiling(self._clock):
-            results = self._graph(obs, explore, random, *where)
+            results = self._graph(obs, explore, random, *where, *noise)
         self._is_compiled = True
         action, *advanced = results
         return action, self._env.take(tuple(advanced))

@@ -12,7 +12,7 @@ from lit_crl.training.updates import (
     Networks,
     Phase,
     Report,
-    dqn_update,
+    update_of,
     world_update,
 )
 from lit_crl.world.settings import WorldSettings
@@ -23,6 +23,7 @@ EXPLORER_NAMES = {
     "dqn/loss": "explorer/loss",
     "dqn/q_mean": "explorer/q_mean",
     "dqn/impossible_targets": "explorer/impossible_targets",
+    "dqn/clipped_targets": "explorer/clipped_targets",
 }
 
 
@@ -42,9 +43,10 @@ def explorer_phase(
         optimizer: Of the explorer.
         make_phase: Runs the updates.
     """
+    update_explorer = update_of(explorer, target_network, settings)
 
     def update(engine: Engine, batch: DqnMinibatch, rate: float | Tensor) -> Report:
-        report = dqn_update(explorer, target_network, settings, engine, batch, rate)
+        report = update_explorer(engine, batch, rate)
         return {new: report[old] for old, new in EXPLORER_NAMES.items() if old in report}
 
     return make_phase(update, {explorer: optimizer, target_network: None})

@@ -35,5 +35,5 @@ def compiled_play(
     explorer = None
     if explores is not None and agent.explorer is not None:
         explorer = Explorer(agent.flat_networks[agent.explorer], explores)
-    play = CompiledPlay(agent.toss, env, flat, explorer, clock)
+    play = CompiledPlay(agent.toss, agent.acting_noise, env, flat, explorer, clock)
     return lambda act, obs, epsilon: play(obs, epsilon)

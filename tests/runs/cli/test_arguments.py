@@ -132,6 +132,30 @@ def test_files_lie_over_the_experiment() -> None:
     assert named["experiment"] == "cartpole_levels" and named["data"]["collect"]["gamma"] == 0.998
 
 
+@pytest.mark.parametrize(
+    ("given", "below"),
+    [
+        ([], "mountain_car"),
+        (["--data.env=CartPole-v1"], "gymnasium"),
+        (["--data.env=lit_crl.envs.Maze"], "mountain_car_levels"),
+        (["--data.transitions=log.npz"], "from_log"),
+        (["--config=conf/experiment/spiral.yaml"], None),
+    ],
+)
+def test_an_experiment_that_names_no_task_goes_on_top_of_another(
+    given: list[str], below: str | None
+) -> None:
+    files = [
+        word.partition("/conf/")[2]
+        for word in complete(["fit", "--experiment=rainbow", *given])
+        if word.startswith("--config=")
+    ]
+    expected = ["experiment/rainbow.yaml"]
+    if below is not None:
+        expected = [f"experiment/{below}.yaml", *expected]
+    assert files[: len(expected)] == expected
+
+
 def test_an_experiment_of_ones_own_is_a_label() -> None:
     Path("order.yaml").write_text(ORDER)
     assert settings("--config=order.yaml", "--experiment=mine")["experiment"] == "mine"

@@ -114,7 +114,7 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
         extra, module = EXTRAS[experiment]
         pytest.importorskip(module, reason=f"its extra is {extra}")
     file = OmegaConf.load(conf_folder() / "experiment" / f"{experiment}.yaml")
-    has_world = OmegaConf.select(file, "model.world.loss") is not None
+    has_world = OmegaConf.select(file, "model.world.loss") not in (None, "none")
     arm, updates = (OmegaConf.select(file, f"data.{x}") for x in ("curriculum.arm", "gan.updates"))
     trains_gan = arm != "target" and updates != 0
     gan = ["--data.gan.updates=2"] if trains_gan else []
@@ -216,6 +216,7 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "mountain_car_levels",
         "plain_dqn",
         "point_mass",
+        "rainbow",
         "spiral",
         "spiral_levels",
         "thin_manifold",
