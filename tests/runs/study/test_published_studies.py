@@ -93,6 +93,17 @@ def test_the_front_page_says_how_soon_worlds_solve_the_weak_engine() -> None:
         assert f"| `{arm}` | {' | '.join(numbers[:4])} |" in text
 
 
+def test_the_front_page_says_how_mountain_car_ends() -> None:
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "world_mountain_car.csv")
+    scores = final_scores(rows, "target_return_mean")
+    (mean, worst), (other, its_worst) = (
+        (scores[arm].mean(), scores[arm].min()) for arm in ("gan", "replay")
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"mean return of {mean:.1f} after 3,000 env steps, {worst:.1f} on the worst" in text
+    assert f"(`replay`: {other:.1f}, {its_worst:.1f})" in text
+
+
 def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
     study = read_study(ROOT / "conf" / "study" / "world_log_cartpole.yaml")
     scores = compared_scores(
