@@ -103,7 +103,9 @@ def test_the_explorer_acts_in_its_environments_in_the_graph_too(traced: None) ->
         torch.nn.init.normal_(weights)  # another policy than the judge's
     explorer = Explorer(learner.flat_networks[learner.explorer], data._explores)
     q_network = learner.flat_networks[learner.q_network]
-    play = CompiledPlay(learner.toss, data.env, q_network, explorer, data.clock)
+    play = CompiledPlay(
+        learner.toss, learner.acting_noise, data.env, q_network, explorer, data.clock
+    )
     rng, differed = torch.Generator().manual_seed(0), 0
     for _ in range(10):
         obs = torch.rand(4, 2, generator=rng) - 0.5

@@ -182,6 +182,8 @@ def shipped_arms() -> list[Any]:
         if "data.transitions" in settings:
             settings |= {"data.env": shipped.settings["data.env"], "data.replay.log_updates": 40}
             settings |= {"data.replay.updates_per_batch": 4, "data.evaluation.every": 20}
+        if shipped.experiment in ("acrobot", "cartpole"):  # their episodes have Gymnasium's length
+            del settings["data.env.init_args.max_episode_steps"]
         if shipped.experiment == "maze":
             settings["data.env.init_args.size"] = 5
         once = replace(shipped, seeds=1, settings=settings)
