@@ -77,6 +77,8 @@ def records(path: Path) -> Iterator[Any]:
             continue
         checksum, length, kind = struct.unpack("<IHB", content[at : at + 7])
         part = content[at + 7 : at + 7 + length]
+        if len(part) < length:  # it is being written
+            return
         assert checksum == zlib.crc32(bytes([kind]) + part)
         whole, at = whole + part, at + 7 + length
         if kind in (1, 4):  # in one piece, or its last piece
@@ -131,7 +133,14 @@ class Segment:
 
 
 def segments(run: Path) -> list[Segment]:
-    return [Segment(folder) for folder in sorted((run / "wandb").glob("offline-run-*"))]
+    """The data of a run's segments; W&B writes them in a process of its own, and is waited for."""
+    folders = sorted((run / "wandb").glob("offline-run-*"))
+    for _ in range(200):
+        found = [Segment(folder) for folder in folders]
+        if all(segment.exit_code is not None for segment in found):
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"W&B has not ended {folders}")
 
 
 def fit(*args: str) -> CreativeCLI:
@@ -302,11 +311,7 @@ def test_a_run_that_fails_ends_as_failed(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "wandb").exists()
     display.begin({"a": 1})
     display.finalize("failed")
-    for _ in range(100):  # W&B's own process writes it, a moment later
-        (segment,) = segments(tmp_path)
-        if segment.exit_code is not None:
-            break
-        time.sleep(0.1)
+    (segment,) = segments(tmp_path)
     assert segment.exit_code == 1
 
 
@@ -321,11 +326,7 @@ def test_the_figures_and_the_film_of_a_world_are_shown(
     report: Any = SimpleNamespace(summary={"env_steps": 3, "world_error_1": 0.5})
     shown = WandbDisplay(tmp_path, "g", [], offline=True)
     Dashboard(shown, report).conclude(tmp_path)
-    for _ in range(100):  # W&B's own process writes it, a moment later
-        (segment,) = segments(tmp_path)
-        if segment.exit_code is not None:
-            break
-        time.sleep(0.1)
+    (segment,) = segments(tmp_path)
     last = segment.history[-1]
     kinds = {key.split(".")[0]: last[key] for key in last if key.endswith("._type")}
     assert kinds == {
