@@ -180,6 +180,22 @@ def test_every_number_of_a_run_is_explained_and_none_besides(run: Path) -> None:
     compare(summary, validation + final + alone)
 
 
+#: Settings of a run with a world that takes seconds.
+SMALL_WITH_A_WORLD = (
+    "--data.collect.num_envs=8",
+    "--data.collect.warmup=400",
+    "--data.replay.batch_size=16",
+    "--data.replay.updates_per_batch=2",
+    "--data.evaluation.test_episodes=2",
+    "--data.evaluation.episodes=2",
+    "--data.world.every=200",
+    "--data.world.updates=2",
+    "--data.world.first_updates=2",
+    "--data.world.dreams=8",
+    "--data.env.init_args.max_episode_steps=60",
+)
+
+
 def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -> None:
     columns: set[str] = set()
     for loss in ("gan_reconstruction", "likelihood"):
@@ -191,17 +207,7 @@ def test_every_number_of_a_world_is_explained_and_none_besides(tmp_path: Path) -
                 f"--trainer.default_root_dir={tmp_path}",
                 "--trainer.log_every_n_steps=1",
                 "--data.collect.env_steps=900",
-                "--data.collect.num_envs=8",
-                "--data.collect.warmup=400",
-                "--data.replay.batch_size=16",
-                "--data.replay.updates_per_batch=2",
-                "--data.evaluation.test_episodes=2",
-                "--data.evaluation.episodes=2",
-                "--data.world.every=200",
-                "--data.world.updates=2",
-                "--data.world.first_updates=2",
-                "--data.world.dreams=8",
-                "--data.env.init_args.max_episode_steps=60",
+                *SMALL_WITH_A_WORLD,
                 "--data.world.held_back=0.5",
                 "--data.evaluation.every=400",
                 "--data.world.horizon=4",
@@ -236,17 +242,7 @@ def test_every_number_of_distributions_is_explained_and_none_besides(tmp_path: P
             *rainbow,
             *world,
             "--data.collect.env_steps=800",
-            "--data.collect.num_envs=8",
-            "--data.collect.warmup=400",
-            "--data.replay.batch_size=16",
-            "--data.replay.updates_per_batch=2",
-            "--data.evaluation.test_episodes=2",
-            "--data.evaluation.episodes=2",
-            "--data.world.every=200",
-            "--data.world.updates=2",
-            "--data.world.first_updates=2",
-            "--data.world.dreams=8",
-            "--data.env.init_args.max_episode_steps=60",
+            *SMALL_WITH_A_WORLD,
             "--data.evaluation.every=400",
             "--model.network.hidden=[8]",
             "--model.world.hidden=[8]",

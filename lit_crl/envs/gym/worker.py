@@ -78,7 +78,12 @@ def from_bytes(state: bytes) -> dict[str, Any]:
 
 
 def work(pipe: Connection) -> None:
-    """Make the copies of the first message, and answer all others until the pipe is closed."""
+    """Make the copies of the first message, and answer all others until the pipe is closed.
+
+    Messages may run code. Only the process that started this one holds the pipe's other end, and
+    none of them comes from a file: saved states travel as bytes that are read with
+    ``weights_only=True``.
+    """
     copies: Copies | None = None
     while True:
         try:
