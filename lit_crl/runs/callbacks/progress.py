@@ -34,6 +34,8 @@ def about_game(env: LevelEnv, budget: int) -> list[str]:
     frames = env.game.frames(budget)
     if frames not in (None, budget):
         sentences.append(f"Env steps are agent steps: {budget:,} of them are {frames:,} frames.")
+    if env.visited is not None:
+        sentences.append(env.visited.in_words)
     if env.why_not_resumable:
         sentences.append(
             f"If the run is resumed, new episodes start, because {env.why_not_resumable}."

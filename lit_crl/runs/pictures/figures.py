@@ -137,8 +137,10 @@ def predicted_levels(learner: CreativeLearner, data: ReplayDataModule) -> Figure
     """Pictures of levels that the generator makes at several difficulties.
 
     Raises:
-        ConfigError: If the environment cannot be drawn.
+        ConfigError: If the environment cannot be drawn, or has no levels here.
     """
+    if not getattr(data.env, "has_levels", True):
+        raise ConfigError("they are states that training has visited, which only training has.")
     rows = []
     env = picture_env(data.make_env, IN_A_ROW, data.env.device)
     for wanted in DIFFICULTIES:

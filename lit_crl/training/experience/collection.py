@@ -50,10 +50,12 @@ def new_rollout(
         needs: What the arm needs.
         seed: Seed of the environments' own random streams.
     """
+    # Where levels are visited states, every arm with levels must be told of them.
+    visits = needs.levels and getattr(env, "visited", None) is not None
     return Rollout(
         env,
         replay,
-        curriculum.archive if curriculum is not None and needs.gan else None,
+        curriculum.archive if curriculum is not None and (needs.gan or visits) else None,
         gamma=settings.collect.gamma,
         label_epsilon=settings.curriculum.label_epsilon,
         seed=seed,
