@@ -21,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.memory import check_fits
 from lit_crl.envs.gym import levels as user_levels
 from lit_crl.envs.gym import making
 from lit_crl.envs.gym.atari_states import why_not_restored
@@ -213,6 +214,12 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._init_levels(self.visited.level_space, None)
         self.envs.reset(np.arange(self.num_envs) == 0, seed=0)
         self._keep(0)
+        needed = capacity * self.visited.bytes
+        try:
+            check_fits("visited_levels", capacity, needed, torch.device("cpu"))
+        except ConfigError:
+            self.close()
+            raise
 
     def share_levels(self, other: object) -> None:
         """Start at the visited states of ``other``, if its levels are such: the same ones."""

@@ -15,6 +15,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from lit_crl.core.memory import in_units
 from lit_crl.envs.bits import is_bits
 
 #: Coordinates of a level. A distance in the code has a relative error of about 1/√(2 · 32), 1/8.
@@ -75,10 +76,10 @@ class VisitedStates:
     @property
     def in_words(self) -> str:
         """One line on how many states are kept, and what they take."""
-        most = self.capacity * self.bytes / max(len(self), 1) / 1e6
+        most = self.capacity * self.bytes / max(len(self), 1)
         return (
             f"Levels are visited states: the newest {self.capacity:,} are kept, which take about "
-            f"{most:,.1f} MB."
+            f"{in_units(most)}."
         )
 
     @property

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.core.memory import in_units
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.envs.gym.visited_states import CODE_SIZE, VisitedStates, fourier_code
 
@@ -34,7 +35,7 @@ def test_codes_are_random_fourier_features() -> None:
     x, y = torch.rand(2, 6, generator=rng)
     one, other = fourier_code(torch.stack([x, y]), frequency, phase)
     expected = 1 - (-(x - y).square().sum() / 2).exp()
-    assert (one - other).square().mean() == pytest.approx(expected, abs=0.02)
+    assert float((one - other).square().mean()) == pytest.approx(float(expected), abs=0.02)
 
 
 def test_the_newest_states_are_kept_once_for_each_code() -> None:
@@ -119,9 +120,10 @@ def test_the_tasks_own_resets_after_a_restored_game_do_not_repeat_each_other() -
 def test_memory_stays_as_it_was_stated(name: str) -> None:
     env = made(4, GAMES[name], visited_levels=30)
     assert env.visited is not None
-    stated = float(env.visited.in_words.rpartition("about ")[2].partition(" MB")[0])
+    stated = 30 * env.visited.bytes
+    assert env.visited.in_words.endswith(f"about {in_units(stated)}.")
     played(env, 500)
-    assert len(env.visited) <= 30 and env.visited.bytes <= (stated + 0.05) * 1e6 * 1.5
+    assert len(env.visited) <= 30 and env.visited.bytes <= 1.2 * stated
 
 
 def test_copies_share_levels_and_continue_with_them() -> None:
@@ -141,6 +143,8 @@ def test_copies_share_levels_and_continue_with_them() -> None:
 def test_what_cannot_be_kept_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"visited_levels is 0: give how many"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=0)
+    with pytest.raises(ConfigError, match=r"visited_levels is 1,0.*of memory, but.*at most"):
+        GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=10**12)
     with pytest.raises(ConfigError, match=r"but level_space is given, too.*leave one of them out"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=9, level_space={"x": [0, 1]},
                      set_level=lambda env, level: level)  # fmt: skip
