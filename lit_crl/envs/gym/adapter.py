@@ -28,6 +28,7 @@ from lit_crl.envs.gym.atari_states import why_not_restored
 from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.game import in_words
 from lit_crl.envs.gym.guard import Env, SetLevel
+from lit_crl.envs.gym.returned import Array
 from lit_crl.envs.gym.vector_entry import VectorEntry
 from lit_crl.envs.gym.vectorized import Vectorization, Vectorized
 from lit_crl.envs.gym.visited_states import VisitedStates, can_be_coded
@@ -214,7 +215,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._init_levels(self.visited.level_space, None)
         self.envs.reset(np.arange(self.num_envs) == 0, seed=0)
         self._keep(0)
-        needed = capacity * self.visited.bytes
+        needed = capacity * self.visited.num_bytes
         try:
             check_fits("visited_levels", capacity, needed, torch.device("cpu"))
         except ConfigError:

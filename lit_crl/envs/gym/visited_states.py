@@ -69,14 +69,14 @@ class VisitedStates:
         return len(self._states)
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         """What states and codes take."""
         return sum(len(code) + len(state) for code, state in self._states.items())
 
     @property
     def in_words(self) -> str:
         """One line on how many states are kept, and what they take."""
-        most = self.capacity * self.bytes / max(len(self), 1)
+        most = self.capacity * self.num_bytes / max(len(self), 1)
         return (
             f"Levels are visited states: the newest {self.capacity:,} are kept, which take about "
             f"{in_units(most)}."
@@ -136,6 +136,4 @@ class VisitedStates:
         """Keep what ``state_dict`` had; of more states than there is room for, the newest."""
         parts = state["states"].split(state["sizes"].tolist())
         pairs = list(zip(state["levels"], parts, strict=True))[-self.capacity :]
-        self._states = {
-            code.numpy().tobytes(): part.numpy().tobytes() for code, part in pairs
-        }
+        self._states = {code.numpy().tobytes(): part.numpy().tobytes() for code, part in pairs}

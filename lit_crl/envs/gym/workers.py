@@ -25,8 +25,8 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym.copies import SAVED
 from lit_crl.envs.gym.guard import Env, SetLevel
 from lit_crl.envs.gym.returned import Array, told
-from lit_crl.envs.gym.vectorized import Kind
 from lit_crl.envs.gym.snapshots import from_bytes, in_bytes
+from lit_crl.envs.gym.vectorized import Kind
 from lit_crl.envs.gym.worker import ARRAYS, Failure, Job
 
 #: Variables by which libraries learn how many threads they may start: a process is to take a core.

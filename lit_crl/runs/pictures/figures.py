@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lit_crl.core.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.interface import draw_box
 from lit_crl.runs.pictures.canvas import Array, spread

@@ -46,7 +46,8 @@ def test_the_newest_states_are_kept_once_for_each_code() -> None:
         observation = 40 * torch.randint(4, (2,), generator=rng).to(torch.uint8)
         state = bytes([number])
         level = store.keep(observation, state)
-        pairs = [pair for pair in pairs if not torch.equal(pair[0], level)][-4:] + [(level, state)]
+        others = [pair for pair in pairs if not torch.equal(pair[0], level)]
+        pairs = [*others[-4:], (level, state)]
         assert torch.equal(store.codes, torch.stack([code for code, _ in pairs]))
         assert [store.state_at(code) for code, _ in pairs] == [kept for _, kept in pairs]
     again = VisitedStates(5, Box(0, 255, (2,), np.uint8))
@@ -120,10 +121,10 @@ def test_the_tasks_own_resets_after_a_restored_game_do_not_repeat_each_other() -
 def test_memory_stays_as_it_was_stated(name: str) -> None:
     env = made(4, GAMES[name], visited_levels=30)
     assert env.visited is not None
-    stated = 30 * env.visited.bytes
+    stated = 30 * env.visited.num_bytes
     assert env.visited.in_words.endswith(f"about {in_units(stated)}.")
     played(env, 500)
-    assert len(env.visited) <= 30 and env.visited.bytes <= 1.2 * stated
+    assert len(env.visited) <= 30 and env.visited.num_bytes <= 1.2 * stated
 
 
 def test_copies_share_levels_and_continue_with_them() -> None:
