@@ -119,8 +119,12 @@ class VisitedStates:
         return self._states[level.cpu().numpy().tobytes()]
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
-        """``n`` levels of kept states, uniformly with replacement, ``[n, d]``."""
-        pick = torch.randint(len(self), (n,), generator=rng, device=rng.device)
+        """``n`` levels of kept states ``[n, d]``, none twice before each has come once."""
+        rounds = -(-n // len(self))
+        orders = [
+            torch.randperm(len(self), generator=rng, device=rng.device) for _ in range(rounds)
+        ]
+        pick = torch.cat(orders)[:n] if orders else torch.empty(0, dtype=torch.long)
         return self.codes[pick.cpu()]
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -73,6 +73,17 @@ def test_a_level_stands_for_the_kept_state_of_the_nearest_code() -> None:
     assert torch.equal(store.nearest(store.codes), store.codes)
 
 
+def test_drawn_levels_are_all_of_them_in_turn() -> None:
+    store, rng = VisitedStates(7, BITS), torch.Generator().manual_seed(0)
+    for number in range(7):
+        store.keep(torch.randint(2, BITS.shape, generator=rng).bool(), bytes([number]))
+    drawn = store.draw(17, rng)
+    times = [int((drawn == code).all(1).sum()) for code in store.codes]
+    assert sorted(times) == [2, 2, 2, 2, 3, 3, 3] and store.draw(0, rng).shape == (0, CODE_SIZE)
+    first = torch.stack([store.draw(1, rng)[0] for _ in range(700)])
+    assert all(60 < int((first == code).all(1).sum()) < 140 for code in store.codes)
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("name", GAMES)
 def test_an_episode_from_a_visited_state_goes_on_as_the_game_did(
