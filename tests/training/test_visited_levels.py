@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.arms import check_one_process_visits
-from lit_crl.curriculum.plr import PrioritizedLevelReplay
+from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
+from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import SOURCES
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.runs.callbacks import EnvStepProgress
@@ -28,11 +29,14 @@ GAMES: dict[str, dict[str, Any]] = {
     "Breakout": {"id": "minatar:MinAtar/Breakout-v1", "success_return": 1.0},
     "DoorKey": GRID,
 }
-ARMS: dict[str, dict[str, Any]] = {
-    "archive": {"arm": "archive"},
-    "gan": {"arm": "gan", "proposals": "projected"},
-    "gan, as it proposes": {"arm": "gan"},
-    "plr": {"arm": PrioritizedLevelReplay(least=4)},
+#: Made anew for each run: some arms remember levels.
+ARMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "archive": lambda: {"arm": "archive"},
+    "gan": lambda: {"arm": "gan", "proposals": "projected"},
+    "gan, as it proposes": lambda: {"arm": "gan"},
+    "plr": lambda: {"arm": PrioritizedLevelReplay(least=4)},
+    "accel": lambda: {"arm": EditedLevelReplay(least=4)},
+    "sfl": lambda: {"arm": LearnabilityScreen(screenings=1, share=0.5, candidates=8, episodes=2)},
 }
 
 
@@ -42,10 +46,13 @@ def game(num_envs: int, device: torch.device, **settings: Any) -> GymnasiumEnv:
     return GymnasiumEnv(num_envs, device, **{**limits, **settings})
 
 
-@pytest.mark.parametrize("arm", ["archive", "gan", "gan, as it proposes", "plr"])
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize(
+    ("name", "arm"),
+    [*((name, arm) for name in GAMES for arm in ("archive", "gan", "plr")),
+     *(("Breakout", arm) for arm in ("gan, as it proposes", "accel", "sfl"))],
+)  # fmt: skip
 def test_arms_start_from_visited_states(make_run: Make, name: str, arm: str) -> None:
-    run = make_run(env=partial(game, **GAMES[name]), label_epsilon=0.5, **ARMS[arm])
+    run = make_run(env=partial(game, **GAMES[name]), label_epsilon=0.5, **ARMS[arm]())
     drawn: list[tuple[Tensor, Tensor]] = []
     played: list[Tensor] = []
 
@@ -67,7 +74,7 @@ def test_arms_start_from_visited_states(make_run: Make, name: str, arm: str) -> 
     # What is recorded of an episode is recorded for the level at which it has started.
     assert torch.equal(asked.nan_to_num(9), started.nan_to_num(9))
     sources = [SOURCES[source] for source in torch.cat(played).tolist()]
-    added = "own" if arm == "plr" else arm.split(",")[0]
+    added = arm.split(",")[0] if arm.startswith(("archive", "gan")) else "own"
     assert {"target", "reference", added} <= set(sources)
     from_target = torch.tensor([source == "target" for source in sources])
     assert torch.equal(started.isnan().all(1), from_target)
@@ -75,7 +82,7 @@ def test_arms_start_from_visited_states(make_run: Make, name: str, arm: str) -> 
 
 
 def test_generated_levels_are_played_by_evaluation_in_the_run_that_visits(make_run: Make) -> None:
-    run = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"])
+    run = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"]())
     run.fit()
     tested = run.trainer.test(run.learner, datamodule=run.data, verbose=False)[0]
     assert tested["levels_valid_rate"] == 1 and tested["levels_measured"] > 0
@@ -83,9 +90,9 @@ def test_generated_levels_are_played_by_evaluation_in_the_run_that_visits(make_r
 
 def test_elsewhere_there_are_no_levels_to_play(make_run: Make) -> None:
     """A new process has not visited anything: no number is made up of the one state it has."""
-    trained = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"])
+    trained = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"]())
     trained.fit()
-    other = make_run(env=partial(game, **GAMES["Breakout"]), **ARMS["gan"])
+    other = make_run(env=partial(game, **GAMES["Breakout"]), **ARMS["gan"]())
     tested = other.trainer.test(trained.learner, datamodule=other.data, verbose=False)[0]
     assert "target_return_mean" in tested
     assert not any("levels" in name or "reference" in name for name in tested)

@@ -152,6 +152,17 @@ def test_copies_share_levels_and_continue_with_them() -> None:
     assert same(Player(third).play(20), Player(env).play(20))
 
 
+def test_a_state_can_be_seen_in_a_copy_that_draws() -> None:
+    env = made(1, minigrid(), visited_levels=5)
+    drawing = made(1, minigrid(), visited_levels=5, env_kwargs={"render_mode": "rgb_array"})
+    levels = played(env, 6)[-1:]
+    drawing.share_levels(env)
+    drawing.reset(seed=0, options={"levels": levels})
+    (before,) = drawing.envs.render()
+    drawing.reset(seed=1, options={"levels": levels})
+    assert before.ndim == 3 and np.array_equal(before, drawing.envs.render()[0])
+
+
 def test_what_cannot_be_kept_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"visited_levels is 0: give how many"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=0)
