@@ -144,6 +144,19 @@ def check_processes(arm: str, needs: Needs, world_size: int) -> None:
         )
 
 
+def check_one_process_visits(env: LevelEnv, world_size: int) -> None:
+    """Check that no process needs the states that another one has visited.
+
+    Raises:
+        ConfigError: If levels are visited states, and there are several processes.
+    """
+    if world_size > 1 and getattr(env, "visited", None) is not None:
+        raise ConfigError(
+            "data.env.init_args.visited_levels is given, but each of the "
+            f"{world_size} processes would have visited other states: use --trainer.devices 1"
+        )
+
+
 def check_gan(arm: str, needs: Needs, gan_updates: int, reals: str, gan_loss: str) -> None:
     """Check that the GAN trains where an arm needs it, and that its loss uses the labels.
 

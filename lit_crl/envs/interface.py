@@ -27,6 +27,10 @@ class LevelEnv(Protocol):
       each way to face) and of the goal;
     - ``render_levels(levels)``: images [n, rows, columns, 3] of levels;
     - ``draw_level_plane(axes)``: draws a picture of the task on the ``level_plane`` axes;
+    - ``nearest_levels(levels)``: the levels [n, d] at which episodes start in the place of others,
+      where states are levels and not every level is a state;
+    - ``visited``: the states that are levels, where only visited ones are; None where not;
+    - ``has_levels``: whether there are levels that an evaluation can examine;
     - ``optimal_steps(levels)``: the fewest steps [n] that solve levels;
     - ``benchmark_return(success, steps)``: the score [n] that a public benchmark reports.
 

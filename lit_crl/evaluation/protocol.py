@@ -129,7 +129,8 @@ class Evaluation:
         parts: list[Part] = [self._target_metrics]
         if len(self.heldout.levels):
             parts.append(self._heldout_metrics)
-        if has_gan and self.generated:
+        # Visited states are levels only in the run that has visited them.
+        if has_gan and self.generated and getattr(self.envs.example, "has_levels", True):
             parts.append(self._level_metrics)
         return parts
 

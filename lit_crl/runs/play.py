@@ -143,6 +143,11 @@ def levels_of(kind: str, n: int, learner: CreativeLearner, data: ReplayDataModul
     env, rng = data.env, random_stream(data.seed, f"play {kind}", device=data.env.device)
     if kind == "target":
         return None if env.level_space is None else env.target_levels(n, rng)
+    if kind in ("generated", "reference") and not getattr(env, "has_levels", True):
+        raise ConfigError(
+            f"levels has {kind!r}, but levels of this task are states that its training has "
+            "visited, which only training has: use target"
+        )
     if kind == "generated":
         if not learner.gan_updates:
             raise ConfigError(

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
+from gymnasium.vector import VectorEnv
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from lit_crl.curriculum.arms import (
     arm_name,
     check_environment,
     check_gan,
+    check_one_process_visits,
     check_played,
     check_processes,
     check_visited,
@@ -37,7 +39,7 @@ from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
-from lit_crl.envs import LevelEnv
+from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
@@ -127,7 +129,7 @@ class ReplayDataModule(LightningDataModule):
         self.transitions, self.keep_transitions = transitions, keep_transitions
         collect, has_log = self.settings.collect, transitions is not None
         self.schedule = schedule_in_updates(self.settings) if has_log else schedule(self.settings)
-        self.make_env = env_factory(self._logged_task if env is None else env)
+        self._make_env = env_factory(self._logged_task if env is None else env)
         self.num_envs, self.seed = 1 if has_log else collect.num_envs, seed
         self.arm, self.custom_source, self.needs = arm_name(arm), custom_source(arm), needs_of(arm)
         self.exploration = collect.exploration or EpsilonLadder()
@@ -196,6 +198,19 @@ class ReplayDataModule(LightningDataModule):
             else:
                 self._set_up_log()
 
+    def make_env(self, num_envs: int, device: torch.device, **changes: Any) -> VectorEnv:
+        """Make environments of the task; where levels are visited states, all have the same ones.
+
+        Args:
+            num_envs: How many step together.
+            device: Where their tensors live.
+            **changes: Other arguments than those of the training environments.
+        """
+        made = self._make_env(num_envs, device, **changes)
+        if isinstance(made, GymnasiumEnv):
+            made.share_levels(getattr(self, "env", None))
+        return made
+
     def _set_up_env(self) -> None:
         checks.default_dtype()
         try:
@@ -242,6 +257,7 @@ class ReplayDataModule(LightningDataModule):
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
         check_processes(self.arm, self.needs, self.world_size)
+        check_one_process_visits(self.env, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
         check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
         timing = outcome_timing(

@@ -206,6 +206,33 @@ def test_what_is_short_of_room_is_cut_off_and_told() -> None:
     assert Corridor.steps == 300
 
 
+@pytest.mark.parametrize("env_steps", [64, 4_000])
+@pytest.mark.parametrize("game", ["Breakout", "Seaquest"])
+def test_who_does_nothing_in_a_game_without_a_limit_is_evaluated_in_time(
+    game: str, env_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minatar", reason="its extra is minatar")
+
+    def make(num_envs: int, device: torch.device = CPU) -> GymnasiumEnv:
+        return GymnasiumEnv(num_envs, device, id=f"minatar:MinAtar/{game}-v1")
+
+    example, counted, step = make(1), [0], GymnasiumEnv.step
+    assert example.max_episode_steps is None
+
+    def counting(env: GymnasiumEnv, actions: Tensor) -> Any:
+        counted[0] += int(env.envs.running.sum())
+        return step(env, actions)
+
+    monkeypatch.setattr(GymnasiumEnv, "step", counting)
+    results = Evaluation(EvaluationEnvs(make, example), 20, 0, env_steps, 0).run(
+        StubLearner(), False
+    )  # 0 is no-op
+    assert results["evaluation_env_steps"] == counted[0] <= env_steps
+    assert 2 <= results["target_episodes"] <= 20
+    assert 0 <= results["target_cut_off"] <= results["target_episodes"]
+    assert all(map(math.isfinite, results.values()))
+
+
 @pytest.mark.parametrize("length", [9, 150, math.inf])
 def test_evaluations_of_a_whole_run_stay_within_their_share(
     length: float, make_run: Make, tmp_path: Path

@@ -429,6 +429,49 @@ def test_exploration_is_a_function_of_env_steps(make_run: Make) -> None:
     assert torch.allclose(run.data.epsilon, torch.full((8,), 0.6))
 
 
+class Moments(Callback):
+    """What schedules say after each batch, by env steps."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, tuple[float, float, int, bool]] = {}
+        self.beta = math.nan
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        replay = trainer.datamodule.replay
+        draw = replay.sample_prioritized
+
+        def sample(shape: Any, rng: Any, beta: float, goals: Any) -> Any:
+            self.beta = beta
+            return draw(shape, rng, beta, goals)
+
+        replay.sample_prioritized = sample
+
+    def on_train_batch_end(self, trainer: Any, learner: Any, *_: Any) -> None:
+        data = trainer.datamodule
+        pairs = zip(learner.q_network.parameters(), learner.target_network.parameters())  # noqa: B905
+        is_copied = all(torch.equal(*pair) for pair in pairs)
+        epsilon = data.epsilon.unique().item()
+        self.seen[data.env_steps] = epsilon, self.beta, learner.updates, is_copied
+
+
+def test_one_environment_and_eight_follow_the_same_schedules(make_run: Make) -> None:
+    """ε, β of the replay, updates and hard copies are functions of env steps alone."""
+    seen = []
+    for num_envs in (1, 8):
+        moments = Moments()
+        make_run(
+            num_envs=num_envs, steps_per_batch=32 // num_envs, callbacks=[moments], arm="target",
+            exploration=LinearEpsilon(1.0, 0.1, 1_000), priority_exponent=0.6,
+            learner={"target_rate": 1.0, "target_period": 6}, validate=False,
+        ).fit()  # fmt: skip
+        seen.append(moments.seen)
+    assert seen[0] == seen[1] and len(seen[0]) == 31
+    for env_steps, (epsilon, beta, updates, is_copied) in seen[0].items():
+        assert epsilon == pytest.approx(max(0.1, 1 - 0.9 * env_steps / 1_000))
+        assert beta == pytest.approx(0.4 + 0.6 * env_steps / 1_200)
+        assert updates == 2 * (env_steps - 208) / 32 and is_copied == (updates % 6 == 0)
+
+
 # The Trainer
 
 

@@ -99,6 +99,13 @@ class ReplayBuffer:
         self.priorities = None if plain else Priorities(rows, priority_exponent, device)
 
     @property
+    def bytes(self) -> int:
+        """What all rows take in memory, with what finds them."""
+        of_priorities = {} if self.priorities is None else vars(self.priorities)
+        held = [*vars(self).values(), *of_priorities.values()]
+        return sum(each.nbytes for each in held if isinstance(each, Tensor))
+
+    @property
     def startable(self) -> Tensor:
         """Where transitions can start, ``[rows]``; with priorities, where they are above 0."""
         if self.priorities is None:

@@ -1,8 +1,8 @@
 """Any Gymnasium environment with discrete actions, behind the package's environment interface.
 
 Copies of the environment are stepped one after another in Python, in processes, or by the id's own
-vector environment. With a ``level_space`` and a function ``set_level`` they take levels; without
-them, the ``target`` arm trains.
+vector environment. They take levels with a ``level_space`` and a function ``set_level``, or if
+their levels are visited states; otherwise the ``target`` arm trains.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.core.memory import check_fits
 from lit_crl.envs.gym import levels as user_levels
 from lit_crl.envs.gym import making
 from lit_crl.envs.gym.atari_states import why_not_restored
 from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.game import in_words
 from lit_crl.envs.gym.guard import Env, SetLevel
+from lit_crl.envs.gym.returned import Array
 from lit_crl.envs.gym.vector_entry import VectorEntry
 from lit_crl.envs.gym.vectorized import Vectorization, Vectorized
+from lit_crl.envs.gym.visited_states import VisitedStates, can_be_coded
 from lit_crl.envs.gym.workers import Workers
 from lit_crl.envs.gym.wrapping import Wrapper
 from lit_crl.envs.images import DeclaredLayout, gymnasium_space, layout_in, vector_entry_space
@@ -67,6 +70,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         image_layout: How the axes of images lie; None if observations are vectors.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
+        visited: The states that are levels; None if visited states are no levels.
     """
 
     single_observation_space: Box
@@ -83,6 +87,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         level_space: Box | user_levels.Bounds | None = None,
         set_level: SetLevel | None = None,
         target_levels: user_levels.TargetLevels | None = None,
+        visited_levels: int | None = None,
         success_return: float | None = None,
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
@@ -106,6 +111,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 puts the env at the level and returns the first observation, unwrapped.
             target_levels: Draws [n, d] levels from the task's own reset distribution; None:
                 target levels are NaN rows, which stand for the task's own reset.
+            visited_levels: Levels are visited states of running games, of which the newest this
+                many are kept; in the place of ``level_space`` and ``set_level``. None: they are
+                not.
             success_return: Episode return that counts as success where infos report none; None:
                 the id's threshold.
             max_episode_steps: Time limit in env steps, those of the outermost wrapper; None: the
@@ -132,6 +140,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             raise ConfigError(f"num_envs is {num_envs}, but must be at least 1.")
         if (level_space is None) != (set_level is None):
             raise ConfigError("level_space and set_level belong together: give both or neither.")
+        if visited_levels is not None:
+            _check_for_visited(visited_levels, level_space, target_levels)
         self.num_envs, self.device = num_envs, torch.device(device)
         # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -166,6 +176,10 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._seed, self._resets, self._returns = 0, 0, np.zeros(num_envs)
         self._is_reset, self._is_warned = False, False
         self._try_out()
+        self.visited: VisitedStates | None = None
+        self._visits = 0
+        if visited_levels is not None:
+            self._keep_visited(visited_levels)
 
     def _init_levels(
         self,
@@ -179,6 +193,45 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.levels: Tensor | None = None
         if self.level_space is not None:
             self.levels = torch.full((self.num_envs, size), torch.nan, device=self.device)
+
+    def _keep_visited(self, capacity: int) -> None:
+        """Let visited states be levels; the first one is a start of the first copy.
+
+        Raises:
+            ConfigError: If states cannot be restored, or observations have no code.
+        """
+        given, why = f"visited_levels is {capacity:,}", self.why_not_resumable
+        problem = why and f"states of {self.name} cannot be restored, because {why}"
+        if not problem and not can_be_coded(self.single_observation_space):
+            problem = (
+                f"{self.name} observes numbers, of which nothing says how far apart two of them "
+                "are: give level_space and set_level in its place"
+            )
+        if problem:
+            self.close()
+            raise ConfigError(f"{given}, but {problem}")
+        self.visited = VisitedStates(capacity, self.single_observation_space)
+        self.tracks_visited = True
+        self._init_levels(self.visited.level_space, None)
+        self.envs.reset(np.arange(self.num_envs) == 0, seed=0)
+        self._keep(0)
+        needed = capacity * self.visited.num_bytes
+        try:
+            check_fits("visited_levels", capacity, needed, torch.device("cpu"))
+        except ConfigError:
+            self.close()
+            raise
+
+    def share_levels(self, other: object) -> None:
+        """Start at the visited states of ``other``, if its levels are such: the same ones."""
+        theirs = getattr(other, "visited", None)
+        if self.visited is not None and theirs is not None:
+            self.visited = theirs
+
+    def _keep(self, i: int) -> Tensor:
+        assert self.visited is not None
+        observation = torch.from_numpy(self.envs.observations[i])
+        return self.visited.keep(observation, self.envs.kept_state(i))
 
     def _init_from_kind(self, success_return: float | None) -> None:
         """Take over the attributes that all copies have in common."""
@@ -233,6 +286,11 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return in_words(self.name, self.game, *rules)
 
     @property
+    def has_levels(self) -> bool:
+        """Whether levels can be told apart: of visited states, one is kept from the beginning."""
+        return self.visited is None or len(self.visited) > 1
+
+    @property
     def has_success(self) -> bool:
         """Whether there is a threshold, or an environment has reported success or failure."""
         return self.success_return is not None or self.envs.reports_success
@@ -264,14 +322,32 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         chosen = mask.numpy()
         if not self._is_reset and not chosen.all():
             raise ValueError("options['reset_mask'] must hold all envs at the first reset.")
-        rows = None if levels is None else levels.numpy()
-        self.envs.reset(chosen, seed=seed, options=rest, levels=rows)
+        if self.visited is not None and levels is not None:
+            levels = self._reset_to_visited(chosen, levels, seed, rest)
+        else:
+            rows = None if levels is None else levels.numpy()
+            self.envs.reset(chosen, seed=seed, options=rest, levels=rows)
         self._is_reset = True
         self._returns[chosen] = 0
         if self.levels is not None and levels is not None:
             rows_reset = mask.unsqueeze(-1).to(self.device)
             self.levels = torch.where(rows_reset, levels.to(self.device), self.levels)
         return self.current_observations(), {}
+
+    def _reset_to_visited(
+        self, chosen: Array, levels: Tensor, seed: int | None, options: dict[str, Any]
+    ) -> Tensor:
+        """Start from the states that are nearest to levels [N, d]; return their levels [N, d]."""
+        assert self.visited is not None
+        if seed is None:
+            # A state brings its random stream with it, which other copies may have had, too: the
+            # task's own resets after it must not repeat theirs.
+            seed = int(torch.randint(2**31, (), generator=self.rng))
+        self.envs.reset(chosen, seed=seed, options=options)
+        nearest = self.visited.nearest(levels)
+        for i in np.flatnonzero(chosen & nearest.isfinite().all(1).numpy()).tolist():
+            self.envs.start_from(i, self.visited.state_at(nearest[i]))
+        return nearest
 
     def _levels_at_reset(self, levels: Any, mask: Tensor) -> Tensor | None:
         if levels is None and self.level_space is None:
@@ -342,9 +418,27 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return torch.as_tensor(drawn, dtype=torch.float32, device=self.device)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw [n, d] levels uniformly from the level space."""
+        """Draw [n, d] levels uniformly from the level space, or from the visited states."""
+        if self.visited is not None:
+            return self.visited.draw(n, rng).to(self.device)
         low, high = self._bounds()
         return uniform_levels(n, low, high, rng).to(self.device)
+
+    def current_levels(self) -> Tensor:
+        """Keep the state of one copy, of each in turn; return its level, [N, d].
+
+        Rows of all other copies are NaN, and so is its own if it waits for a reset.
+        """
+        levels = torch.full((self.num_envs, *self._levels_needed().shape), torch.nan)
+        i = self._visits % self.num_envs
+        self._visits += 1
+        if self.envs.running[i]:
+            levels[i] = self._keep(i)
+        return levels.to(self.device)
+
+    def nearest_levels(self, levels: Tensor) -> Tensor:
+        """The levels [n, d] at which episodes start in the place of ``levels``; NaN rows stay."""
+        return levels if self.visited is None else self.visited.nearest(levels)
 
     def valid(self, levels: Tensor) -> Tensor:
         """Mask [n] of the levels in bounds; NaN rows can be reset to, but are no levels."""
@@ -382,6 +476,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self.resumable:
             returns = torch.tensor(self._returns)
             state["episodes"] = self.envs.state_dict() | {"returns": returns, "levels": self.levels}
+        if self.visited is not None:
+            state |= {"visited": self.visited.state_dict(), "visits": self._visits}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -399,11 +495,35 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self._returns[:] = episodes["returns"].numpy()
             if self.levels is not None:
                 self.levels.copy_(episodes["levels"])
+        if self.visited is not None:
+            self.visited.load_state_dict(state["visited"])
+            self._visits = state["visits"]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""
         if hasattr(self, "envs"):  # VectorEnv closes itself when deleted, even if not made whole
             self.envs.close()
+
+
+def _check_for_visited(
+    capacity: int,
+    level_space: Box | user_levels.Bounds | None,
+    target_levels: user_levels.TargetLevels | None,
+) -> None:
+    """Refuse what does not go with levels that are visited states.
+
+    Raises:
+        ConfigError: If there is something.
+    """
+    if capacity < 1:
+        raise ConfigError(f"visited_levels is {capacity}: give how many are kept, or null")
+    given = [("level_space", level_space), ("target_levels", target_levels)]
+    for key, value in given:
+        if value is not None:
+            raise ConfigError(
+                f"visited_levels is {capacity:,}, but {key} is given, too: visited states are "
+                "levels of their own, so leave one of them out"
+            )
 
 
 def _check_for_vector_entry(

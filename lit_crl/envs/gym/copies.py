@@ -189,6 +189,19 @@ class Copies:
             if name in state:  # checkpoints of earlier versions have no lives
                 getattr(self, name)[:] = state[name].numpy()
 
+    def kept_state(self, i: int) -> bytes:
+        """The running episode of copy ``i``, if it can be saved, to start from it later."""
+        arrays = {name: torch.tensor(getattr(self, name)[i]) for name in SAVED}
+        return snapshots.in_bytes({"env": snapshots.snapshot(self.envs[i]), **arrays})
+
+    def start_from(self, i: int, kept: bytes) -> None:
+        """Start an episode of copy ``i`` in a state that ``kept_state`` gave, of any copy."""
+        state = snapshots.from_bytes(kept)
+        snapshots.restore(self.envs[i], state["env"])
+        for name in SAVED:
+            getattr(self, name)[i] = state[name].numpy()
+        self.lost_life[i] = False
+
     def render(self) -> tuple[Any, ...]:
         """Return an image of every copy."""
         return tuple(env.render() for env in self.envs)

@@ -8,6 +8,7 @@ where the package is known to keep its whole state there; the emulator of Atari 
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -41,7 +42,8 @@ _WRAPPERS = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "FlattenObserva
 #: What an episode does not change.
 _CONSTANTS = (Space, EnvSpec, Enum, FunctionType, MethodType, ModuleType, type, gymnasium.Env)
 #: Attributes that belong to no episode: settings, and windows.
-_IGNORED = ("spec", "metadata", "_metadata", "_cached_spec", "_saved_kwargs", "window", "clock")
+_IGNORED = ("spec", "metadata", "_metadata", "_cached_spec", "_saved_kwargs", "render_mode",
+            "window", "clock")  # fmt: skip
 
 
 def why_not_saved(env: Env) -> str | None:
@@ -92,6 +94,19 @@ def restore(env: Env, saved: dict[str, Any]) -> None:
             is_graph = _has_objects(layer)
             setattr(layer, name, graph.decode(value) if is_graph else _map(_to_numpy, value))
     env.unwrapped.np_random.bit_generator.state = _map(_to_numpy, saved["rng"])
+
+
+def in_bytes(state: dict[str, Any]) -> bytes:
+    """A state as a checkpoint holds it, which can be sent: pickle does not know every tensor."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def from_bytes(state: bytes) -> dict[str, Any]:
+    """The state that ``in_bytes`` wrote."""
+    loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
+    return loaded
 
 
 def emulated(env: Env) -> tuple[str, int, int] | None:

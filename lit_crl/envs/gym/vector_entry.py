@@ -204,6 +204,14 @@ class VectorEntry:
         """Raise: nothing was saved."""
         raise RunError(f"{self._name}: {self.why_not_saved()}")
 
+    def kept_state(self, i: int) -> bytes:
+        """Raise: nothing can be saved."""
+        raise RunError(f"{self._name}: {self.why_not_saved()}")
+
+    def start_from(self, i: int, kept: bytes) -> None:
+        """Raise: nothing was saved."""
+        raise RunError(f"{self._name}: {self.why_not_saved()}")
+
     def render(self) -> tuple[Any, ...]:
         """Return an image of every copy."""
         return tuple(self._env.render() or ())

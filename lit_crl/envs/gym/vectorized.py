@@ -94,6 +94,12 @@ class Vectorized(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
 
+    def kept_state(self, i: int) -> bytes:
+        """The running episode of copy ``i``, if it can be saved, to start from it later."""
+
+    def start_from(self, i: int, kept: bytes) -> None:
+        """Start an episode of copy ``i`` in a state that ``kept_state`` gave, of any copy."""
+
     def render(self) -> tuple[Any, ...]:
         """Return an image of every copy."""
 

@@ -6,7 +6,6 @@ started it; it ends when that process closes the pipe or dies.
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 import traceback
@@ -17,7 +16,6 @@ from typing import Any
 
 import cloudpickle
 import gymnasium
-import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
@@ -26,6 +24,7 @@ from lit_crl.core.seeding import seed_global_streams
 from lit_crl.envs.gym import making
 from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.guard import Env, SetLevel
+from lit_crl.envs.gym.snapshots import from_bytes, in_bytes
 
 #: The arrays that come with every answer.
 ARRAYS = ("observations", "running", "terminated", "truncated", "lost_life", "reported")
@@ -62,19 +61,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     work(Connection(int(sys.argv[1])))
-
-
-def in_bytes(state: dict[str, Any]) -> bytes:
-    """A state as a checkpoint holds it, which can be sent: pickle does not know every tensor."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-def from_bytes(state: bytes) -> dict[str, Any]:
-    """The state that ``in_bytes`` wrote."""
-    loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
-    return loaded
 
 
 def work(pipe: Connection) -> None:

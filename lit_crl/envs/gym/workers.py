@@ -25,8 +25,9 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym.copies import SAVED
 from lit_crl.envs.gym.guard import Env, SetLevel
 from lit_crl.envs.gym.returned import Array, told
+from lit_crl.envs.gym.snapshots import from_bytes, in_bytes
 from lit_crl.envs.gym.vectorized import Kind
-from lit_crl.envs.gym.worker import ARRAYS, Failure, Job, from_bytes, in_bytes
+from lit_crl.envs.gym.worker import ARRAYS, Failure, Job
 
 #: Variables by which libraries learn how many threads they may start: a process is to take a core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -161,6 +162,15 @@ class Workers:
             ]
         )
 
+    def kept_state(self, i: int) -> bytes:
+        """The running episode of a copy; see ``copies.Copies.kept_state``."""
+        kept: bytes = self._ask_about(i, "kept_state")
+        return kept
+
+    def start_from(self, i: int, kept: bytes) -> None:
+        """Start an episode in a kept state; see ``copies.Copies.start_from``."""
+        self._ask_about(i, "start_from", kept)
+
     def render(self) -> tuple[Any, ...]:
         """Return an image of every copy."""
         return tuple(image for images in self._ask_all("render") for image in images)
@@ -183,6 +193,11 @@ class Workers:
 
     def _ask_all(self, what: str) -> list[Any]:
         return self._ask([(index, (what,)) for index in range(len(self._slices))])
+
+    def _ask_about(self, i: int, what: str, *args: Any) -> Any:
+        """Ask the process that holds copy ``i``."""
+        index = next(n for n, part in enumerate(self._slices) if i < part.stop)
+        return self._ask([(index, (what, i - self._slices[index].start, *args))])[0]
 
     def _ask(self, questions: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Any]:
         """Let some processes work at the same time, and take over what their arrays hold now."""

@@ -6,6 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from lit_crl.core.memory import in_units
 from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.images import in_words, space_of
 from lit_crl.runs.bars import Bar, line_console
@@ -34,6 +35,8 @@ def about_game(env: LevelEnv, budget: int) -> list[str]:
     frames = env.game.frames(budget)
     if frames not in (None, budget):
         sentences.append(f"Env steps are agent steps: {budget:,} of them are {frames:,} frames.")
+    if env.visited is not None:
+        sentences.append(env.visited.in_words)
     if env.why_not_resumable:
         sentences.append(
             f"If the run is resumed, new episodes start, because {env.why_not_resumable}."
@@ -88,6 +91,10 @@ class EnvStepProgress(ProgressBar):
         if images := in_words(space_of(data.env)):
             self.console.print(images)
         if data.transitions is None:
+            size, rows = data.replay.bytes, len(data.replay.boundary)
+            self.console.print(
+                f"The replay takes {in_units(size)} of memory, {in_units(size / rows)} a row."
+            )
             for sentence in about_game(data.env, data.schedule.budget):
                 self.console.print(sentence)
         if learner_of(trainer).compile_updates:

@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lit_crl.core.checks import ConfigError
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.interface import draw_box
 from lit_crl.runs.pictures.canvas import Array, spread
@@ -137,8 +138,10 @@ def predicted_levels(learner: CreativeLearner, data: ReplayDataModule) -> Figure
     """Pictures of levels that the generator makes at several difficulties.
 
     Raises:
-        ConfigError: If the environment cannot be drawn.
+        ConfigError: If the environment cannot be drawn, or has no levels here.
     """
+    if not getattr(data.env, "has_levels", True):
+        raise ConfigError("they are states that training has visited, which only training has.")
     rows = []
     env = picture_env(data.make_env, IN_A_ROW, data.env.device)
     for wanted in DIFFICULTIES:

@@ -1,9 +1,11 @@
 """Makes what collects experience, and what it goes to: replay, archive, curriculum, rollout."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from lit_crl.core.memory import check_fits
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum
@@ -19,8 +21,13 @@ from lit_crl.training.settings import DataSettings
 
 
 def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
-    """An empty replay for the steps of a batch of environments."""
-    return ReplayBuffer(
+    """An empty replay for the steps of a batch of environments.
+
+    Raises:
+        ConfigError: If it does not fit into the memory that is free.
+    """
+    on = partial(
+        ReplayBuffer,
         settings.capacity,
         env.num_envs,
         env.single_observation_space,
@@ -28,8 +35,11 @@ def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
         frame_stack=settings.frame_stack,
         num_actions=int(env.single_action_space.n),
         priority_exponent=settings.priority_exponent,
-        device=env.device,
     )
+    # On the device "meta" tensors have sizes, but take no memory.
+    needed = on(device="meta").bytes
+    check_fits("data.replay.capacity", settings.capacity, needed, env.device)
+    return on(device=env.device)
 
 
 def new_rollout(
@@ -50,10 +60,12 @@ def new_rollout(
         needs: What the arm needs.
         seed: Seed of the environments' own random streams.
     """
+    # Where levels are visited states, every arm with levels must be told of them.
+    visits = needs.levels and getattr(env, "visited", None) is not None
     return Rollout(
         env,
         replay,
-        curriculum.archive if curriculum is not None and needs.gan else None,
+        curriculum.archive if curriculum is not None and (needs.gan or visits) else None,
         gamma=settings.collect.gamma,
         label_epsilon=settings.curriculum.label_epsilon,
         seed=seed,

@@ -176,6 +176,8 @@ class Rollout:
         options: dict[str, Tensor] = {"reset_mask": self.done}
         if self.level is not None:
             levels, source = draw_levels(len(self._ended))
+            if (nearest := getattr(self.env, "nearest_levels", None)) is not None:
+                levels = nearest(levels)
             self.level.index_copy_(0, self._ended, levels)
             self.source.index_copy_(0, self._ended, source)
             options["levels"] = self.level

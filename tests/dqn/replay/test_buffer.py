@@ -354,6 +354,11 @@ def test_a_vector_takes_its_own_memory_and_at_most_16_bytes(dims: int, alpha: fl
     replay = ReplayBuffer(100_000, 10, space, n_steps=3, num_actions=300, priority_exponent=alpha)
 
     assert held_bytes(replay) <= 100_000 * (4 * dims + 16)
+    # What it states, also without the memory.
+    unmade = ReplayBuffer(
+        100_000, 10, space, n_steps=3, num_actions=300, priority_exponent=alpha, device="meta"
+    )
+    assert replay.bytes == unmade.bytes == held_bytes(replay)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])

@@ -528,8 +528,9 @@ def test_predicted_levels_of_a_difficulty_say_which(
 
 
 def test_without_a_terminal_progress_is_plain_lines(finished: Finished) -> None:
-    start, *rest = finished.lines
+    start, memory, *rest = finished.lines
     assert start.startswith("Training DQN and GAN on ShortCar: 1,200 env steps, 8 environments")
+    assert memory == "The replay takes 38,144 bytes of memory, 19 bytes a row."
     in_training = finished.notes.validations
     assert len(rest) == len(in_training)  # one line a validation, and nothing else
     for line, (env_steps, numbers) in zip(rest, in_training, strict=True):
@@ -554,7 +555,7 @@ def test_what_images_are_taken_for_is_said_as_training_starts(make_run: Make) ->
         env=FacingMaze, callbacks=[progress], validate=False, trainer=trainer, env_steps=300
     )
     run.fit()
-    _, said = progress.console.file.getvalue().splitlines()
+    _, said, _ = progress.console.file.getvalue().splitlines()
     assert said == "Observations are images 6×5×5, channels first."
 
 

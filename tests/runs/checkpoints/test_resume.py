@@ -82,6 +82,23 @@ def minigrid(num_envs: int, device: torch.device) -> GymnasiumEnv:
     return GymnasiumEnv(num_envs, device, id=id, max_episode_steps=30, wrappers=wrappers)
 
 
+def minatar_states(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    pytest.importorskip("minatar", reason="its extra is minatar")
+    return GymnasiumEnv(
+        num_envs, device, id="minatar:MinAtar/Breakout-v1", max_episode_steps=30,
+        success_return=1.0, visited_levels=60,
+    )  # fmt: skip
+
+
+def minigrid_states(num_envs: int, device: torch.device) -> GymnasiumEnv:
+    pytest.importorskip("minigrid", reason="its extra is minigrid")
+    return GymnasiumEnv(
+        num_envs, device, id="minigrid:MiniGrid-DoorKey-5x5-v0", max_episode_steps=30,
+        wrappers=[{"class_path": "minigrid.wrappers.ImgObsWrapper"}],
+        success_return=0.1, visited_levels=60,
+    )  # fmt: skip
+
+
 def unsaveable_cartpole(num_envs: int, device: torch.device) -> GymnasiumEnv:
     env = gymnasium_cartpole(num_envs, device)
     env.resumable = False
@@ -116,6 +133,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "MinAtar, convolutions on bits": {"env": minatar, "arm": "target"},
     "MiniGrid, convolutions on categories": {
         "env": minigrid, "arm": "target",
+    },
+    "a level GAN of MinAtar's visited states": {
+        "env": minatar_states, "proposals": "projected", "label_epsilon": 0.5,
+    },
+    "MiniGrid's visited states from the archive": {
+        "env": minigrid_states, "arm": "archive", "label_epsilon": 0.5,
     },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
 }  # fmt: skip
