@@ -18,8 +18,8 @@ from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.settings import DataSettings
 
 
-def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
-    """An empty replay for the steps of a batch of environments."""
+def new_replay(env: LevelEnv, settings: ReplaySettings, memory_size: int = 0) -> ReplayBuffer:
+    """An empty replay for the steps of a batch of environments, with what a policy remembers."""
     return ReplayBuffer(
         settings.capacity,
         env.num_envs,
@@ -28,6 +28,7 @@ def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
         frame_stack=settings.frame_stack,
         num_actions=int(env.single_action_space.n),
         priority_exponent=settings.priority_exponent,
+        memory_size=memory_size,
         device=env.device,
     )
 
