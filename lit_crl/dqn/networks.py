@@ -263,8 +263,8 @@ class RecurrentQNetwork(QNetwork):
     """Action values of what an episode has shown so far: a GRU between torso and head.
 
     It sees observations alone, as in Hausknecht & Stone 2015 (DRQN); R2D2 shows the last action and
-    reward besides. See ``dqn/memory.py``. The GRU calculates in float32, also under mixed precision,
-    because what it remembers passes through it again and again.
+    reward besides. See ``dqn/memory.py``. What it remembers passes through the GRU again and again,
+    so that the GRU calculates in float32 under mixed precision, too.
     """
 
     def __init__(self, memory: int, *args: Any, **kwargs: Any) -> None:

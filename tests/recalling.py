@@ -1,0 +1,71 @@
+"""A task that takes memory: a cue is shown once, and asked for some steps later."""
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from lit_crl.envs import BatchedEnv
+
+#: Env steps from the cue to the question.
+DELAY = 3
+
+
+class Recall(BatchedEnv):
+    """The first observation shows a cue, −1 or 1; the last action of the episode has to repeat it.
+
+    That action, 0 or 1, ends the episode and pays 1 if it is right, −1 if not; all others do
+    nothing. Without memory nothing is better than a guess, whose return is 0 on average.
+    """
+
+    single_observation_space = Box(-1.0, 1.0, (2,), np.float32)
+    single_action_space = Discrete(2)
+    level_space = Box(-1.0, 1.0, (1,), np.float32)
+    level_names = ("cue",)
+    level_plane = (0, 0)
+    max_episode_steps = DELAY + 1
+    gymnasium_id = None
+    tracks_visited = False
+
+    def initial_state(self, levels: Tensor) -> Tensor:
+        return torch.cat([levels.sign(), torch.zeros_like(levels)], 1)
+
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cue, time = state.unbind(1)
+        asked = time == DELAY
+        right = (actions == 1) == (cue > 0)
+        reward = torch.where(asked, torch.where(right, 1.0, -1.0), 0.0)
+        return torch.stack([cue, time + 1], 1), reward, asked
+
+    def observe(self, state: Tensor, levels: Tensor) -> Tensor:
+        cue, time = state.unbind(1)
+        return torch.stack([torch.where(time == 0, cue, 0.0), time / DELAY - 1], 1)
+
+    def visited_level(self, state: Tensor, levels: Tensor) -> Tensor:
+        return state[:, :1].clone()
+
+    def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        cues = torch.randint(2, (n, 1), generator=rng, device=rng.device)
+        return 2.0 * cues.to(self.device) - 1
+
+
+class Uneven(Recall):
+    """Episodes end after one to four steps, as the level says; nothing is ever paid but 1 a step.
+
+    The observations show the step and the level, so that every episode differs.
+    """
+
+    def dynamics(
+        self, state: Tensor, levels: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cue, time = state.unbind(1)
+        ends = (time + 1) > 3 * levels[:, 0].abs()
+        return torch.stack([cue, time + 1], 1), torch.ones_like(cue) * (1 + actions), ends
+
+    def observe(self, state: Tensor, levels: Tensor) -> Tensor:
+        return torch.stack([levels[:, 0], state[:, 1] / 4], 1)
+
+    def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        return self.reference_levels(n, rng)
