@@ -52,20 +52,24 @@ class Recall(BatchedEnv):
 
 
 class Uneven(Recall):
-    """Episodes end after one to four steps, as the level says; nothing is ever paid but 1 a step.
+    """Episodes end after one to twelve steps, as the level says, and each shows something else.
 
-    The observations show the step and the level, so that every episode differs.
+    Each step pays 1 more than its action, and the step's number as well, so that returns tell
+    actions apart.
     """
+
+    max_episode_steps = 12
 
     def dynamics(
         self, state: Tensor, levels: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         cue, time = state.unbind(1)
-        ends = (time + 1) > 3 * levels[:, 0].abs()
-        return torch.stack([cue, time + 1], 1), torch.ones_like(cue) * (1 + actions), ends
+        ends = time + 1 >= 12 * levels[:, 0].abs()
+        return torch.stack([cue, time + 1], 1), 1 + actions * (1 + time), ends
 
     def observe(self, state: Tensor, levels: Tensor) -> Tensor:
-        return torch.stack([levels[:, 0], state[:, 1] / 4], 1)
+        level, time = levels[:, 0], state[:, 1]
+        return torch.stack([level, torch.sin(9 * time * (level + 1.3))], 1)
 
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
         return self.reference_levels(n, rng)
