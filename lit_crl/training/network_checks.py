@@ -3,6 +3,7 @@
 from lit_crl.core.checks import ConfigError
 from lit_crl.curriculum.sfl import LearnabilityScreen
 from lit_crl.curriculum.sources import CustomSource
+from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.training.settings import DataSettings
 
@@ -35,6 +36,8 @@ def check_memory(
 ) -> None:
     """Refuse what does not go with a Q-network that remembers ``memory`` numbers of an episode.
 
+    Without a memory there are no sequences, so that their settings would do nothing.
+
     Args:
         data: All settings of the data.
         arm: The arm's name.
@@ -47,6 +50,7 @@ def check_memory(
     """
     replay, collect = data.replay, data.collect
     if not memory:
+        _check_no_sequences(replay)
         return
     found = None
     if replay.priority_exponent:
@@ -76,3 +80,14 @@ def check_memory(
             f"data.collect.warmup is {collect.warmup}, too little for sequences of {whole}: give "
             f"at least {rows * collect.num_envs - first}"
         )
+
+
+def _check_no_sequences(replay: ReplaySettings) -> None:
+    plain = ReplaySettings()
+    for name in ("burn_in", "sequence_length"):
+        if (given := getattr(replay, name)) != getattr(plain, name):
+            raise ConfigError(
+                f"data.replay.{name} is {given}, but the Q-network has no memory "
+                "(model.network.memory 0) and learns from no sequences: give it 128, or leave "
+                f"data.replay.{name} out"
+            )

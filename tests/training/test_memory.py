@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import ShortCar
 from crashes import interrupted
+from graph_stand_in import StandIn
 from gymnasium.spaces import Box
+from random_logs import random_log
 from recalling import DELAY, Recall, Uneven
 from test_updates import GradientDescent
 from torch import Tensor
@@ -128,8 +130,28 @@ def test_an_update_equals_a_loop_over_single_sequences(
 
 def test_the_stored_memory_is_the_one_at_the_time_of_acting(make_run: Make) -> None:
     """Weights that stay make it the memory of each episode's observations so far, from 0 on."""
-    still = {"network": NETWORK, "dqn": {"optimizer": lambda params: SGD(params, lr=0.0)}}
-    run = make_run(Uneven, **short(learner=still, env_steps=400, validate=False)).fit()
+    run = make_run(Uneven, **short(learner=STILL, env_steps=400, validate=False)).fit()
+    assert remembered_rows(run) > 300
+
+
+def test_episodes_that_a_resume_cuts_off_are_forgotten(make_run: Make, tmp_path: Path) -> None:
+    """An environment that cannot be saved starts new episodes, whose memory is 0."""
+
+    class Lost(Uneven):
+        resumable = False
+
+    settings = short(learner=STILL, env_steps=1_200)
+    checkpoint = interrupted(lambda **given: make_run(Lost, **given), tmp_path, 25, **settings)
+    run = make_run(Lost, callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
+    assert remembered_rows(run) > 1_000
+
+
+#: Weights that stay as they are.
+STILL = {"network": NETWORK, "dqn": {"optimizer": lambda params: SGD(params, lr=0.0)}}
+
+
+def remembered_rows(run: Any) -> int:
+    """How many rows of the replay have the memory of their episode's observations so far."""
     replay, net = run.data.replay, run.learner.q_network
     written, compared = int(replay.cursor.min()), 0
     for column in range(replay.num_envs):
@@ -142,7 +164,8 @@ def test_the_stored_memory_is_the_one_at_the_time_of_acting(make_run: Make) -> N
             with torch.no_grad():
                 _, memory = net.step(replay.obs[row][None], memory)
             compared += 1
-    assert compared > 300 and replay.memory.abs().max() > 0.01
+    assert replay.memory.abs().max() > 0.01
+    return compared
 
 
 def remembering_much(env: Recall, **network: Any) -> lit_crl.CreativeLearner:
@@ -234,6 +257,17 @@ def test_mixed_precision_learns_and_keeps_memories_in_float32(make_run: Make) ->
     before = run.learner.blueprint.q_network().state_dict()
     assert run.learner.updates > 0 and run.data.replay.memory.dtype == torch.float32
     assert any(not torch.equal(before[k], v) for k, v in run.learner.q_network.state_dict().items())
+
+
+def test_on_a_gpu_a_run_with_memory_is_no_graphs(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graphs = StandIn()
+    for name in ("graphs.choice", "datamodule"):
+        monkeypatch.setattr(f"lit_crl.training.{name}.capture_on", lambda device: graphs)
+    run = make_run(ShortCar, **short(env_steps=400, validate=False)).fit()
+    assert run.learner.updates > 0 and not graphs.recorded
+    assert "one operation at a time: minibatches of sequences" in capsys.readouterr().out
 
 
 def test_a_network_without_memory_is_the_one_it_was() -> None:
@@ -370,6 +404,19 @@ def test_what_does_not_go_with_memory_is_refused(
     settings = short(replay={**SHORT["replay"], **replay}, **others)
     with pytest.raises(ConfigError, match=words):
         make_run(ShortCar, steps_per_batch=4, **settings).fit()
+
+
+@pytest.mark.parametrize("name", ["burn_in", "sequence_length"])
+def test_settings_of_sequences_are_refused_where_there_are_none(make_run: Make, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.replay\.{name} is 7.*model\.network\.memory 0"):
+        make_run(ShortCar, replay={name: 7}, arm="target").fit()
+
+
+def test_a_log_is_refused(make_run: Make, tmp_path: Path) -> None:
+    log = random_log(tmp_path / "log.npz", "CartPole-v1")
+    data = {"env": None, "transitions": str(log), "arm": "target"}
+    with pytest.raises(ConfigError, match=r"data\.transitions is a log.*model\.network\.memory"):
+        make_run(learner={"network": NETWORK}, **data).fit()
 
 
 def test_a_sequence_of_one_row_is_refused() -> None:

@@ -43,8 +43,8 @@ def filled(steps: int, capacity: int, n_steps: int, stack: int = 1) -> tuple[Rep
         obs, memory = seen(), torch.rand(ENVS, SIZE, generator=rng)
         action = torch.randint(4, (ENVS,), generator=rng)
         reward = torch.rand(ENVS, generator=rng)
-        dice = torch.rand(ENVS, generator=rng)
-        terminated, done = dice < 0.1, dice < 0.25
+        # A lost life ends what a transition is worth, and the episode goes on.
+        terminated, done = (torch.rand(ENVS, generator=rng) < p for p in (0.15, 0.25))
         discount = GAMMA * ~terminated
         replay.add(obs, action, reward, discount, memory)
         for c in range(ENVS):
