@@ -203,8 +203,9 @@ def solve(make_run: Make, memory: int) -> Any:
         "network": {"hidden": (32,), "memory": memory},
         "dqn": {"optimizer": lambda params: Adam(params, lr=3e-3), "target_rate": 0.05},
     }
-    replay = {"burn_in": 0, "sequence_length": 6, "n_steps": 2, "capacity": 8_000,
-              "batch_size": 32 if memory else 128, "updates_per_batch": 4}  # fmt: skip
+    replay = {"n_steps": 2, "capacity": 8_000, "batch_size": 128, "updates_per_batch": 4}
+    if memory:
+        replay |= {"burn_in": 0, "sequence_length": 6, "batch_size": 32}
     return make_run(
         Recall, learner=learner, replay=replay, arm="target", gan_updates=0, warmup=400,
         env_steps=6_000, num_envs=16, validate_every=6_000, validation_episodes=100,
@@ -414,7 +415,7 @@ def test_settings_of_sequences_are_refused_where_there_are_none(make_run: Make, 
 
 def test_a_log_is_refused(make_run: Make, tmp_path: Path) -> None:
     log = random_log(tmp_path / "log.npz", "CartPole-v1")
-    data = {"env": None, "transitions": str(log), "arm": "target"}
+    data = {"env": "CartPole-v1", "transitions": str(log), "arm": "target"}
     with pytest.raises(ConfigError, match=r"data\.transitions is a log.*model\.network\.memory"):
         make_run(learner={"network": NETWORK}, **data).fit()
 
