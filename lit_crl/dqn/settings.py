@@ -40,8 +40,8 @@ class NetworkSettings:
             each environment, for each step; evaluations and exported policies use their means.
         memory: Units of a GRU that remembers what an episode has shown so far, for tasks whose
             observations do not show everything; 0: none. It learns from sequences
-            (``data.replay.burn_in`` and ``sequence_length``), and updates take several times as
-            long.
+            (``data.replay.burn_in`` and ``sequence_length``), whose updates take about ten times
+            as long.
     """
 
     hidden: Sequence[int] = (128, 128)
