@@ -109,6 +109,15 @@ def rainbow(folder: Path, world_size: int, rank: int) -> None:
     torch.save(everything(run, notes), folder / f"rank{rank}.pt")
 
 
+def memory(folder: Path, world_size: int, rank: int) -> None:
+    """A short run with a memory."""
+    network = {"hidden": (16,), "memory": 8}
+    replay = {"burn_in": 2, "sequence_length": 4, "n_steps": 2, "capacity": 2_000, "batch_size": 8}
+    short = {"env_steps": 1_200, "validate_every": 600, "arm": "target", "updates_per_batch": 2}
+    run, notes = train(folder, world_size, learner={"network": network}, replay=replay, **short)
+    torch.save(everything(run, notes), folder / f"rank{rank}.pt")
+
+
 def parts(count: int, batch: int, gan_updates: int) -> Batch:
     """A batch of K updates for all processes together."""
     rng = torch.Generator().manual_seed(3)
@@ -285,6 +294,9 @@ def work(task: str, folder: Path) -> None:
         return
     if task == "rainbow":
         rainbow(folder, world_size, rank)
+        return
+    if task == "memory":
+        memory(folder, world_size, rank)
         return
     if task == "descend":
         descend(folder, world_size, rank)

@@ -15,6 +15,7 @@ from lit_crl.core.mlp import Linear, mlp
 from lit_crl.dqn.c51 import evenly_spaced
 from lit_crl.dqn.equations import dueling
 from lit_crl.dqn.impala import impala_layers
+from lit_crl.dqn.memory import remembered
 from lit_crl.dqn.noisy import NoisyLinear, noisy_layers, through
 from lit_crl.dqn.planning import PlanningQNetwork
 from lit_crl.dqn.settings import NetworkSettings, Torso
@@ -142,6 +143,8 @@ class QNetwork(nn.Module):
 
     #: Outputs of the head for each action.
     outputs = 1
+    #: Numbers that it remembers of an episode; 0: it has no memory.
+    memory_size = 0
 
     def __init__(
         self,
@@ -183,8 +186,10 @@ class QNetwork(nn.Module):
             )
         else:
             self.torso, features = vector_torso(space, hidden, layer_norm, scale_obs, linear)
-        self.advantage = linear(features, num_actions * self.outputs)
-        self.value = linear(features, self.outputs) if dueling else None
+        self.features = features
+        width = self.memory_size or features
+        self.advantage = linear(width, num_actions * self.outputs)
+        self.value = linear(width, self.outputs) if dueling else None
         self._noise_sizes = [layer.noise_size for layer in noisy_layers(self)]
 
     @property
@@ -254,6 +259,63 @@ class CategoricalQNetwork(QNetwork):
         return advantage.mT
 
 
+class RecurrentQNetwork(QNetwork):
+    """Action values of what an episode has shown so far: a GRU between torso and head.
+
+    It sees observations alone, as in Hausknecht & Stone 2015 (DRQN); R2D2 shows the last action and
+    reward besides. See ``dqn/memory.py``. What it remembers passes through the GRU again and again,
+    so that the GRU calculates in float32 under mixed precision, too.
+    """
+
+    def __init__(self, memory: int, *args: Any, **kwargs: Any) -> None:
+        """Build a ``QNetwork`` that remembers ``memory`` numbers of an episode."""
+        self.memory_size = memory
+        super().__init__(*args, **kwargs)
+        self.cell = nn.GRUCell(self.features, memory)
+
+    def forward(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Action values ``[B, A]`` of episodes that begin with ``obs [B, *shape]``."""
+        return self.step(obs, self.no_memory(len(obs)))[0]
+
+    def no_memory(self, n: int) -> Tensor:
+        """The memory before the first observation of ``n`` episodes: zeros, ``[n, H]``."""
+        return self.cell.weight_hh.new_zeros(n, self.memory_size)
+
+    def step(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one more observation of each episode into account.
+
+        Args:
+            obs: The observations, ``[B, *shape]``.
+            memory: What was seen before them, ``[B, H]``.
+
+        Returns:
+            Action values ``[B, A]`` and the memory after the observations ``[B, H]``.
+        """
+        features = self.torso(obs)
+        with torch.autocast(obs.device.type, enabled=False):
+            memory = self.cell(features.float(), memory)
+            return self._head(memory, None), memory
+
+    def unroll(self, obs: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same with T observations of each episode, one after another.
+
+        Args:
+            obs: The observations, ``[B, T, *shape]``.
+            memory: What was seen before the first of them, ``[B, H]``.
+            begins: Where another episode begins, bool ``[B, T]``.
+
+        Returns:
+            Action values ``[B, T, A]`` and the memory after the last observations ``[B, H]``.
+        """
+        if obs.shape[1] == 0:
+            return memory.new_zeros(len(obs), 0, self.num_actions), memory
+        features = self.torso(obs.flatten(0, 1)).view(*obs.shape[:2], -1)
+        with torch.autocast(obs.device.type, enabled=False):
+            after = remembered(self.cell, features.float(), memory, begins)
+            values = self._head(after.flatten(0, 1), None)
+        return values.view(*obs.shape[:2], -1), after[:, -1]
+
+
 ActionValues = QNetwork | PlanningQNetwork
 
 
@@ -275,4 +337,6 @@ def make_q_network(space: Box, num_actions: int, settings: NetworkSettings) -> A
         return PlanningQNetwork(space, num_actions, hidden[-1], settings.planning_steps)
     plain = (settings.dueling, settings.layer_norm, settings.scale_obs)
     given = (space, num_actions, hidden, *plain, settings.torso, settings.noise)
+    if settings.memory:
+        return RecurrentQNetwork(settings.memory, *given)
     return CategoricalQNetwork(settings.atoms, *given) if settings.atoms else QNetwork(*given)

@@ -85,6 +85,8 @@ class PlanningQNetwork(nn.Module):
     near: Tensor
     #: It has no noisy layers.
     noise_size = 0
+    #: It has no memory.
+    memory_size = 0
 
     def __init__(self, space: Box, num_actions: int, hidden: int, sweeps: int) -> None:
         """Build the network.

@@ -38,6 +38,10 @@ class NetworkSettings:
         noise: σ₀ of noisy layers (0.5 in the papers), which all fully connected layers then are;
             0: none is. They explore in the place of ε, and are drawn anew for each update and, in
             each environment, for each step; evaluations and exported policies use their means.
+        memory: Units of a GRU that remembers what an episode has shown so far, for tasks whose
+            observations do not show everything; 0: none. It learns from sequences
+            (``data.replay.burn_in`` and ``sequence_length``), whose updates take about ten times
+            as long.
     """
 
     hidden: Sequence[int] = (128, 128)
@@ -48,19 +52,20 @@ class NetworkSettings:
     torso: Torso = "plain"
     atoms: int = 0
     noise: float = 0.0
+    memory: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         fields = Fields("model.network", self)
         fields.widths("hidden")
         fields.one_of("torso", Torso)
-        fields.non_negative("planning_steps", "atoms", "noise")
+        fields.non_negative("planning_steps", "atoms", "noise", "memory")
         if self.atoms == 1:
             raise ConfigError(
                 "model.network.atoms is 1, and a distribution has two or more: give 51, or 0 for "
                 "none"
             )
-        others = {"torso": "plain", "atoms": 0, "noise": 0}
+        others = {"torso": "plain", "atoms": 0, "noise": 0, "memory": 0}
         changed = [name for name, value in others.items() if getattr(self, name) != value]
         if self.planning_steps and changed:
             raise ConfigError(
@@ -68,6 +73,12 @@ class NetworkSettings:
                 f"has no {' and no '.join(changed)}: set model.network.planning_steps to 0, or "
                 f"leave out {', '.join(f'model.network.{name}' for name in changed)}"
             )
+        for name in ("atoms", "noise"):
+            if self.memory and (value := getattr(self, name)):
+                raise ConfigError(
+                    f"model.network.{name} is {value:g}, but a network with memory has none "
+                    f"(model.network.memory {self.memory}): set one of them to 0"
+                )
 
 
 @dataclass(frozen=True)

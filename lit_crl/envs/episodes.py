@@ -13,6 +13,20 @@ from lit_crl.envs import LevelEnv
 RandomActions = Callable[[int], tuple[Tensor, Tensor]]
 
 
+class Remembering(NamedTuple):
+    """A policy that acts by what it has seen since an episode began."""
+
+    #: Makes what it remembers before the first observation of ``n`` episodes, ``[n, H]``.
+    begin: Callable[[int], Tensor]
+    #: Takes observations ``[n, ...]`` and what it remembers ``[n, H]``; gives actions ``[n]``, and
+    #: what it remembers then.
+    act: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+#: Gives the actions ``[n]`` for observations ``[n, ...]``.
+Act = Callable[[Tensor], Tensor]
+
+
 class Episodes(NamedTuple):
     """Episodes that were played, one entry each: ``[E]``."""
 
@@ -35,7 +49,7 @@ class Episodes(NamedTuple):
 @torch.no_grad()
 def run_episodes(
     env: LevelEnv,
-    act: Callable[[Tensor], Tensor],
+    act: Act | Remembering,
     *,
     seed: int,
     levels: Tensor | None = None,
@@ -49,7 +63,8 @@ def run_episodes(
 
     Args:
         env: The environments.
-        act: Gives the actions ``[n]`` for the observations ``[n, ...]`` of running episodes.
+        act: Gives the actions ``[n]`` for the observations ``[n, ...]`` of running episodes; if it
+            remembers them, it has a memory for each episode.
         seed: Seed of the environments' reset.
         levels: Where the episodes start, ``[E, d]``; None: target levels.
         random_actions: Which episodes act at random, and how; None: none does.
@@ -67,12 +82,13 @@ def run_episodes(
     returns, lengths = torch.zeros(2, env.num_envs, device=env.device)
     solved, known = torch.zeros(2, env.num_envs, dtype=torch.bool, device=env.device)
     actions = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+    act_in = _actor(act, env.num_envs)
     if watch is not None:
         watch(running)
     step = 0
     while running.any() and step != cut_off_after:
         # Only running episodes are asked for actions: a few long ones often take most of the time.
-        actions[running] = act(obs[running])
+        actions[running] = act_in(obs[running], running)
         if random_actions is not None:
             is_random, action = random_actions(step)
             actions[:size] = torch.where(is_random, action, actions[:size])
@@ -95,6 +111,19 @@ def run_episodes(
     if success is not None or _has_success(env):
         known |= running  # an episode that was cut off is known to be unsolved
     return Episodes(*(each[:size] for each in (returns, lengths, solved, known, running)))
+
+
+def _actor(act: Act | Remembering, n: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Actions for the observations of the episodes, out of ``n``, that a mask says are running."""
+    if not isinstance(act, Remembering):
+        return lambda obs, running: act(obs)
+    memory, remembering = act.begin(n), act.act
+
+    def act_in(obs: Tensor, running: Tensor) -> Tensor:
+        actions, memory[running] = remembering(obs, memory[running])
+        return actions
+
+    return act_in
 
 
 def _reset_options(asked: Tensor, levels: Tensor | None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_crl.core.seeding import seed_global_streams
 from lit_crl.dqn import equations as dqn
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.envs.episodes import Episodes, RandomActions, run_episodes
+from lit_crl.envs.episodes import Act, Episodes, RandomActions, Remembering, run_episodes
 from lit_crl.envs.factory import EnvFactory, level_env
 
 #: Most copies that play at once: few of Gymnasium's, because each is a Python object and may hold
@@ -26,7 +26,7 @@ class Plan:
     there are, nor on how many processes share the episodes. So the results do not depend on them.
 
     Attributes:
-        act: Observations ``[n, ...]`` to actions ``[n]``.
+        act: Observations ``[n, ...]`` to actions ``[n]``, with a memory of each episode or without.
         count: How many episodes there are.
         seed: Episode i is reset with ``seed + i``.
         levels: Where they start, ``[count, d]``; None: the environment's default resets.
@@ -35,7 +35,7 @@ class Plan:
             reports it.
     """
 
-    act: Callable[[Tensor], Tensor]
+    act: Act | Remembering
     count: int
     seed: int
     levels: Tensor | None = None

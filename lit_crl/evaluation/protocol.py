@@ -6,7 +6,7 @@ all results, so that they agree on what to play next and report the same numbers
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lit_crl.core.levels import UnitBox
 from lit_crl.core.seeding import global_streams_kept, random_stream, stream_seed
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.envs import LevelEnv
-from lit_crl.envs.episodes import Episodes
+from lit_crl.envs.episodes import Act, Episodes, Remembering
 from lit_crl.evaluation.allowance import Allowance, evenly, longest_episode
 from lit_crl.evaluation.level_metrics import (
     BrierScore,
@@ -52,8 +52,14 @@ class Played(NamedTuple):
 class Player(Protocol):
     """What evaluation asks of who plays episodes."""
 
+    #: Numbers that it remembers of an episode; 0: it has no memory.
+    memory_size: int
+
     def action_values(self, obs: Tensor) -> Tensor:
         """Q of the network that is evaluated (the Polyak average), ``[N, A]``."""
+
+    def remembering_values(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with a memory ``[N, H]`` of each episode, and the memory after ``obs``."""
 
 
 class Learner(Player, Protocol):
@@ -141,7 +147,8 @@ class Evaluation:
     def _plan(self, purpose: str, learner: Learner, levels: Tensor, epsilon: float = 0.0) -> Plan:
         """An episode at each level ``[n, d]`` in the training task."""
         seed = self._stream_seed(purpose) % 2**31
-        return Plan(greedy(learner), len(levels), seed, levels, epsilon)
+        act = greedy(learner, self.envs.example.device)
+        return Plan(act, len(levels), seed, levels, epsilon)
 
     def _play(self, pool: Pool, plan: Plan, allowance: Allowance, size: int = 1) -> Episodes:
         """Play as many episodes of a plan as the next part of the allowance has room for.
@@ -176,7 +183,7 @@ class Evaluation:
             rng = random_stream(self._stream_seed("target levels"), "levels", device=env.device)
             levels = env.target_levels(self.episodes, rng)
         seed = self._stream_seed("target episodes") % 2**31
-        act, first_obs = remembering_the_first(greedy(learner))
+        act, first_obs = noting_the_first(greedy(learner, env.device))
         plan = Plan(act, self.episodes, seed, levels, success=self.envs.success)
         episodes = self._play(self.envs.target, plan, allowance)
         mean_return = episodes.returns.mean().item()
@@ -266,23 +273,34 @@ class Evaluation:
         return success.view(-1, 2, EPISODES_PER_LEVEL)[:pairs] if pairs else None
 
 
-def greedy(learner: Player) -> Callable[[Tensor], Tensor]:
-    """The policy that is evaluated: observations ``[n, ...]`` to actions ``[n]``."""
-    return lambda obs: learner.action_values(obs).argmax(dim=1)
+def greedy(learner: Player, device: torch.device) -> Act | Remembering:
+    """The policy that is evaluated: observations ``[n, ...]`` to actions ``[n]``.
+
+    Args:
+        learner: Values actions.
+        device: Where the memory of episodes is kept, if the learner has one.
+    """
+    if not learner.memory_size:
+        return lambda obs: learner.action_values(obs).argmax(dim=1)
+
+    def act(obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        values, memory = learner.remembering_values(obs, memory)
+        return values.argmax(dim=1), memory
+
+    return Remembering(lambda n: torch.zeros(n, learner.memory_size, device=device), act)
 
 
-def remembering_the_first(
-    act: Callable[[Tensor], Tensor],
-) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+def noting_the_first(act: Act | Remembering) -> tuple[Act | Remembering, list[Tensor]]:
     """A policy that acts alike, and a list of the observations that it is asked about first."""
     asked: list[Tensor] = []
+    of_episodes = act.act if isinstance(act, Remembering) else act
 
-    def remember(obs: Tensor) -> Tensor:
+    def noting(obs: Tensor, *memory: Tensor) -> Any:
         if not asked:
             asked.append(obs.clone())
-        return act(obs)
+        return of_episodes(obs, *memory)
 
-    return remember, asked
+    return Remembering(act.begin, noting) if isinstance(act, Remembering) else noting, asked
 
 
 def of_all_processes(episodes: Episodes) -> Episodes:

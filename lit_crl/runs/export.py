@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_crl.core import checks
 from lit_crl.core.checks import ConfigError
+from lit_crl.dqn.networks import ActionValues, RecurrentQNetwork
 from lit_crl.training.blueprint import Blueprint
 
 
@@ -30,15 +31,30 @@ class Greedy(nn.Module):
         return values.argmax(dim=1) + self.first_action, values
 
 
-def export(q_network: nn.Module, blueprint: Blueprint, path: Path) -> None:
+class GreedyRemembering(Greedy):
+    """The same with a memory: a caller gives 0 at a reset, and what came back at other steps."""
+
+    q_network: RecurrentQNetwork
+
+    def forward(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """``[N, *shape]`` and ``[N, H]`` to actions, their values, and the next memory."""
+        values, memory = self.q_network.step(obs, memory)
+        return values.argmax(dim=1) + self.first_action, values, memory
+
+
+def export(q_network: ActionValues, blueprint: Blueprint, path: Path) -> None:
     """Write the policy of ``q_network`` for batches of any size; see ``Policy.export``.
 
     Raises:
         ConfigError: If the file's name has another ending, or a package or folder is missing.
     """
-    greedy = Greedy(copy.deepcopy(q_network).cpu(), blueprint.first_action)
+    size = q_network.memory_size
+    kind = GreedyRemembering if size else Greedy
+    greedy = kind(copy.deepcopy(q_network).cpu(), blueprint.first_action)
     # Two observations: torch.export would take a batch of one for a constant size.
     obs = torch.tensor(blueprint.obs_space.low[None]).nan_to_num().repeat_interleave(2, dim=0)
+    inputs = {"obs": obs} | ({"memory": torch.zeros(2, size)} if size else {})
+    outputs = ["action", "action_value", *(["next_memory"] if size else [])]
     if path.suffix not in (".onnx", ".pt2"):
         raise ConfigError(f"cannot export to {path.name}: give a name that ends in .onnx or .pt2")
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
@@ -46,17 +62,17 @@ def export(q_network: nn.Module, blueprint: Blueprint, path: Path) -> None:
         raise ConfigError(f"ONNX needs {' and '.join(missing)}: pip install 'lit_crl[export]'")
     checks.writable(path)
     with _quiet():
-        program = torch.export.export(
-            greedy, (obs,), dynamic_shapes={"obs": {0: torch.export.Dim("batch")}}
-        )
+        batch = torch.export.Dim("batch")
+        shapes = {name: {0: batch} for name in inputs}
+        program = torch.export.export(greedy, tuple(inputs.values()), dynamic_shapes=shapes)
         if path.suffix == ".pt2":
             torch.export.save(program, path)
             return
         torch.onnx.export(
             program,
             f=path,
-            input_names=["obs"],
-            output_names=["action", "action_value"],
+            input_names=list(inputs),
+            output_names=outputs,
             external_data=False,
             verbose=False,
         )

@@ -12,6 +12,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.distributed import print_once
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.tensor_files import read_learner
+from lit_crl.evaluation.protocol import greedy
 from lit_crl.runs.folders import run_of
 from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.learner import CreativeLearner
@@ -124,7 +125,7 @@ def record(
         p_hat = learner.success_probability(levels).tolist()
         titles = [f"{title}, p̂ {p:.2f}" for title, p in zip(titles, p_hat, strict=True)]
     return record_episodes(
-        learner,
+        greedy(learner, data.env.device),
         picture_env(data.make_env, count, data.env.device),
         seed=stream_seed(data.seed, f"play {kind}") % 2**31,
         levels=levels,

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from lit_crl.core.tensor_files import (
     plain,
     read_plain,
 )
+from lit_crl.dqn.networks import RecurrentQNetwork
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.training.blueprint import Blueprint
 from lit_crl.world.settings import WorldSettings
@@ -50,6 +51,11 @@ class Policy:
     ``stack_size`` of ``data.replay.frame_stack``; in ``FlattenObservation`` for discrete, ``Dict``
     and ``Tuple`` observations. Networks calculate in float32. Further training does not change it.
 
+    Where training had a memory (``model.network.memory``), each call is a step of the running
+    episodes, of which the policy keeps the memory itself: call ``reset`` where episodes begin, and
+    ask once a step, either for actions or for values. ``predict`` takes and gives the memory
+    instead.
+
     Attributes:
         blueprint: The sizes of the networks, and the spaces of observations and levels.
         q_network: Observations ``[N, *shape]`` to action values ``[N, A]``.
@@ -57,6 +63,8 @@ class Policy:
         world: What the run's dreams were made of: ``world.imagine(obs, action, rng)`` is one step
             from observations ``[N, d]`` with actions ``[N]``, which are numbered from 0; None
             without a world.
+        memory_size: Numbers that it remembers of an episode; 0: it has no memory.
+        memory: What it remembers of the running episodes, ``[N, H]``; None: of none yet.
         rng: Random stream of ``generate_levels``; reseed it for other levels.
     """
 
@@ -88,6 +96,7 @@ class Policy:
             level_gan = blueprint.level_gan() if gan_updates else None
             self.world = blueprint.world_gan(self._world_settings)
         self._gan_updates, self.level_gan = gan_updates, level_gan
+        self.memory_size, self.memory = self.q_network.memory_size, cast(Tensor | None, None)
         for name, network in self._networks.items():
             if network is not None:
                 _restore(network, name, weights)
@@ -123,20 +132,55 @@ class Policy:
         """Greedy actions as the task numbers them: one for an observation, ``[N]`` for a batch.
 
         Raises:
-            ConfigError: If observations have another shape than in training.
+            ConfigError: If observations have another shape than in training, or are not as many as
+                the episodes that are remembered.
         """
-        values, is_single = self._values(obs)
+        return self._greedy(obs, *self._values(obs))
+
+    def _greedy(self, obs: Kind, values: Tensor, is_single: bool) -> Kind:
         actions = values.argmax(dim=1) + self.blueprint.first_action
         return _like(obs, actions[0] if is_single else actions)
+
+    def reset(self, begins: Any = None) -> None:
+        """Forget the episodes that have ended, where the policy has a memory.
+
+        Args:
+            begins: Where an episode begins with the next observation, bool ``[N]``; None: all do,
+                and there may be another number of them.
+
+        Raises:
+            ConfigError: If ``begins`` has another shape than the running episodes.
+        """
+        if begins is None or self.memory is None:
+            self.memory = None
+            return
+        fresh = torch.as_tensor(begins, dtype=torch.bool, device=self.device)
+        if fresh.shape != self.memory.shape[:1]:
+            raise ConfigError(
+                f"begins has shape {tuple(fresh.shape)}, but {len(self.memory)} episodes are "
+                f"remembered: give [{len(self.memory)}], or call reset() for all of them"
+            )
+        self.memory = self.memory.masked_fill(fresh[:, None], 0.0)
 
     def action_values(self, obs: Kind) -> Kind:
         """The value of every action, ``[A]`` for one observation, ``[N, A]`` for a batch.
 
         Raises:
-            ConfigError: If observations have another shape than in training.
+            ConfigError: If observations have another shape than in training, or are not as many as
+                the episodes that are remembered.
         """
         values, is_single = self._values(obs)
         return _like(obs, values[0] if is_single else values)
+
+    @torch.no_grad()
+    def remembering_values(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Action values ``[N, A]``, and the memory ``[N, H]`` after ``obs [N, *shape]``.
+
+        ``memory`` is what is remembered of each episode before; of one that begins, zeros. It is
+        the caller's, and the policy's own stays as it is.
+        """
+        batch, _ = self._batch(obs)
+        return cast(RecurrentQNetwork, self.q_network).step(batch, memory)
 
     def predict(
         self,
@@ -147,13 +191,30 @@ class Policy:
     ) -> tuple[Kind, Any]:
         """Actions and ``state``, as Stable-Baselines3's ``evaluate_policy`` calls it.
 
+        Args:
+            obs: The observations.
+            state: The memory ``[N, H]`` that the last call gave; None: episodes begin. A policy
+                without a memory gives it back as it is.
+            episode_start: Where an episode begins, ``[N]``: its memory is 0; None: nowhere.
+            deterministic: True, because the policy is greedy.
+
         Raises:
             ConfigError: If ``deterministic`` is False, or observations have another shape than in
                 training.
         """
         if not deterministic:
             raise ConfigError("the policy is greedy: ask for deterministic=True")
-        return self(obs), state
+        if not self.memory_size:
+            return self(obs), state
+        batch, is_single = self._batch(obs)
+        memory = batch.new_zeros(len(batch), self.memory_size, dtype=torch.float32)
+        if state is not None:
+            memory = torch.as_tensor(state, dtype=torch.float32, device=self.device).view_as(memory)
+        if episode_start is not None:
+            fresh = torch.as_tensor(episode_start, dtype=torch.bool, device=self.device).view(-1, 1)
+            memory = memory.masked_fill(fresh, 0.0)
+        values, memory = self.remembering_values(batch, memory)
+        return self._greedy(obs, values, is_single), _like(obs, memory)
 
     def generate_levels(self, n: int, difficulty: float | None = None) -> Tensor:
         """``n`` generated levels in the environment's units, ``[n, d]``, as training plays them.
@@ -197,6 +258,8 @@ class Policy:
         ``.onnx`` (with ``pip install 'lit_crl[export]'``) has the input ``obs`` and the outputs
         ``action`` and ``action_value``, and opening it runs no foreign code. ``.pt2`` is for
         ``torch.export.load(path).module()``, which unpickles: open only files that you wrote.
+        A policy with a memory has the further input ``memory [N, H]``, zeros where an episode
+        begins, and the further output ``next_memory``, which is the input at the next step.
 
         Raises:
             ConfigError: If the name has another ending, or a package or the folder is missing.
@@ -245,6 +308,20 @@ class Policy:
     @torch.no_grad()
     def _values(self, obs: Kind) -> tuple[Tensor, bool]:
         """Action values ``[N, A]``, and whether a single observation was given."""
+        batch, is_single = self._batch(obs)
+        if not isinstance(self.q_network, RecurrentQNetwork):
+            return self.q_network(batch), is_single
+        memory = self.q_network.no_memory(len(batch)) if self.memory is None else self.memory
+        if len(memory) != len(batch):
+            raise ConfigError(
+                f"there are {len(batch)} observations, but {len(memory)} episodes are remembered: "
+                "call reset() first where other episodes begin"
+            )
+        values, self.memory = self.q_network.step(batch, memory)
+        return values, is_single
+
+    def _batch(self, obs: Array | Tensor) -> tuple[Tensor, bool]:
+        """Observations as a batch ``[N, *shape]``, and whether a single one was given."""
         given = _tensor(obs, self.device)
         space = self.blueprint.obs_space
         is_single = given.shape == space.shape
@@ -258,8 +335,7 @@ class Policy:
         if is_bytes and given.is_floating_point():
             raise ConfigError(f"observations are {given.dtype}: give bytes, as in training")
         batch = given if is_bytes else given.float()
-        values: Tensor = self.q_network(batch[None] if is_single else batch)
-        return values, is_single
+        return batch[None] if is_single else batch, is_single
 
 
 def load(

@@ -35,6 +35,14 @@ class Agent(Teacher, Protocol):
     ) -> Tensor:
         """Actions ``[N]``: random with probability ε, else greedy; the explorer's where asked."""
 
+    #: Numbers that the Q-network remembers of an episode; 0: it has no memory.
+    memory_size: int
+
+    def act_remembering(
+        self, obs: Tensor, memory: Tensor, epsilon: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """The same with a memory ``[N, H]``, which is then the one after ``obs``."""
+
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
 

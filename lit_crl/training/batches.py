@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from torch import Tensor
 
 from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.memory import Sequences
 from lit_crl.gan.batch import GanBatch
 from lit_crl.world.batch import RealSteps
 
@@ -44,6 +45,25 @@ class DqnMinibatch(NamedTuple):
         transitions, *others = self
         steps = Transitions(*(field[rows] for field in transitions))
         return DqnMinibatch(steps, *(None if field is None else field[rows] for field in others))
+
+
+class SequenceMinibatch(NamedTuple):
+    """What an update of a DQN with memory learns from."""
+
+    sequences: Sequences
+    #: See ``DqnMinibatch``.
+    returns: Tensor | None = None
+
+    def unstack(self) -> Iterator["SequenceMinibatch"]:
+        """See ``Minibatch``."""
+        each = map(Sequences, *(field.unbind() for field in self.sequences))
+        returns = repeat(None) if self.returns is None else self.returns.unbind()
+        return map(SequenceMinibatch, each, returns)
+
+    def chunk(self, rows: slice) -> "SequenceMinibatch":
+        """See ``Minibatch``."""
+        sequences = Sequences(*(field[rows] for field in self.sequences))
+        return SequenceMinibatch(sequences, None if self.returns is None else self.returns[rows])
 
 
 class GanMinibatch(NamedTuple):
@@ -92,7 +112,8 @@ class WorldMinibatch(NamedTuple):
 class Batch(NamedTuple):
     """The argument of one ``training_step``; without ``gan`` only the DQN phase runs."""
 
-    dqn: Transitions
+    #: Transitions or, for a Q-network with memory, sequences of them.
+    dqn: Transitions | Sequences
     gan: GanBatch | None
     #: Share of the budget that is spent.
     progress: float

@@ -39,6 +39,7 @@ class Sizes(NamedTuple):
     torso: Torso = "plain"
     atoms: int = 0
     noise: float = 0.0
+    memory: int = 0
 
     @classmethod
     def of(cls, network: NetworkSettings, gan: GanSettings) -> Self:
@@ -55,6 +56,7 @@ class Sizes(NamedTuple):
             network.torso,
             network.atoms,
             network.noise,
+            network.memory,
         )
 
     @property

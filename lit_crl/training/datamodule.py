@@ -63,9 +63,9 @@ from lit_crl.training.experience.lasting import check_lasting, lasting
 from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.graphs.capture import capture_on
-from lit_crl.training.graphs.draws import GraphedDraws, Sample
+from lit_crl.training.graphs.draws import GraphedDraws, Sample, SampleSequences
 from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
-from lit_crl.training.network_checks import check_support
+from lit_crl.training.network_checks import check_memory, check_support
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
 from lit_crl.training.settings import (
@@ -142,7 +142,7 @@ class ReplayDataModule(LightningDataModule):
         self._explores: Tensor | None = None
         #: How a fit steps the environments and draws from the replay; graphs outlast its epochs.
         self._steps: Steps | None = None
-        self._sample: Sample | None = None
+        self._sample: Sample | SampleSequences | None = None
         self.archive: Archive | None = None
         self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
@@ -242,6 +242,8 @@ class ReplayDataModule(LightningDataModule):
             return
         agent = self._agent()
         check_support(self.settings, agent.network, agent.dqn)
+        has_log = self.transitions is not None
+        check_memory(self.settings, self.arm, self.custom_source, has_log, agent.network.memory)
         if self.settings.collect.exploration is None:
             self.exploration = EpsilonLadder(base=0.0) if agent.network.noise else EpsilonLadder()
 
@@ -296,7 +298,8 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_collection(self) -> None:
         env, settings = self.env, self.settings.curriculum
-        self.replay = new_replay(env, self.settings.replay)
+        memory_size = 0 if self.trainer is None else self._agent().network.memory
+        self.replay = new_replay(env, self.settings.replay, memory_size)
         gamma = self.settings.collect.gamma
         self._goals = Hindsight.of(env, self.settings.replay.hindsight, gamma)
         self.curriculum = new_curriculum(
@@ -440,13 +443,17 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
-    def _batch(self, levels: GanBatch | None, sample: Sample) -> Batch:
+    def _batch(self, levels: GanBatch | None, sample: Sample | SampleSequences) -> Batch:
         settings, progress = self.settings.replay, self.spent / self.schedule.budget
         given = (levels, progress, self.rng, self._goals, self.dreaming, sample)
         return draw_batch(self.replay, settings, *given)
 
-    def _new_draws(self) -> Sample:
-        """Draws from the replay, on a GPU by one launch."""
+    def _new_draws(self) -> Sample | SampleSequences:
+        """Draws from the replay, of transitions on a GPU by one launch."""
+        if self._memory is not None:
+            settings, draw = self.settings.replay, self.replay.sample_sequences
+            length = settings.sequence_length
+            return partial(draw, rng=self.rng, burn_in=settings.burn_in, length=length)
         sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
         capture = capture_on(self.rng.device)
         return sample if capture is None else GraphedDraws(sample, self.rng, capture)
@@ -487,10 +494,15 @@ class ReplayDataModule(LightningDataModule):
         now = self.env_steps
         return torch.stack([self.exploration(n, now + i * of_a_step) for i in range(steps)])
 
+    @property
+    def _memory(self) -> Tensor | None:
+        """What the policy remembers of the running episodes ``[N, H]``, if it has a memory."""
+        return self.rollout.memory if isinstance(self.rollout, Rollout) else None
+
     def _step(self, agent: Agent) -> None:
-        draw = partial(self._draw_levels, agent)
+        draw, act = partial(self._draw_levels, agent), actor(agent, self._explores, self._memory)
         with self.clock("environments"):
-            self.rollout.step(actor(agent, self._explores), self.epsilon, draw)
+            self.rollout.step(act, self.epsilon, draw)
 
     def _draw_levels(self, agent: Agent, n: int) -> tuple[Tensor, Tensor]:
         curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels

@@ -4,6 +4,7 @@ Levels for the GAN come from the curriculum.
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.dreams.dreaming import Dreaming
-from lit_crl.training.graphs.draws import Sample
+from lit_crl.training.graphs.draws import Sample, SampleSequences
 
 
 def draw_batch(
@@ -27,7 +28,7 @@ def draw_batch(
     rng: torch.Generator,
     goals: Hindsight | None,
     dreaming: Dreaming | None,
-    sample: Sample,
+    sample: Sample | SampleSequences,
 ) -> Batch:
     """What the judge learns from and, if they are due, levels for the GAN.
 
@@ -43,8 +44,10 @@ def draw_batch(
     """
     shape = (settings.updates_per_batch, settings.batch_size)
     if replay.priorities is None:
-        drawn = dreaming.judge_batch(shape, sample) if dreaming else sample(shape)
-        return Batch(drawn, levels, progress)
+        if dreaming is None:
+            return Batch(sample(shape), levels, progress)
+        # A Q-network with memory has no dreams, so these are transitions.
+        return Batch(dreaming.judge_batch(shape, cast(Sample, sample)), levels, progress)
     # The bias that priorities make matters most at the end (Schaul et al. 2016, §3.4).
     beta = settings.importance_exponent + progress * (1 - settings.importance_exponent)
     found = replay.sample_prioritized(shape, rng, beta, goals)

@@ -18,7 +18,8 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
 from lit_crl.dqn.c51 import support_of
 from lit_crl.dqn.equations import greedy_unless, toss
-from lit_crl.dqn.networks import ActionValues, spread
+from lit_crl.dqn.memory import Sequences
+from lit_crl.dqn.networks import ActionValues, RecurrentQNetwork, spread
 from lit_crl.dqn.noisy import factorised_noise
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.envs import LevelEnv
@@ -27,7 +28,13 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
 from lit_crl.training import trainer_checks
-from lit_crl.training.batches import Batch, DqnMinibatch, GanMinibatch, WorldMinibatch
+from lit_crl.training.batches import (
+    Batch,
+    DqnMinibatch,
+    GanMinibatch,
+    SequenceMinibatch,
+    WorldMinibatch,
+)
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.clipped_targets import ClippedTargets
 from lit_crl.training.compiled.parameters import FlatNetwork
@@ -124,11 +131,24 @@ class CreativeLearner(LightningModule):
                 f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
                 "turn one of them off"
             )
+        if self.network.memory and self.world.loss != "none":
+            raise ConfigError(
+                f"model.world.loss is {self.world.loss!r}, but dreams keep no memory of an episode "
+                f"(model.network.memory {self.network.memory}): set model.world.loss to none, or "
+                "model.network.memory to 0"
+            )
+        if self.network.memory and compile:
+            raise ConfigError(
+                "model.compile is on, but updates along the sequences of model.network.memory "
+                f"{self.network.memory} are not compiled: turn one of them off"
+            )
         names = ("network", "dqn", "gan", "world")
         groups = {name: without_optimizers(getattr(self, name)) for name in names}
         self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
         self.automatic_optimization = False
         self.compile_updates = compile
+        #: Numbers that the Q-network remembers of an episode; 0: it has no memory.
+        self.memory_size = self.network.memory
         self.level_gan = None
         self.world_gan, self.explorer = None, None
         self.clock, self.losses = Stopwatch(), LossSums()
@@ -236,6 +256,21 @@ class CreativeLearner(LightningModule):
             q = torch.where(explores[:, None], self.explorer(obs, *noise), q)
         return greedy_unless(explore, random, q)
 
+    @torch.no_grad()
+    def act_remembering(
+        self, obs: Tensor, memory: Tensor, epsilon: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Actions ``[N]`` of a Q-network with memory, and the memory ``[N, H]`` after ``obs``.
+
+        Args:
+            obs: Observations.
+            memory: What the network remembers of each episode before them, ``[N, H]``.
+            epsilon: Probability of a random action.
+        """
+        explore, random = self.toss(len(obs), epsilon)
+        q, memory = cast(RecurrentQNetwork, self.q_network).step(obs, memory)
+        return greedy_unless(explore, random, q), memory
+
     def toss(self, n: int, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
         """Which of ``n`` environments act at random, and their random actions, ``[n]`` each."""
         return toss(n, self.num_actions, epsilon, self.streams("exploration", self.device))
@@ -251,8 +286,25 @@ class CreativeLearner(LightningModule):
 
     @torch.no_grad()
     def action_values(self, obs: Tensor) -> Tensor:
-        """Q of the target network ``[N, A]``. It is evaluated because it changes more smoothly."""
+        """Q of the target network ``[N, A]``. It is evaluated because it changes more smoothly.
+
+        Raises:
+            ConfigError: If it has a memory: see ``remembering_values``.
+        """
+        if self.memory_size:
+            raise ConfigError(
+                f"model.network.memory is {self.memory_size}, so values depend on what an episode "
+                "has shown before: use remembering_values, or lit_crl.Policy.of(learner)"
+            )
         return cast(Tensor, self.target_network(obs))
+
+    @torch.no_grad()
+    def remembering_values(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Q of the target network ``[N, A]``, and its memory ``[N, H]`` after ``obs``.
+
+        ``memory`` is what it remembers of each episode before; of one that begins, zeros.
+        """
+        return cast(RecurrentQNetwork, self.target_network).step(obs, memory)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Greedy actions ``[N]`` of the target network."""
@@ -305,7 +357,7 @@ class CreativeLearner(LightningModule):
             spread(torch.tensor(list(self.dqn.support), device=self.device), *q_networks)
         update_dqn = update_of(*q_networks, self.dqn)
         networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
-        self._train_dqn: Phase[DqnMinibatch] = new_phase(update_dqn, networks)
+        self._train_dqn: Phase[Any] = new_phase(update_dqn, networks)
         if (level_gan := self.level_gan) is not None:
             update_gan = partial(gan_update, level_gan, self.gan)
             judges, makers = gan_optimizers
@@ -339,8 +391,12 @@ class CreativeLearner(LightningModule):
         rates = self.dqn.target_rates(first, len(batch.dqn.obs))
         if self.network.atoms:
             self._move_supports(batch)
-        noise = self._noise_of_updates("noise", len(rates))
-        report = self._train_dqn(rates, DqnMinibatch(batch.dqn, batch.weight, batch.returns, noise))
+        if isinstance(batch.dqn, Sequences):
+            report = self._train_dqn(rates, SequenceMinibatch(batch.dqn, batch.returns))
+        else:
+            noise = self._noise_of_updates("noise", len(rates))
+            stack = DqnMinibatch(batch.dqn, batch.weight, batch.returns, noise)
+            report = self._train_dqn(rates, stack)
         if batch.reprioritize is not None:
             batch.reprioritize(report.pop(TD_ERROR))
         if self.dqn.support is not None:

@@ -8,7 +8,7 @@ run the same functions.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -17,12 +17,18 @@ from torch import Tensor, nn
 from lit_crl.core.categorical import expected
 from lit_crl.dqn import c51
 from lit_crl.dqn import equations as dqn
-from lit_crl.dqn.networks import ActionValues, CategoricalQNetwork
+from lit_crl.dqn.networks import ActionValues, CategoricalQNetwork, RecurrentQNetwork
 from lit_crl.dqn.settings import DqnSettings
 from lit_crl.gan import equations as gan
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
-from lit_crl.training.batches import DqnMinibatch, GanMinibatch, Minibatch, WorldMinibatch
+from lit_crl.training.batches import (
+    DqnMinibatch,
+    GanMinibatch,
+    Minibatch,
+    SequenceMinibatch,
+    WorldMinibatch,
+)
 from lit_crl.world import equations as dream
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.networks import LikelihoodGenerators
@@ -169,6 +175,69 @@ def categorical_update(
     return report
 
 
+def recurrent_update(
+    q_network: RecurrentQNetwork,
+    target_network: RecurrentQNetwork,
+    settings: DqnSettings,
+    engine: Engine,
+    batch: SequenceMinibatch,
+    rate: float | Tensor,
+) -> Report:
+    """Move Q along sequences towards its targets, Kapturowski et al. 2019 (R2D2), §3.
+
+    ``dqn/memory.py`` says which steps of a sequence count. Both networks begin with the stored
+    memory and carry it through the burn-in by themselves. Targets are not rescaled as in R2D2.
+
+    Args:
+        q_network: Is trained.
+        target_network: Values what follows; it follows ``q_network``.
+        settings: Which target, which loss, and how long a gradient may be.
+        engine: Changes the two networks.
+        batch: One minibatch of sequences.
+        rate: Share of ``q_network``'s weights that goes into ``target_network``.
+    """
+    seen, returns = batch
+    before, begins = seen.begins.tensor_split([seen.burn_in.shape[1]], 1)
+    counts = seen.counts
+    # Float32, also under mixed precision: a TD error is a small difference of large values.
+    with torch.no_grad(), torch.autocast(seen.obs.device.type, enabled=False):
+        _, memory = q_network.unroll(seen.burn_in, seen.memory, before)
+        _, target_memory = target_network.unroll(seen.burn_in, seen.memory, before)
+        target_q, _ = target_network.unroll(seen.obs, target_memory, begins)
+
+    def loss_of_q() -> LossAndReport:
+        values, _ = q_network.unroll(seen.obs, memory, begins)
+        step = (seen.reward[counts], seen.discount[counts])
+        next_q = of_rows(target_q, seen.after)[counts]
+        if settings.double:
+            online = of_rows(values.detach(), seen.after)[counts]
+            target = dqn.double_td_target(*step, next_q, online)
+        else:
+            target = dqn.td_target(*step, next_q)
+        report: Report = {}
+        if returns is not None:
+            report["dqn/impossible_targets"] = dqn.impossible_share(target, returns)
+            target = target.clamp(*returns)
+        values, action = values[:, : counts.shape[1]][counts], seen.action[counts]
+        q = dqn.q_of(values, action)
+        loss = dqn.td_loss(q, target, settings.td_loss)
+        report |= {"dqn/loss": loss, "dqn/q_mean": q.detach().mean()}
+        if settings.conservative_weight > 0:
+            penalty = dqn.conservative_penalty(values, action)
+            report["dqn/conservative_penalty"] = penalty
+            loss = loss + settings.conservative_weight * penalty
+        return loss, report
+
+    report = engine.descend(q_network, loss_of_q, "dqn/gradient_norm", settings.max_grad_norm)
+    engine.follow(target_network, q_network, rate)
+    return report
+
+
+def of_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """The values of some rows of each sequence: ``[B, T, A], [B, L] -> [B, L, A]``."""
+    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
 def noises(batch: DqnMinibatch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What the Q-network and the target network take beside observations: noise, or nothing.
 
@@ -180,8 +249,11 @@ def noises(batch: DqnMinibatch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 def update_of(
     q_network: ActionValues, target_network: ActionValues, settings: DqnSettings
-) -> "Update[DqnMinibatch]":
-    """The update of values or, if the networks have them, of distributions."""
+) -> "Update[Any]":
+    """The update of values, of distributions, or along sequences, as the networks need it."""
+    if isinstance(q_network, RecurrentQNetwork):
+        remembering = cast(RecurrentQNetwork, target_network)
+        return partial(recurrent_update, q_network, remembering, settings)
     if isinstance(q_network, CategoricalQNetwork):
         twin = cast(CategoricalQNetwork, target_network)
         return partial(categorical_update, q_network, twin, settings)

@@ -107,6 +107,8 @@ def corridor(id: str = "Corridor-v0", **options: Any) -> Callable[..., Gymnasium
 class StubLearner:
     """Always takes the first action, and makes one level again and again."""
 
+    memory_size = 0
+
     def action_values(self, obs: Tensor) -> Tensor:
         return torch.tensor([1.0, 0.0, 0.0]).expand(len(obs), -1)
 

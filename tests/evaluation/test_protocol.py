@@ -80,6 +80,8 @@ def near_the_edge(n: int) -> Tensor:
 class StubLearner:
     """A fixed policy, fixed levels and a fixed opinion of them."""
 
+    memory_size = 0
+
     def __init__(self, q: Callable[[Tensor], Tensor], levels: Tensor | None = None) -> None:
         self.q = q
         self.levels = levels

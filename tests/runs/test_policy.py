@@ -427,7 +427,7 @@ def test_a_file_from_before_there_were_noise_and_distributions_loads(tmp_path: P
     learner = learner_of("vectors")
     Policy.of(learner).save(tmp_path / "new.ckpt")
     saved = torch.load(tmp_path / "new.ckpt", weights_only=True)
-    for name in ("torso", "atoms", "noise"):
+    for name in ("torso", "atoms", "noise", "memory"):
         del saved["learner"]["blueprint"]["sizes"][name]
     torch.save(saved, tmp_path / "old.ckpt")
     obs = observations(learner, 6)

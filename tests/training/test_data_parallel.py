@@ -53,8 +53,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     died = start({"die": root / "die"})
     assert died.returncode != 0 and time.monotonic() - began < 60
     shutil.copytree(root / "die", root / "resume")
-    both = start({task: root / task for task in ("resume", "train", "descend", "evaluate",
-                                               "imagine", "best", "rainbow")})  # fmt: skip
+    tasks = ("resume", "train", "descend", "evaluate", "imagine", "best", "rainbow", "memory")
+    both = start({task: root / task for task in tasks})
     assert both.returncode == 0, both.stderr
     return root
 
@@ -101,6 +101,17 @@ def test_noisy_distributions_are_the_same_in_all_processes_and_their_noise_is_no
     for stream in ("noise", "exploration"):
         mine, other = (result["data"]["streams"][stream] for result in (first, second))
         assert not torch.equal(mine, other)
+
+
+def test_a_network_with_memory_is_the_same_in_all_processes(
+    done: Path, difference: Difference
+) -> None:
+    first, second = results(done / "memory", 2)
+    assert first["learner"]["updates"] >= 30
+    assert difference(first["weights"], second["weights"]) is None
+    assert difference(first["optimizers"], second["optimizers"]) is None
+    memories = (result["data"]["replay"]["memory"] for result in (first, second))
+    assert not torch.equal(*memories)
 
 
 def test_outcomes_are_shared_and_env_steps_counted_over_all_processes(

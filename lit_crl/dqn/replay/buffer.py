@@ -20,10 +20,16 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions, n_step
+from lit_crl.dqn.memory import Sequences, begins_after
 from lit_crl.dqn.possible_returns import joined, no_rewards, reward_range
 from lit_crl.dqn.replay import frames
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
-from lit_crl.dqn.replay.sampling import ROWS_PER_BLOCK, draw_by_rank, draw_uniform
+from lit_crl.dqn.replay.sampling import (
+    ROWS_PER_BLOCK,
+    draw_by_rank,
+    draw_stretches,
+    draw_uniform,
+)
 
 _TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
 Shape = tuple[int, ...]
@@ -49,6 +55,7 @@ class ReplayBuffer:
         num_actions: int | None = None,
         frame_stack: int = 1,
         priority_exponent: float = 0.0,
+        memory_size: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         """Allocate the buffer.
@@ -61,6 +68,8 @@ class ReplayBuffer:
             num_actions: Number of actions, which decides how they are stored; None: 64 bits.
             frame_stack: Frames along the first axis of an observation, the newest last.
             priority_exponent: α of prioritized replay; 0: there are no priorities.
+            memory_size: Numbers that the policy remembers of an episode, which each row then keeps
+                as they were before its observation; 0: it has no memory.
             device: Where the rows are stored and batches are made.
 
         Raises:
@@ -88,11 +97,13 @@ class ReplayBuffer:
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._column = torch.arange(num_envs, device=device)
         self.depth = torch.zeros(rows * (frame_stack > 1), dtype=torch.uint8, device=device)
+        self.memory = torch.zeros(rows * (memory_size > 0), memory_size, device=device)
         #: The range of the rewards that ``see_rewards`` has seen.
         self.rewards = no_rewards(device)
         self._has_seen_rewards = False
         self._row_fields = ["obs", "action", "reward", "discount", "boundary"]
         self._row_fields += ["depth"] if frame_stack > 1 else []
+        self._row_fields += ["memory"] if memory_size else []
         self._unchecked = frames.CHECKED_STEPS
         plain = priority_exponent == 0
         self._startable = torch.zeros(rows * plain, dtype=torch.bool, device=device)
@@ -136,8 +147,17 @@ class ReplayBuffer:
         """How many transitions could be sampled now."""
         return int(self.startable.sum())
 
-    def add(self, obs: Tensor, action: Tensor, reward: Tensor, discount: Tensor) -> None:
+    def add(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        memory: Tensor | None = None,
+    ) -> None:
         """Store one step of every environment, each argument ``[N, ...]``.
+
+        ``memory`` is what the policy that acted remembered before ``obs``, if it has a memory.
 
         Raises:
             ConfigError: If ``obs`` is not made of the last frames of the running episodes.
@@ -149,6 +169,8 @@ class ReplayBuffer:
         self.reward.index_copy_(0, row, reward)
         self.discount.index_copy_(0, row, discount)
         self.boundary.index_fill_(0, row, False)
+        if memory is not None:
+            self.memory.index_copy_(0, row, memory)
         self._advance(row, self.cursor)
         self.cursor += 1
         if self.is_on_trial:
@@ -189,6 +211,7 @@ class ReplayBuffer:
         self.boundary.index_fill_(0, row, True)
         # An n-step sum multiplies this row's reward by 0. An old infinite one would make it NaN.
         self.reward.index_fill_(0, row, 0)
+        # What the policy remembers here matters to no step: the next row begins an episode.
         self._advance(row, cursor)
 
     def _next(self, column: Tensor, cursor: Tensor) -> Tensor:
@@ -278,6 +301,54 @@ class ReplayBuffer:
     def draw_by_rank(self, n: int, rng: torch.Generator) -> Tensor:
         """The same without waiting for a GPU."""
         return draw_by_rank(self.startable, n, rng)
+
+    def sample_sequences(
+        self, shape: Shape, rng: torch.Generator, burn_in: int, length: int
+    ) -> Sequences:
+        """Sequences for a network with memory, drawn uniformly, each field ``[*shape, ...]``.
+
+        A sequence lies within the rows that its column has written and that have lost nothing: it
+        never runs from the newest row into the oldest one. So the first ``burn_in`` rows and the
+        last n rows of a column do not count.
+
+        Args:
+            shape: How many sequences.
+            rng: Draws them.
+            burn_in: b, rows before those that count.
+            length: L, rows that count.
+
+        Raises:
+            RuntimeError: If no column has so many rows yet.
+        """
+        rows = burn_in + length + self.n_steps
+        # The oldest rows of a full ring have lost frames of their stacks.
+        whole = self.cursor.clamp(max=self.length - (self.frame_stack - 1))
+        column, age = draw_stretches(whole, rows, torch.Size(shape).numel(), rng)
+        first = (self.cursor.index_select(0, column) - age) % self.length * self.num_envs + column
+        found = self.sequences(first, burn_in, length)
+        return Sequences(*(field.reshape(*shape, *field.shape[1:]) for field in found))
+
+    def sequences(self, first: Tensor, burn_in: int, length: int) -> Sequences:
+        """The sequences from the flat rows ``first [B]`` on; see ``sample_sequences``."""
+        steps = torch.arange(burn_in + length + self.n_steps, device=first.device)
+        row = self.shift(first[:, None], steps)
+        window = row[:, burn_in:].unfold(1, self.n_steps + 1, 1)
+        reward, discount, boundary = (
+            self.take(one, window[..., :-1]) for one in (self.reward, self.discount, self.boundary)
+        )
+        folded, weight, span = n_step(reward, discount, boundary)
+        obs, start = self.observations(row), window[..., 0]
+        return Sequences(
+            memory=self.take(self.memory, first),
+            burn_in=obs[:, :burn_in],
+            obs=obs[:, burn_in:],
+            begins=begins_after(self.take(self.boundary, row)),
+            action=self.take(self.action, start).long(),
+            reward=folded,
+            discount=weight,
+            after=steps[:length] + span,
+            counts=~boundary[..., 0],
+        )
 
     def sample_prioritized(
         self, shape: Shape, rng: torch.Generator, beta: float, goals: Relabelling | None = None

@@ -49,6 +49,38 @@ def draw_by_rank(allowed: Tensor, n: int, rng: torch.Generator) -> Tensor:
     return torch.searchsorted(upto, (uniform * upto[-1]).long(), right=True)
 
 
+def draw_stretches(
+    written: Tensor, length: int, n: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Stretches of rows in rings, drawn uniformly with replacement.
+
+    Args:
+        written: How many rows of each ring may be drawn, its newest ones, ``[N]``.
+        length: Rows of a stretch.
+        n: How many stretches.
+        rng: Random stream.
+
+    Returns:
+        The ring of each stretch, and the age of its first row (the newest row has age 1), ``[n]``
+        each.
+
+    >>> ring, age = draw_stretches(torch.tensor([2, 4]), 3, 1_000, torch.Generator().manual_seed(0))
+    >>> ring.unique(), age.unique()  # the first ring is too short
+    (tensor([1]), tensor([3, 4]))
+
+    Raises:
+        RuntimeError: If no ring has so many rows.
+    """
+    starts = (written - length + 1).clamp(min=0)
+    upto = starts.cumsum(0)
+    if not upto[-1] > 0:
+        raise RuntimeError(EMPTY)
+    uniform = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
+    rank = (uniform * upto[-1]).long()
+    ring = torch.searchsorted(upto, rank, right=True)
+    return ring, length + rank - (upto - starts).index_select(0, ring)
+
+
 def draw_proportional(
     values: Tensor, sums: Tensor, shape: tuple[int, ...], rng: torch.Generator
 ) -> Tensor:

@@ -14,6 +14,7 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.curriculum.sources import Source
 from lit_crl.envs import BatchedEnv, GymnasiumEnv
+from lit_crl.evaluation.protocol import greedy
 from lit_crl.runs.pictures import Recording, picture_env, record_episodes, render_levels
 from lit_crl.runs.pictures.canvas import Picture, spread, tiled, with_note
 from lit_crl.training.datamodule import ReplayDataModule
@@ -156,7 +157,8 @@ def record(
         return []
     env = picture_env(data.make_env, n, data.env.device)
     seed = stream_seed(data.seed, "dashboard: episodes") % 2**31
-    recordings = record_episodes(learner, env, seed=seed, levels=levels)
+    act = greedy(learner, data.env.device)
+    recordings = record_episodes(act, env, seed=seed, levels=levels)
     env.close()
     return recordings
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
-from lit_crl.envs.episodes import run_episodes
+from lit_crl.envs.episodes import Act, Remembering, run_episodes
 from lit_crl.envs.factory import EnvFactory, level_env
 from lit_crl.runs.pictures.canvas import Array, Picture, enlarged, strip
 from lit_crl.runs.pictures.observed import Look
@@ -93,7 +93,7 @@ def render_levels(env: LevelEnv, levels: Tensor) -> Array:
 
 
 def record_episodes(
-    act: Callable[[Tensor], Tensor],
+    act: Act | Remembering,
     env: LevelEnv,
     *,
     seed: int = 0,
@@ -104,7 +104,8 @@ def record_episodes(
     """Play one episode in every environment, and record it.
 
     Args:
-        act: Maps observations [N, ...] to actions [N], for instance a learner: it acts greedily.
+        act: Maps observations [N, ...] to actions [N], with a memory of each episode or without;
+            ``lit_crl.evaluation.protocol.greedy`` makes one of a learner.
         env: N environments, made for this by ``picture_env``.
         seed: Seed of the environments' reset.
         levels: Where the episodes start, [N, d]; None: target levels.

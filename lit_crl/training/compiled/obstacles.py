@@ -16,7 +16,7 @@ class Obstacle(NamedTuple):
 
 
 def obstacle(learner: LightningModule) -> Obstacle | None:
-    """What keeps the updates of a learner from being graphs: hooks, processes or a loss scaler."""
+    """What keeps updates from being graphs: hooks, processes, a loss scaler, or sequences."""
     if hooks := listeners(learner, BACKWARD_HOOKS + STEP_HOOKS):
         return Obstacle(
             f"a compiled update cannot call {', '.join(hooks)}", "leave out the callback"
@@ -27,6 +27,9 @@ def obstacle(learner: LightningModule) -> Obstacle | None:
     if getattr(learner.trainer.precision_plugin, "scaler", None) is not None:
         reason = "16-mixed skips steps that overflow"
         return Obstacle(reason, "use --trainer.precision bf16-mixed or 32-true")
+    if getattr(learner, "memory_size", 0):
+        reason = "minibatches of sequences (model.network.memory) differ in how many steps count"
+        return Obstacle(reason, "set model.network.memory to 0")
     return None
 
 

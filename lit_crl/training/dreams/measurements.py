@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.evaluation import world_metrics as metrics
-from lit_crl.evaluation.protocol import Learner, Played, greedy
+from lit_crl.evaluation.protocol import Learner, Played
 from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.open_loop import follow_actions
@@ -170,9 +170,12 @@ def returns(dreaming: Dreaming, judge: Learner, played: Played, rng: torch.Gener
     if played.first_obs is None or played.limit > MOST_STEPS:
         return {}
     obs = played.first_obs[:MOST_DREAMS].float()
-    dreamed = metrics.dreamed_returns(
-        dreaming.env.world, greedy(judge), obs, played.limit, rng
-    ).mean()
+
+    def act(obs: Tensor) -> Tensor:
+        return judge.action_values(obs).argmax(dim=1)
+
+    world = dreaming.env.world
+    dreamed = metrics.dreamed_returns(world, act, obs, played.limit, rng).mean()
     return {"dream_return": dreamed, "dream_return_gap": dreamed - played.mean_return}
 
 

@@ -11,9 +11,25 @@ from lit_crl.training.agent import Agent
 from lit_crl.training.experience.rollout import Actor, Play
 
 
-def actor(agent: Agent, explores: Tensor | None) -> Actor:
-    """Acts as the agent does and, where ``explores [N]``, as its explorer."""
+def actor(agent: Agent, explores: Tensor | None, memory: Tensor | None = None) -> Actor:
+    """Acts as the agent does and, where ``explores [N]``, as its explorer.
+
+    A ``memory [N, H]`` of the running episodes is kept up to date, in place.
+    """
+    if memory is not None:
+        return remembering(agent, memory)
     return agent.act if explores is None else partial(agent.act, explores=explores)
+
+
+def remembering(agent: Agent, memory: Tensor) -> Actor:
+    """Acts with a ``memory [N, H]`` of the running episodes, which is kept up to date, in place."""
+
+    def act(obs: Tensor, epsilon: Tensor) -> Tensor:
+        action, after = agent.act_remembering(obs, memory, epsilon)
+        memory.copy_(after)
+        return action
+
+    return act
 
 
 def compiled_play(

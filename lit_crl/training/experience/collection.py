@@ -20,8 +20,8 @@ from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.settings import DataSettings
 
 
-def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
-    """An empty replay for the steps of a batch of environments.
+def new_replay(env: LevelEnv, settings: ReplaySettings, memory_size: int = 0) -> ReplayBuffer:
+    """An empty replay for the steps of a batch of environments, with what a policy remembers.
 
     Raises:
         ConfigError: If it does not fit into the memory that is free.
@@ -35,6 +35,7 @@ def new_replay(env: LevelEnv, settings: ReplaySettings) -> ReplayBuffer:
         frame_stack=settings.frame_stack,
         num_actions=int(env.single_action_space.n),
         priority_exponent=settings.priority_exponent,
+        memory_size=memory_size,
     )
     # On the device "meta" tensors have sizes, but take no memory.
     needed = on(device="meta").bytes

@@ -92,6 +92,9 @@ class Rollout:
         self.episode_return = torch.zeros(env.num_envs, device=device)
         # ε changes between batches; an episode is judged by the largest it was played with.
         self.largest_epsilon = torch.zeros(env.num_envs, device=device)
+        #: What the policy remembers of each running episode ``[N, H]``; None: it has no memory.
+        size = replay.memory.shape[1]
+        self.memory = torch.zeros(env.num_envs, size, device=device) if size else None
         self.env_steps = 0
         self.record = record
         self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
@@ -135,11 +138,12 @@ class Rollout:
             self._reset(draw_levels)
         self.largest_epsilon = torch.maximum(self.largest_epsilon, epsilon)
         self.explored = self.explored | self.explores
+        before = None if self.memory is None else self.memory.clone()
         action, step = self.play(act, self.obs, epsilon)
         next_obs, reward, terminated, truncated, info = step
         # Some environments let transitions learn from other rewards and ends than the task's own.
         learnt, ends = info.get("replay_reward", reward), info.get("replay_terminated", terminated)
-        self.replay.add(self.obs, action, learnt, self.gamma * (~ends))
+        self.replay.add(self.obs, action, learnt, self.gamma * (~ends), before)
         if self.tell_step is not None:
             self.tell_step(self.obs, action, reward, terminated, truncated, next_obs)
         if self._trace is not None and self._action_values is not None:
@@ -189,6 +193,8 @@ class Rollout:
         self.episode_return.index_fill_(0, self._ended, 0)
         self.largest_epsilon.index_fill_(0, self._ended, 0)
         self.explored.index_fill_(0, self._ended, False)
+        if self.memory is not None:
+            self.memory.index_fill_(0, self._ended, 0)
 
     def _finish(self, info: dict[str, Any], terminated: Tensor) -> None:
         self.replay.add_final(self.obs, self.done)
@@ -242,6 +248,8 @@ class Rollout:
         fields = (self.done, self.source, self.episode_return, self.largest_epsilon, self.explored)
         for running in fields:
             running.zero_()
+        if self.memory is not None:
+            self.memory.zero_()
         if self._trace is not None:
             self._trace.sums.zero_()
         self._ended = self.done.nonzero().squeeze(1)
@@ -267,6 +275,7 @@ class Rollout:
             "episode_return": self.episode_return,
             "largest_epsilon": self.largest_epsilon,
             "explored": self.explored,
+            "memory": self.memory,
             "env_steps": self.env_steps,
             "env": self.env.state_dict(),
             "log": self.log.state_dict(),
@@ -279,6 +288,8 @@ class Rollout:
         for name in ("obs", "done", "source", "episode_return", "largest_epsilon"):
             getattr(self, name).copy_(state[name])
         self.explored.copy_(state["explored"])
+        if self.memory is not None:
+            self.memory.copy_(state["memory"])
         if self.level is not None:
             self.level.copy_(state["level"])
         if self._trace is not None:

@@ -6,10 +6,13 @@ from functools import partial
 import torch
 
 from lit_crl.dqn.equations import Transitions
+from lit_crl.dqn.memory import Sequences
 from lit_crl.training.graphs.capture import Capture
 
 #: Draws transitions, each field ``[*shape, ...]``.
 Sample = Callable[[tuple[int, int]], Transitions]
+#: Draws sequences, for a Q-network with memory.
+SampleSequences = Callable[[tuple[int, int]], Sequences]
 
 
 class GraphedDraws:

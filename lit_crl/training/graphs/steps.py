@@ -268,5 +268,5 @@ def can_be_graphed(rollout: Rollout) -> bool:
     """Whether nobody must be told of each step, or of each episode as it ends."""
     is_told = rollout.record is not None or rollout.tell_step is not None
     replay = rollout.replay
-    is_plain = replay.priorities is None and not replay.is_on_trial
+    is_plain = replay.priorities is None and not replay.is_on_trial and rollout.memory is None
     return has_pure_step(rollout.env) and has_pure_reset(rollout.env) and is_plain and not is_told

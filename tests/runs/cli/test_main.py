@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError
 from omegaconf import OmegaConf
 from PIL import Image
 
+import lit_crl
 from lit_crl.core.checks import ConfigError
 from lit_crl.runs.cli.arguments import complete
 from lit_crl.runs.cli.main import CreativeCLI, main
@@ -184,6 +185,21 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
             for name, value in values.items():
                 key = f"{section}.{group}.{name}"
                 assert OmegaConf.select(experiment, key) == value, key
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_memory_is_one_more_configuration(run: Run) -> None:
+    files = ["--experiment=facing_maze", "--config=conf/arm/memory.yaml"]
+    short = ["--data.replay.burn_in=2", "--data.replay.sequence_length=3", "--data.gan.updates=0"]
+    less = ["--data.collect.env_steps=1000", "--data.curriculum.arm=target"]
+    cli = run("fit", *files, "--name=x", *TINY, *short, *less, "--data.evaluation.share=0.2")
+    assert cli.run_folder == Path("runs/facing_maze/x")
+    summary = json.loads((cli.run_folder / "summary.json").read_text())
+    assert summary["updates"] > 0
+    assert cli.model.target_network.memory_size == 128
+    assert lit_crl.load(cli.run_folder).memory_size == 128
+    run("play", f"--config={cli.run_folder}/config.yaml", "--ckpt_path=last", "--episodes=1")
+    assert (cli.run_folder / "films" / "target.gif").is_file()
 
 
 @pytest.mark.usefixtures("undrawn")
