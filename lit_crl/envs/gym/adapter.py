@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
-from lit_crl.core.memory import check_fits
+from lit_crl.core.free_memory import check_fits
 from lit_crl.envs.gym import levels as user_levels
 from lit_crl.envs.gym import making
 from lit_crl.envs.gym.atari_states import why_not_restored

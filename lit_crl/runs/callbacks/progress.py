@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from lit_crl.core.memory import in_units
+from lit_crl.core.free_memory import in_units
 from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.images import in_words, space_of
 from lit_crl.runs.bars import Bar, line_console

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from lit_crl.core.memory import check_fits
+from lit_crl.core.free_memory import check_fits
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.arms import Needs
 from lit_crl.curriculum.curriculum import Curriculum

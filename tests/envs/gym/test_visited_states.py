@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.memory import in_units
+from lit_crl.core.free_memory import in_units
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.envs.gym.visited_states import CODE_SIZE, VisitedStates, fourier_code
 
