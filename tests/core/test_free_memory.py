@@ -18,8 +18,8 @@ def told(monkeypatch: pytest.MonkeyPatch, folder: Path, limit: str | None) -> in
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("1500000\n")
         (folder / "memory.stat").write_text("anon 1000000\ninactive_file 400000\n")
-    monkeypatch.setattr(memory, "MEMINFO", folder / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", folder)
+    monkeypatch.setattr(free_memory, "MEMINFO", folder / "meminfo")
+    monkeypatch.setattr(free_memory, "CGROUP", folder)
     return free_memory.free_bytes(CPU)
 
 
