@@ -38,6 +38,7 @@ from lit_crl.dqn.logs.opening import open_log
 from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
+from lit_crl.dqn.replay.sequences import sample_sequences
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.factory import GivenEnv, env_factory, level_env
@@ -451,7 +452,7 @@ class ReplayDataModule(LightningDataModule):
     def _new_draws(self) -> Sample | SampleSequences:
         """Draws from the replay, of transitions on a GPU by one launch."""
         if self._memory is not None:
-            settings, draw = self.settings.replay, self.replay.sample_sequences
+            settings, draw = self.settings.replay, partial(sample_sequences, self.replay)
             length = settings.sequence_length
             return partial(draw, rng=self.rng, burn_in=settings.burn_in, length=length)
         sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+#: Leading dimensions of what is drawn.
+Shape = tuple[int, ...]
 #: Rows whose values are added up in one sum. With so few float32 is exact enough; the cumulative
 #: sum over all blocks is in float64.
 ROWS_PER_BLOCK = 32
@@ -81,9 +83,7 @@ def draw_stretches(
     return ring, length + rank - (upto - starts).index_select(0, ring)
 
 
-def draw_proportional(
-    values: Tensor, sums: Tensor, shape: tuple[int, ...], rng: torch.Generator
-) -> Tensor:
+def draw_proportional(values: Tensor, sums: Tensor, shape: Shape, rng: torch.Generator) -> Tensor:
     """Rows ``shape = [..., B]`` in proportion to ``values [blocks, ROWS_PER_BLOCK]``.
 
     ``sums [blocks]`` are the sums of the blocks. Each minibatch of B has one row from each of B
