@@ -15,56 +15,43 @@ from torch import Tensor
 
 from lit_crl.core import checks, distributed
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.core.seeding import random_stream
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.arms import (
-    arm_name,
-    check_environment,
-    check_gan,
-    check_one_process_visits,
-    check_played,
-    check_processes,
-    check_visited,
-    custom_source,
-    needs_of,
-)
+from lit_crl.curriculum.arms import arm_name, custom_source, needs_of
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.settings import CurriculumSettings
-from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
-from lit_crl.dqn.logs.log import Log, LogError
+from lit_crl.dqn.logs.log import Log
 from lit_crl.dqn.logs.opening import open_log
 from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
-from lit_crl.dqn.replay.sequences import sample_sequences
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import GymnasiumEnv, LevelEnv
-from lit_crl.envs.factory import GivenEnv, env_factory, level_env
+from lit_crl.envs.factory import GivenEnv, env_factory
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
-from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
-from lit_crl.training.drawing import draw_batch, seen_rewards, with_dreams, with_returns
+from lit_crl.training.data_checks import check_arm, check_levels
+from lit_crl.training.drawing import Draws
+from lit_crl.training.dreams.beginning import begin_to_dream
 from lit_crl.training.dreams.checks import check_world
 from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.training.dreams.explorers import explorers_places, judges
-from lit_crl.training.dreams.level_starts import LevelStarts
 from lit_crl.training.dreams.watch import WorldWatch
 from lit_crl.training.experience.acting import actor, compiled_play
-from lit_crl.training.experience.collection import new_curriculum, new_replay, new_rollout
+from lit_crl.training.experience.collection import new_collection, new_env
 from lit_crl.training.experience.interface import Experience, check_is_kept
 from lit_crl.training.experience.lasting import check_lasting, lasting
 from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
 from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.graphs.capture import capture_on
-from lit_crl.training.graphs.draws import GraphedDraws, Sample, SampleSequences
 from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
 from lit_crl.training.network_checks import check_memory, check_support
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
@@ -143,7 +130,7 @@ class ReplayDataModule(LightningDataModule):
         self._explores: Tensor | None = None
         #: How a fit steps the environments and draws from the replay; graphs outlast its epochs.
         self._steps: Steps | None = None
-        self._sample: Sample | SampleSequences | None = None
+        self._draws: Draws | None = None
         self.archive: Archive | None = None
         self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
@@ -214,16 +201,8 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_env(self) -> None:
         checks.default_dtype()
-        try:
-            self.env = level_env(self.make_env(self.num_envs, self._device()))
-        except LogError:
-            raise
-        except (ValueError, TypeError) as error:  # the second: a class with other arguments
-            raise ConfigError(f"data.env: {error}") from error
-        check_environment(self.arm, self.needs, self.env)
-        check_visited(self.settings.gan.reals, self.settings.curriculum.proposals, self.env)
-        rng = random_stream(self.seed, "check of the arm", device=self.env.device)
-        check_played(self.arm, self.needs, self.settings.curriculum.shares, self.env, rng)
+        self.env = new_env(self.make_env, self.num_envs, self._device())
+        check_levels(self.settings, self.arm, self.needs, self.env, self.seed)
         self.evaluation_envs, self._closed = EvaluationEnvs(self.make_env, self.env), False
 
     def _reopen(self) -> None:
@@ -259,10 +238,8 @@ class ReplayDataModule(LightningDataModule):
 
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
-        check_processes(self.arm, self.needs, self.world_size)
-        check_one_process_visits(self.env, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
-        check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
+        check_arm(self.settings, self.arm, self.needs, self.env, loss, self.world_size)
         timing = outcome_timing(
             judges(self.exploration, self._explores),
             self.settings.curriculum.label_epsilon,
@@ -298,25 +275,21 @@ class ReplayDataModule(LightningDataModule):
         self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def _set_up_collection(self) -> None:
-        env, settings = self.env, self.settings.curriculum
         memory_size = 0 if self.trainer is None else self._agent().network.memory
-        self.replay = new_replay(env, self.settings.replay, memory_size)
-        gamma = self.settings.collect.gamma
-        self._goals = Hindsight.of(env, self.settings.replay.hindsight, gamma)
-        self.curriculum = new_curriculum(
-            env,
-            settings,
+        self.replay, self._goals, self.curriculum, self.rollout = new_collection(
+            self.env,
+            self.settings,
+            self.needs,
             self.custom_source,
             self.make_env,
             self.schedule.budget,
             lambda: self.env_steps,
-            random_stream(self.seed, "curriculum", self.rank, env.device),
+            memory_size,
+            self.seed,
+            self.rank,
         )
         self.archive = None if self.curriculum is None else self.curriculum.archive
-        self.rng = random_stream(self.seed, "replay", self.rank, env.device)
-        seed = stream_seed(self.seed, "training environments", self.rank) % 2**31
-        collecting = (self.replay, self.curriculum, self.settings, self.needs)
-        self.rollout = new_rollout(env, *collecting, seed)
+        self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def set_up_dreams(self) -> None:
         """Prepare to dream, if the learner has a world; once, after the learner was built.
@@ -325,27 +298,18 @@ class ReplayDataModule(LightningDataModule):
             ConfigError: If other settings do not go with a world.
         """
         world = None if self.trainer is None else self._agent().world_gan
-        settings = self.settings.world
-        if world is None or self.dreaming is not None or not settings.does_anything:
+        if world is None or self.dreaming is not None or not self.settings.world.does_anything:
             return
-        seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
-        levels = LevelStarts(self.curriculum, settings.dreams) if self.curriculum else None
-        self.dreaming = Dreaming(
-            settings,
+        self.dreaming = self.watch.dreaming = begin_to_dream(
+            self.settings,
             world,
-            self.env,
-            self.replay,
-            self.settings.collect.gamma,
-            seed,
-            level_starts=levels,
+            self.rollout,
+            self.curriculum,
+            self._explores,
             at_once=self.transitions is not None,
-            explores=self._explores,
+            seed=self.seed,
+            rank=self.rank,
         )
-        self.watch.dreaming = self.dreaming
-        self.dreaming.starts.first.add(self.rollout.first_observations())
-        self.rollout.tell_starts = self.dreaming.starts.first.add
-        if self._explores is not None:
-            self.rollout.explores = self._explores
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
@@ -384,7 +348,7 @@ class ReplayDataModule(LightningDataModule):
             )
         self._saved_batches = 0
         self.set_up_dreams()
-        self._steps = self._sample = None
+        self._steps = self._draws = None
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
@@ -396,7 +360,7 @@ class ReplayDataModule(LightningDataModule):
         steps = self._steps = self._steps or self._new_steps(agent)
         while self.schedule.is_warming_up(self.trained_env_steps):
             self._step(agent)
-        sample = self._sample = self._sample or self._new_draws()
+        draws = self._draws = self._draws or self._new_draws()
         while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
@@ -419,17 +383,8 @@ class ReplayDataModule(LightningDataModule):
                     getattr(self.env, "has_success", True),
                     self.env.device,
                 )
-            with self.clock("gan"):
-                levels = self._gan_batch(agent)
-            with self.clock("replay"):
-                batch = self._batch(levels, sample)
-                rewards = seen_rewards(self.replay, self.schedule.steps_per_batch)
-                gamma = self.settings.collect.gamma
-                batch = with_returns(batch, rewards, gamma, self._goals, self.dreaming)
-            if self.dreaming is not None:
-                with self.clock("world"):
-                    size = self.settings.replay.batch_size
-                    batch = with_dreams(batch, self.dreaming, rewards, size, self.spent)
+            is_gan_due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)
+            batch = draws.batch(agent, self.spent, is_gan_due)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -444,20 +399,19 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
-    def _batch(self, levels: GanBatch | None, sample: Sample | SampleSequences) -> Batch:
-        settings, progress = self.settings.replay, self.spent / self.schedule.budget
-        given = (levels, progress, self.rng, self._goals, self.dreaming, sample)
-        return draw_batch(self.replay, settings, *given)
-
-    def _new_draws(self) -> Sample | SampleSequences:
-        """Draws from the replay, of transitions on a GPU by one launch."""
-        if self._memory is not None:
-            settings, draw = self.settings.replay, partial(sample_sequences, self.replay)
-            length = settings.sequence_length
-            return partial(draw, rng=self.rng, burn_in=settings.burn_in, length=length)
-        sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
-        capture = capture_on(self.rng.device)
-        return sample if capture is None else GraphedDraws(sample, self.rng, capture)
+    def _new_draws(self) -> Draws:
+        return Draws(
+            self.replay,
+            self.settings,
+            self.schedule,
+            self.rng,
+            self.clock,
+            goals=self._goals,
+            curriculum=self.curriculum,
+            dreaming=self.dreaming,
+            remembers=self._memory is not None,
+            capture=capture_on(self.rng.device),
+        )
 
     def _stop_if_spent(self) -> None:
         if not self.schedule.is_spent(self.spent):
@@ -509,18 +463,6 @@ class ReplayDataModule(LightningDataModule):
         curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
         with self.clock("gan"):
             return curriculum.draw(n, agent)
-
-    def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
-        due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)
-        if not due or self.curriculum is None:
-            return None
-        settings = self.settings.gan
-        if not distributed.all_agree(self.curriculum.ready(settings.reals), self.rng.device):
-            return None
-        shape = (settings.updates, settings.batch_size)
-        return self.curriculum.gan_batch(
-            shape, settings.reals, settings.reference_reals, teacher, self.rng
-        )
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
