@@ -5,8 +5,8 @@ One batch is what one ``training_step`` needs: K minibatches of transitions, and
 """
 
 from collections.abc import Iterator
-from functools import cached_property, partial
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -45,14 +45,12 @@ from lit_crl.training.dreams.checks import check_world
 from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.training.dreams.explorers import explorers_places, judges
 from lit_crl.training.dreams.watch import WorldWatch
-from lit_crl.training.experience.acting import actor, compiled_play
 from lit_crl.training.experience.collection import new_collection, new_env
 from lit_crl.training.experience.interface import Experience, check_is_kept
 from lit_crl.training.experience.lasting import check_lasting, lasting
 from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
-from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.graphs.capture import capture_on
-from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
+from lit_crl.training.graphs.steps import Steps
 from lit_crl.training.network_checks import check_memory, check_support
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
@@ -62,6 +60,7 @@ from lit_crl.training.settings import (
     DreamSettings,
     GanPhaseSettings,
 )
+from lit_crl.training.stepping import Stepping
 
 
 class ReplayDataModule(LightningDataModule):
@@ -357,9 +356,9 @@ class ReplayDataModule(LightningDataModule):
             distributed.print_once(self.schedule.nothing_left(self.spent))
         check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
-        steps = self._steps = self._steps or self._new_steps(agent)
+        steps = self._new_steps(agent)
         while self.schedule.is_warming_up(self.trained_env_steps):
-            self._step(agent)
+            self._step()
         draws = self._draws = self._draws or self._new_draws()
         while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
@@ -399,6 +398,14 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
+    def _new_steps(self, agent: Agent) -> Steps:
+        """The steps of a batch; those that were recorded before, if there are any."""
+        self._stepping = Stepping(agent, self.rollout, self.curriculum, self._explores, self.clock)
+        if self._steps is None:
+            n, capture = self.schedule.steps_per_batch, capture_on(self.env.device)
+            self._steps = self._stepping.of_a_batch(n, self._step, self._epsilon_ahead, capture)
+        return self._steps
+
     def _new_draws(self) -> Draws:
         return Draws(
             self.replay,
@@ -409,7 +416,7 @@ class ReplayDataModule(LightningDataModule):
             goals=self._goals,
             curriculum=self.curriculum,
             dreaming=self.dreaming,
-            remembers=self._memory is not None,
+            remembers=self._stepping.memory is not None,
             capture=capture_on(self.rng.device),
         )
 
@@ -421,48 +428,15 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is not None:
             self.trainer.should_stop = True
 
-    def _new_steps(self, agent: Agent) -> Steps:
-        """The steps of a batch: one after another, or on a GPU by one launch."""
-        capture = capture_on(self.env.device)
-        rollout, n = self.rollout, self.schedule.steps_per_batch
-        if capture is None or not isinstance(rollout, Rollout) or not can_be_graphed(rollout):
-            compiled = compiled_play(agent, self.env, self._explores, self.clock)
-            self.rollout.play_with(agent, compiled)
-            return OneByOne(partial(self._step, agent), n)
-        self.rollout.play_with(agent)
-        assert self.curriculum is not None
-        return GraphedSteps(
-            rollout,
-            actor(agent, self._explores),
-            partial(self._epsilon_of, n),
-            partial(self._draw_levels, agent),
-            self.curriculum.give_back,
-            [agent.q_network] if agent.explorer is None else [agent.q_network, agent.explorer],
-            [agent.streams("exploration", self.rng.device)],
-            capture,
-            self.clock,
-        )
-
-    def _epsilon_of(self, steps: int) -> Tensor:
+    def _epsilon_ahead(self, steps: int) -> Tensor:
         """ε of every environment at each of the next ``steps``, ``[steps, N]``, on the CPU."""
         of_a_step, n = self.num_envs * self.world_size, self.num_envs
         now = self.env_steps
         return torch.stack([self.exploration(n, now + i * of_a_step) for i in range(steps)])
 
-    @property
-    def _memory(self) -> Tensor | None:
-        """What the policy remembers of the running episodes ``[N, H]``, if it has a memory."""
-        return self.rollout.memory if isinstance(self.rollout, Rollout) else None
-
-    def _step(self, agent: Agent) -> None:
-        draw, act = partial(self._draw_levels, agent), actor(agent, self._explores, self._memory)
-        with self.clock("environments"):
-            self.rollout.step(act, self.epsilon, draw)
-
-    def _draw_levels(self, agent: Agent, n: int) -> tuple[Tensor, Tensor]:
-        curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
-        with self.clock("gan"):
-            return curriculum.draw(n, agent)
+    def _step(self) -> None:
+        """One step of all environments."""
+        self._stepping.step(self.epsilon)
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""
