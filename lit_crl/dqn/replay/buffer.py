@@ -95,7 +95,7 @@ class ReplayBuffer:
 
     @property
     def bytes(self) -> int:
-        """What all rows take in memory, with what finds them."""
+        """How many bytes all rows take, with what finds them."""
         of_priorities = {} if self.priorities is None else vars(self.priorities)
         held = [*vars(self).values(), *of_priorities.values()]
         return sum(each.nbytes for each in held if isinstance(each, Tensor))

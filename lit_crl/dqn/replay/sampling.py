@@ -98,7 +98,7 @@ def draw_proportional(values: Tensor, sums: Tensor, shape: Shape, rng: torch.Gen
     upto = sums.cumsum(0, dtype=torch.float64)
     if not upto[-1] > 0:
         raise RuntimeError(EMPTY)
-    # The strata are in ascending order, so the search reads memory in order, too.
+    # The strata are in ascending order, so the search reads addresses in order, too.
     block = torch.searchsorted(upto, _strata(n, rng) * (upto[-1] / n), right=True)
     # In float64 the sums are exact: a value of 0 adds nothing, in whatever order a GPU adds.
     within = values.index_select(0, block).cumsum(1, dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.free_memory import check_fits
+from lit_crl.core.free_ram import check_fits
 from lit_crl.envs.gym.returned import Array
 from lit_crl.envs.gym.vectorized import Vectorized
 from lit_crl.envs.gym.visited_states import VisitedStates, can_be_coded
@@ -33,7 +33,7 @@ class VisitedStarts:
 
         Raises:
             ConfigError: If states cannot be restored, observations have no code, or so many states
-                do not fit into the free memory.
+                do not fit into the free RAM.
         """
         problem, space = None, copies.kind.space
         if why_not_restored:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.free_memory import check_fits
+from lit_crl.core.free_ram import check_fits
 from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.curriculum.archive import Archive
 from lit_crl.curriculum.arms import Needs
@@ -95,7 +95,7 @@ def new_replay(env: LevelEnv, settings: ReplaySettings, memory_size: int = 0) ->
     """An empty replay for the steps of a batch of environments, with what a policy remembers.
 
     Raises:
-        ConfigError: If it does not fit into the memory that is free.
+        ConfigError: If it does not fit into the RAM that is free.
     """
     on = partial(
         ReplayBuffer,
@@ -108,7 +108,7 @@ def new_replay(env: LevelEnv, settings: ReplaySettings, memory_size: int = 0) ->
         priority_exponent=settings.priority_exponent,
         memory_size=memory_size,
     )
-    # On the device "meta" tensors have sizes, but take no memory.
+    # On the device "meta" tensors have sizes, but take no RAM.
     needed = on(device="meta").bytes
     check_fits("data.replay.capacity", settings.capacity, needed, env.device)
     return on(device=env.device)
