@@ -325,9 +325,11 @@ class CreativeLearner(LightningModule):
             spread_as_given(self.dqn.support, judge)
         self._train_dqn = dqn_phase(*judge, self.dqn, q_optimizer, new_phase)
         if self.level_gan is not None:
-            self._train_gan = gan_phase(self.level_gan, self.gan, *gan_optimizers, new_phase)
+            judges, makers = gan_optimizers
+            self._train_gan = gan_phase(self.level_gan, self.gan, judges, makers, new_phase)
         if self.world_gan is not None and self.explorer is not None:
-            self._train_world = world_phase(self.world_gan, self.world, *gan_optimizers, new_phase)
+            judges, makers = gan_optimizers
+            self._train_world = world_phase(self.world_gan, self.world, judges, makers, new_phase)
             explorer = (self.explorer, self.explorer_target)
             self._train_explorer = explorer_phase(*explorer, self.dqn, q_optimizer, new_phase)
 
