@@ -246,7 +246,7 @@ def _sync_folder(folder: Path) -> None:
 def compact(content: Any) -> Any:
     """``content``, in which the storage of each part of a larger tensor holds only that part.
 
-    ``torch.save`` would write the larger tensor. Nothing is copied: memory stays shared.
+    ``torch.save`` would write the larger tensor. Nothing is copied: tensors stay shared.
     """
     if isinstance(content, Mapping):
         return {key: compact(value) for key, value in content.items()}

@@ -40,6 +40,34 @@ class Episodes(NamedTuple):
     cut_off: Tensor
 
     @staticmethod
+    def begun(running: Tensor) -> "Episodes":
+        """Before the first step; where ``running [N]`` is false, nobody plays."""
+        number, flag = torch.zeros_like(running, dtype=torch.float32), torch.zeros_like(running)
+        return Episodes(number, number, flag, flag, running)
+
+    def after(self, reward: Tensor, ended: Tensor, solved: Tensor, known: Tensor) -> "Episodes":
+        """After a step of all environments, of which those that do not run count for nothing.
+
+        An environment waits after its episode, without a reset. What it returns then is ignored; it
+        may be NaN, which no product with 0 would remove.
+
+        Args:
+            reward: Of the step, ``[N]``.
+            ended: Where it was the last one of the episode.
+            solved: Where the episode is solved.
+            known: Where it has ended, and ``solved`` tells.
+        """
+        running = self.cut_off
+        told = known & running
+        return Episodes(
+            (self.returns + torch.where(running, reward, 0)).to(self.returns.dtype),
+            self.lengths + running,
+            self.success | (solved & told),
+            self.known | told,
+            running & ~ended,
+        )
+
+    @staticmethod
     def none(device: torch.device) -> "Episodes":
         """No episodes at all."""
         number, flag = torch.zeros(0, device=device), torch.zeros(0, device=device).bool()
@@ -79,8 +107,7 @@ def run_episodes(
     size = env.num_envs if episodes is None else episodes
     running = torch.arange(env.num_envs, device=env.device) < size
     obs, _ = env.reset(seed=seed, options=_reset_options(running, levels))
-    returns, lengths = torch.zeros(2, env.num_envs, device=env.device)
-    solved, known = torch.zeros(2, env.num_envs, dtype=torch.bool, device=env.device)
+    played = Episodes.begun(running)
     actions = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
     act_in = _actor(act, env.num_envs)
     if watch is not None:
@@ -96,21 +123,16 @@ def run_episodes(
         if watch is not None:
             watch(running)
         step += 1
-        # An environment waits after its episode, without a reset. What it returns then is ignored;
-        # it may be NaN, which no product with 0 would remove.
-        returns += torch.where(running, reward, 0)
-        lengths += running
-        ended = (terminated | truncated) & running
         if success is None:
-            solved_now, is_known = _outcomes(env, info, ended)
+            outcome = _outcomes(env, info, terminated | truncated)
         else:
-            solved_now, is_known = success(terminated, truncated), ended
-        solved |= solved_now & is_known
-        known |= is_known
-        running = running & ~ended
+            outcome = success(terminated, truncated), terminated | truncated
+        played = played.after(reward, terminated | truncated, *outcome)
+        running = played.cut_off
     if success is not None or _has_success(env):
-        known |= running  # an episode that was cut off is known to be unsolved
-    return Episodes(*(each[:size] for each in (returns, lengths, solved, known, running)))
+        # An episode that was cut off is known to be unsolved.
+        played = played._replace(known=played.known | running)
+    return Episodes(*(each[:size] for each in played))
 
 
 def _actor(act: Act | Remembering, n: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -13,7 +13,7 @@ from lit_crl.envs.episodes import Act, Episodes, RandomActions, Remembering, run
 from lit_crl.envs.factory import EnvFactory, level_env
 
 #: Most copies that play at once: few of Gymnasium's, because each is a Python object and may hold
-#: memory, ports and licences; many batched ones, because a step takes about as long for one as for
+#: RAM, ports and licences; many batched ones, because a step takes about as long for one as for
 #: hundreds.
 MAX_GYMNASIUM_COPIES, MAX_BATCHED_COPIES = 16, 256
 

@@ -5,8 +5,8 @@ One batch is what one ``training_step`` needs: K minibatches of transitions, and
 """
 
 from collections.abc import Iterator
-from functools import cached_property, partial
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -15,56 +15,42 @@ from torch import Tensor
 
 from lit_crl.core import checks, distributed
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.seeding import random_stream, stream_seed
+from lit_crl.core.seeding import random_stream
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.curriculum.archive import Archive
-from lit_crl.curriculum.arms import (
-    arm_name,
-    check_environment,
-    check_gan,
-    check_one_process_visits,
-    check_played,
-    check_processes,
-    check_visited,
-    custom_source,
-    needs_of,
-)
+from lit_crl.curriculum.arms import arm_name, custom_source, needs_of
 from lit_crl.curriculum.curriculum import Curriculum
 from lit_crl.curriculum.settings import CurriculumSettings
-from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.exploration import EpsilonLadder
-from lit_crl.dqn.logs.log import Log, LogError
+from lit_crl.dqn.logs.log import Log
 from lit_crl.dqn.logs.opening import open_log
 from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import GymnasiumEnv, LevelEnv
-from lit_crl.envs.factory import GivenEnv, env_factory, level_env
+from lit_crl.envs.factory import GivenEnv, env_factory
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation, Learner, Played
 from lit_crl.evaluation.settings import EvaluationSettings
-from lit_crl.gan.batch import GanBatch
 from lit_crl.training import trainer_checks
 from lit_crl.training.agent import Agent
 from lit_crl.training.batches import Batch, ReplayLoader, SingleBatch
-from lit_crl.training.drawing import draw_batch, seen_rewards, with_dreams, with_returns
+from lit_crl.training.data_checks import check_arm, check_levels
+from lit_crl.training.drawing import Draws
+from lit_crl.training.dreams.beginning import begin_to_dream
 from lit_crl.training.dreams.checks import check_world
 from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.training.dreams.explorers import explorers_places, judges
-from lit_crl.training.dreams.level_starts import LevelStarts
 from lit_crl.training.dreams.watch import WorldWatch
-from lit_crl.training.experience.acting import actor, compiled_play
-from lit_crl.training.experience.collection import new_curriculum, new_replay, new_rollout
+from lit_crl.training.experience.collection import new_collection, new_env
 from lit_crl.training.experience.interface import Experience, check_is_kept
 from lit_crl.training.experience.lasting import check_lasting, lasting
 from lit_crl.training.experience.logged import LoggedExperience, check_settings, schedule_in_updates
-from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.graphs.capture import capture_on
-from lit_crl.training.graphs.draws import GraphedDraws, Sample, SampleSequences
-from lit_crl.training.graphs.steps import GraphedSteps, OneByOne, Steps, can_be_graphed
+from lit_crl.training.graphs.steps import Steps
 from lit_crl.training.network_checks import check_memory, check_support
 from lit_crl.training.outcome_watch import OutcomeWatch, outcome_timing
 from lit_crl.training.schedule import schedule
@@ -74,6 +60,7 @@ from lit_crl.training.settings import (
     DreamSettings,
     GanPhaseSettings,
 )
+from lit_crl.training.stepping import Stepping
 
 
 class ReplayDataModule(LightningDataModule):
@@ -142,7 +129,7 @@ class ReplayDataModule(LightningDataModule):
         self._explores: Tensor | None = None
         #: How a fit steps the environments and draws from the replay; graphs outlast its epochs.
         self._steps: Steps | None = None
-        self._sample: Sample | SampleSequences | None = None
+        self._draws: Draws | None = None
         self.archive: Archive | None = None
         self._goals: Hindsight | None = None
         self.curriculum: Curriculum | None = None
@@ -213,16 +200,8 @@ class ReplayDataModule(LightningDataModule):
 
     def _set_up_env(self) -> None:
         checks.default_dtype()
-        try:
-            self.env = level_env(self.make_env(self.num_envs, self._device()))
-        except LogError:
-            raise
-        except (ValueError, TypeError) as error:  # the second: a class with other arguments
-            raise ConfigError(f"data.env: {error}") from error
-        check_environment(self.arm, self.needs, self.env)
-        check_visited(self.settings.gan.reals, self.settings.curriculum.proposals, self.env)
-        rng = random_stream(self.seed, "check of the arm", device=self.env.device)
-        check_played(self.arm, self.needs, self.settings.curriculum.shares, self.env, rng)
+        self.env = new_env(self.make_env, self.num_envs, self._device())
+        check_levels(self.settings, self.arm, self.needs, self.env, self.seed)
         self.evaluation_envs, self._closed = EvaluationEnvs(self.make_env, self.env), False
 
     def _reopen(self) -> None:
@@ -258,10 +237,8 @@ class ReplayDataModule(LightningDataModule):
 
     def _check_arm(self) -> None:
         """Refuse what can never work; say so where outcomes come late."""
-        check_processes(self.arm, self.needs, self.world_size)
-        check_one_process_visits(self.env, self.world_size)
         loss = self._agent().gan.loss if self.trainer is not None else "least_squares"
-        check_gan(self.arm, self.needs, self.settings.gan.updates, self.settings.gan.reals, loss)
+        check_arm(self.settings, self.arm, self.needs, self.env, loss, self.world_size)
         timing = outcome_timing(
             judges(self.exploration, self._explores),
             self.settings.curriculum.label_epsilon,
@@ -297,25 +274,21 @@ class ReplayDataModule(LightningDataModule):
         self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def _set_up_collection(self) -> None:
-        env, settings = self.env, self.settings.curriculum
         memory_size = 0 if self.trainer is None else self._agent().network.memory
-        self.replay = new_replay(env, self.settings.replay, memory_size)
-        gamma = self.settings.collect.gamma
-        self._goals = Hindsight.of(env, self.settings.replay.hindsight, gamma)
-        self.curriculum = new_curriculum(
-            env,
-            settings,
+        self.replay, self._goals, self.curriculum, self.rollout = new_collection(
+            self.env,
+            self.settings,
+            self.needs,
             self.custom_source,
             self.make_env,
             self.schedule.budget,
             lambda: self.env_steps,
-            random_stream(self.seed, "curriculum", self.rank, env.device),
+            memory_size,
+            self.seed,
+            self.rank,
         )
         self.archive = None if self.curriculum is None else self.curriculum.archive
-        self.rng = random_stream(self.seed, "replay", self.rank, env.device)
-        seed = stream_seed(self.seed, "training environments", self.rank) % 2**31
-        collecting = (self.replay, self.curriculum, self.settings, self.needs)
-        self.rollout = new_rollout(env, *collecting, seed)
+        self.rng = random_stream(self.seed, "replay", self.rank, self.env.device)
 
     def set_up_dreams(self) -> None:
         """Prepare to dream, if the learner has a world; once, after the learner was built.
@@ -324,27 +297,18 @@ class ReplayDataModule(LightningDataModule):
             ConfigError: If other settings do not go with a world.
         """
         world = None if self.trainer is None else self._agent().world_gan
-        settings = self.settings.world
-        if world is None or self.dreaming is not None or not settings.does_anything:
+        if world is None or self.dreaming is not None or not self.settings.world.does_anything:
             return
-        seed = stream_seed(self.seed, "dreams", self.rank) % 2**31
-        levels = LevelStarts(self.curriculum, settings.dreams) if self.curriculum else None
-        self.dreaming = Dreaming(
-            settings,
+        self.dreaming = self.watch.dreaming = begin_to_dream(
+            self.settings,
             world,
-            self.env,
-            self.replay,
-            self.settings.collect.gamma,
-            seed,
-            level_starts=levels,
+            self.rollout,
+            self.curriculum,
+            self._explores,
             at_once=self.transitions is not None,
-            explores=self._explores,
+            seed=self.seed,
+            rank=self.rank,
         )
-        self.watch.dreaming = self.dreaming
-        self.dreaming.starts.first.add(self.rollout.first_observations())
-        self.rollout.tell_starts = self.dreaming.starts.first.add
-        if self._explores is not None:
-            self.rollout.explores = self._explores
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is, and what must stay; ``collected_state`` has what was collected."""
@@ -383,7 +347,7 @@ class ReplayDataModule(LightningDataModule):
             )
         self._saved_batches = 0
         self.set_up_dreams()
-        self._steps = self._sample = None
+        self._steps = self._draws = None
         return ReplayLoader(self.batches, self.schedule.batches_per_epoch)
 
     def batches(self) -> Iterator[Batch]:
@@ -392,10 +356,10 @@ class ReplayDataModule(LightningDataModule):
             distributed.print_once(self.schedule.nothing_left(self.spent))
         check_is_kept(self.keep_transitions, self.rollout)
         agent = self._agent()
-        steps = self._steps = self._steps or self._new_steps(agent)
+        steps = self._new_steps(agent)
         while self.schedule.is_warming_up(self.trained_env_steps):
-            self._step(agent)
-        sample = self._sample = self._sample or self._new_draws()
+            self._step()
+        draws = self._draws = self._draws or self._new_draws()
         while not self.schedule.is_spent(self.spent):
             if self.curriculum is not None and self.schedule.ends_cycle(self.batches_done):
                 self.curriculum.new_cycle()
@@ -418,17 +382,8 @@ class ReplayDataModule(LightningDataModule):
                     getattr(self.env, "has_success", True),
                     self.env.device,
                 )
-            with self.clock("gan"):
-                levels = self._gan_batch(agent)
-            with self.clock("replay"):
-                batch = self._batch(levels, sample)
-                rewards = seen_rewards(self.replay, self.schedule.steps_per_batch)
-                gamma = self.settings.collect.gamma
-                batch = with_returns(batch, rewards, gamma, self._goals, self.dreaming)
-            if self.dreaming is not None:
-                with self.clock("world"):
-                    size = self.settings.replay.batch_size
-                    batch = with_dreams(batch, self.dreaming, rewards, size, self.spent)
+            is_gan_due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)
+            batch = draws.batch(agent, self.spent, is_gan_due)
             # Said before the last batch is handed out: the Trainer finishes it, validates, stops.
             self._stop_if_spent()
             yield batch
@@ -443,20 +398,27 @@ class ReplayDataModule(LightningDataModule):
         agent: Agent = learner
         return agent
 
-    def _batch(self, levels: GanBatch | None, sample: Sample | SampleSequences) -> Batch:
-        settings, progress = self.settings.replay, self.spent / self.schedule.budget
-        given = (levels, progress, self.rng, self._goals, self.dreaming, sample)
-        return draw_batch(self.replay, settings, *given)
+    def _new_steps(self, agent: Agent) -> Steps:
+        """The steps of a batch; those that were recorded before, if there are any."""
+        self._stepping = Stepping(agent, self.rollout, self.curriculum, self._explores, self.clock)
+        if self._steps is None:
+            n, capture = self.schedule.steps_per_batch, capture_on(self.env.device)
+            self._steps = self._stepping.of_a_batch(n, self._step, self._epsilon_ahead, capture)
+        return self._steps
 
-    def _new_draws(self) -> Sample | SampleSequences:
-        """Draws from the replay, of transitions on a GPU by one launch."""
-        if self._memory is not None:
-            settings, draw = self.settings.replay, self.replay.sample_sequences
-            length = settings.sequence_length
-            return partial(draw, rng=self.rng, burn_in=settings.burn_in, length=length)
-        sample = partial(self.replay.sample, rng=self.rng, goals=self._goals)
-        capture = capture_on(self.rng.device)
-        return sample if capture is None else GraphedDraws(sample, self.rng, capture)
+    def _new_draws(self) -> Draws:
+        return Draws(
+            self.replay,
+            self.settings,
+            self.schedule,
+            self.rng,
+            self.clock,
+            goals=self._goals,
+            curriculum=self.curriculum,
+            dreaming=self.dreaming,
+            remembers=self._stepping.memory is not None,
+            capture=capture_on(self.rng.device),
+        )
 
     def _stop_if_spent(self) -> None:
         if not self.schedule.is_spent(self.spent):
@@ -466,60 +428,15 @@ class ReplayDataModule(LightningDataModule):
         if self.trainer is not None:
             self.trainer.should_stop = True
 
-    def _new_steps(self, agent: Agent) -> Steps:
-        """The steps of a batch: one after another, or on a GPU by one launch."""
-        capture = capture_on(self.env.device)
-        rollout, n = self.rollout, self.schedule.steps_per_batch
-        if capture is None or not isinstance(rollout, Rollout) or not can_be_graphed(rollout):
-            compiled = compiled_play(agent, self.env, self._explores, self.clock)
-            self.rollout.play_with(agent, compiled)
-            return OneByOne(partial(self._step, agent), n)
-        self.rollout.play_with(agent)
-        assert self.curriculum is not None
-        return GraphedSteps(
-            rollout,
-            actor(agent, self._explores),
-            partial(self._epsilon_of, n),
-            partial(self._draw_levels, agent),
-            self.curriculum.give_back,
-            [agent.q_network] if agent.explorer is None else [agent.q_network, agent.explorer],
-            [agent.streams("exploration", self.rng.device)],
-            capture,
-            self.clock,
-        )
-
-    def _epsilon_of(self, steps: int) -> Tensor:
+    def _epsilon_ahead(self, steps: int) -> Tensor:
         """ε of every environment at each of the next ``steps``, ``[steps, N]``, on the CPU."""
         of_a_step, n = self.num_envs * self.world_size, self.num_envs
         now = self.env_steps
         return torch.stack([self.exploration(n, now + i * of_a_step) for i in range(steps)])
 
-    @property
-    def _memory(self) -> Tensor | None:
-        """What the policy remembers of the running episodes ``[N, H]``, if it has a memory."""
-        return self.rollout.memory if isinstance(self.rollout, Rollout) else None
-
-    def _step(self, agent: Agent) -> None:
-        draw, act = partial(self._draw_levels, agent), actor(agent, self._explores, self._memory)
-        with self.clock("environments"):
-            self.rollout.step(act, self.epsilon, draw)
-
-    def _draw_levels(self, agent: Agent, n: int) -> tuple[Tensor, Tensor]:
-        curriculum = cast(Curriculum, self.curriculum)  # asked only where there are levels
-        with self.clock("gan"):
-            return curriculum.draw(n, agent)
-
-    def _gan_batch(self, teacher: Teacher) -> GanBatch | None:
-        due = self.trains_gan and self.schedule.ends_cycle(self.batches_done)
-        if not due or self.curriculum is None:
-            return None
-        settings = self.settings.gan
-        if not distributed.all_agree(self.curriculum.ready(settings.reals), self.rng.device):
-            return None
-        shape = (settings.updates, settings.batch_size)
-        return self.curriculum.gan_batch(
-            shape, settings.reals, settings.reference_reals, teacher, self.rng
-        )
+    def _step(self) -> None:
+        """One step of all environments."""
+        self._stepping.step(self.epsilon)
 
     def val_dataloader(self) -> SingleBatch:
         """One evaluation with few target episodes."""

@@ -1,6 +1,6 @@
-"""Draws what a training step learns from: transitions of the replay, dreams, and steps for a world.
+"""Draws what a training step learns from.
 
-Levels for the GAN come from the curriculum.
+That is transitions or sequences of the replay, dreams, steps for a world, and levels for the GAN.
 """
 
 from functools import partial
@@ -10,14 +10,105 @@ import torch
 from torch import Tensor
 
 from lit_crl.core import distributed
+from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.curriculum.curriculum import Curriculum
+from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.possible_returns import HIGH, LOW, possible_returns
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.dqn.replay.hindsight import Hindsight
+from lit_crl.dqn.replay.sequences import sample_sequences
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.dreams.dreaming import Dreaming
-from lit_crl.training.graphs.draws import Sample, SampleSequences
+from lit_crl.training.graphs.capture import Capture
+from lit_crl.training.graphs.draws import GraphedDraws, Sample, SampleSequences
+from lit_crl.training.schedule import Schedule
+from lit_crl.training.settings import DataSettings, GanPhaseSettings
+
+
+class Draws:
+    """Draws all that a training step learns from."""
+
+    def __init__(
+        self,
+        replay: ReplayBuffer,
+        settings: DataSettings,
+        schedule: Schedule,
+        rng: torch.Generator,
+        clock: Stopwatch,
+        *,
+        goals: Hindsight | None,
+        curriculum: Curriculum | None,
+        dreaming: Dreaming | None,
+        remembers: bool,
+        capture: Capture | None,
+    ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            replay: Real transitions.
+            settings: All of the data.
+            schedule: Has the budget, and the steps between two draws.
+            rng: Draws.
+            clock: Times the parts.
+            goals: Puts other goals into transitions; None: into none.
+            curriculum: Has levels for the GAN; None: there are none.
+            dreaming: The world, and dreams; None: there is no world.
+            remembers: Whether the Q-network has a memory, and learns from sequences.
+            capture: Records draws as a graph, on a GPU; None: they run one operation at a time.
+        """
+        self._replay, self._settings, self._schedule = replay, settings, schedule
+        self._rng, self._clock, self._goals = rng, clock, goals
+        self._curriculum, self._dreaming = curriculum, dreaming
+        self._sample: Sample | SampleSequences = partial(replay.sample, rng=rng, goals=goals)
+        if remembers:
+            sizes = settings.replay.burn_in, settings.replay.sequence_length
+            draw = partial(sample_sequences, replay, rng=rng)
+            self._sample = partial(draw, burn_in=sizes[0], length=sizes[1])
+        elif capture is not None:
+            self._sample = GraphedDraws(self._sample, rng, capture)
+
+    def batch(self, teacher: Teacher, spent: int, is_gan_due: bool) -> Batch:
+        """What the next training step learns from.
+
+        Args:
+            teacher: Knows p̂.
+            spent: How much of the budget is spent.
+            is_gan_due: Whether the GAN learns, too, if there are levels enough.
+        """
+        replay, settings, dreaming = self._replay, self._settings.replay, self._dreaming
+        levels = None
+        with self._clock("gan"):
+            if is_gan_due and self._curriculum is not None:
+                levels = draw_levels(self._curriculum, self._settings.gan, teacher, self._rng)
+        with self._clock("replay"):
+            given = (spent / self._schedule.budget, self._rng, self._goals, dreaming, self._sample)
+            batch = draw_batch(replay, settings, levels, *given)
+            rewards = seen_rewards(replay, self._schedule.steps_per_batch)
+            gamma = self._settings.collect.gamma
+            batch = with_returns(batch, rewards, gamma, self._goals, dreaming)
+        if dreaming is None:
+            return batch
+        with self._clock("world"):
+            return with_dreams(batch, dreaming, rewards, settings.batch_size, spent)
+
+
+def draw_levels(
+    curriculum: Curriculum, settings: GanPhaseSettings, teacher: Teacher, rng: torch.Generator
+) -> GanBatch | None:
+    """What the GAN learns from in a GAN phase; None as long as a process has too few outcomes.
+
+    Args:
+        curriculum: Has levels and their outcomes.
+        settings: How many are drawn, and from where.
+        teacher: Knows p̂.
+        rng: Draws.
+    """
+    if not distributed.all_agree(curriculum.ready(settings.reals), rng.device):
+        return None
+    shape = (settings.updates, settings.batch_size)
+    return curriculum.gan_batch(shape, settings.reals, settings.reference_reals, teacher, rng)
 
 
 def draw_batch(

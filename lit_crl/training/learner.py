@@ -1,8 +1,7 @@
 """CreativeLearner: the DQN that acts, the GANs that make what it learns in, and their phases."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -16,10 +15,9 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import RandomStreams
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.core.tensor_files import check_fit, contiguous, plain, read_plain
-from lit_crl.dqn.c51 import support_of
 from lit_crl.dqn.equations import greedy_unless, toss
 from lit_crl.dqn.memory import Sequences
-from lit_crl.dqn.networks import ActionValues, RecurrentQNetwork, spread
+from lit_crl.dqn.networks import ActionValues, RecurrentQNetwork
 from lit_crl.dqn.noisy import factorised_noise
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.envs import LevelEnv
@@ -40,22 +38,19 @@ from lit_crl.training.clipped_targets import ClippedTargets
 from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.dreams.phases import explorer_phase, world_phase
 from lit_crl.training.graphs.choice import PhaseMaker
+from lit_crl.training.model_checks import check_model
 from lit_crl.training.optimizers import (
     Trained,
     make_optimizer,
-    refresh_settings,
     trained_of_levels,
     trained_of_world,
     without_optimizers,
 )
+from lit_crl.training.phases import dqn_phase, gan_phase
+from lit_crl.training.resuming import give_own_settings
 from lit_crl.training.running_means import LossSums
-from lit_crl.training.updates import (
-    TD_ERROR,
-    Networks,
-    Phase,
-    gan_update,
-    update_of,
-)
+from lit_crl.training.supports import spread_as_given, spread_as_possible
+from lit_crl.training.updates import TD_ERROR
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -114,34 +109,7 @@ class CreativeLearner(LightningModule):
         self.dqn = checks.group("model.dqn", DqnSettings, dqn)
         self.gan = checks.group("model.gan", GanSettings, gan)
         self.world = checks.group("model.world", WorldSettings, world)
-        if self.network.atoms and self.dqn.td_loss != "huber":
-            raise ConfigError(
-                f"model.dqn.td_loss is {self.dqn.td_loss!r}, but distributions "
-                f"(model.network.atoms {self.network.atoms}) have a loss of their own: leave "
-                "model.dqn.td_loss out, or set model.network.atoms to 0"
-            )
-        if self.dqn.support is not None and not self.network.atoms:
-            raise ConfigError(
-                f"model.dqn.support is {list(self.dqn.support)}, but there are no distributions: "
-                "set model.network.atoms to 51, or leave it out"
-            )
-        if compile and self.network.planning_steps:
-            raise ConfigError(
-                "model.compile is on, but the sweeps of model.network.planning_steps "
-                f"{self.network.planning_steps} make a graph that takes many minutes to compile: "
-                "turn one of them off"
-            )
-        if self.network.memory and self.world.loss != "none":
-            raise ConfigError(
-                f"model.world.loss is {self.world.loss!r}, but dreams keep no memory of an episode "
-                f"(model.network.memory {self.network.memory}): set model.world.loss to none, or "
-                "model.network.memory to 0"
-            )
-        if self.network.memory and compile:
-            raise ConfigError(
-                "model.compile is on, but updates along the sequences of model.network.memory "
-                f"{self.network.memory} are not compiled: turn one of them off"
-            )
+        check_model(self.network, self.dqn, self.world, compile)
         names = ("network", "dqn", "gan", "world")
         groups = {name: without_optimizers(getattr(self, name)) for name in names}
         self.save_hyperparameters(plain({**groups, "compile": compile, "seed": seed}), logger=False)
@@ -352,23 +320,18 @@ class CreativeLearner(LightningModule):
         self.flat_networks = new_phase.flat
         made: Any = self.optimizers()
         q_optimizer, *gan_optimizers = made if isinstance(made, list) else [made]
-        q_networks = (self.q_network, self.target_network)
+        judge = (self.q_network, self.target_network)
         if self.dqn.support is not None:
-            spread(torch.tensor(list(self.dqn.support), device=self.device), *q_networks)
-        update_dqn = update_of(*q_networks, self.dqn)
-        networks: Networks = {self.q_network: q_optimizer, self.target_network: None}
-        self._train_dqn: Phase[Any] = new_phase(update_dqn, networks)
-        if (level_gan := self.level_gan) is not None:
-            update_gan = partial(gan_update, level_gan, self.gan)
+            spread_as_given(self.dqn.support, judge)
+        self._train_dqn = dqn_phase(*judge, self.dqn, q_optimizer, new_phase)
+        if self.level_gan is not None:
             judges, makers = gan_optimizers
-            discriminator, generator = level_gan.discriminator, level_gan.generator
-            networks = {discriminator: judges, generator: makers, level_gan.generator_ema: None}
-            self._train_gan: Phase[GanMinibatch] = new_phase(update_gan, networks)
-        if (world := self.world_gan) is not None and self.explorer is not None:
+            self._train_gan = gan_phase(self.level_gan, self.gan, judges, makers, new_phase)
+        if self.world_gan is not None and self.explorer is not None:
             judges, makers = gan_optimizers
-            self._train_world = world_phase(world, self.world, judges, makers, new_phase)
-            explorers = (self.explorer, self.explorer_target)
-            self._train_explorer = explorer_phase(*explorers, self.dqn, q_optimizer, new_phase)
+            self._train_world = world_phase(self.world_gan, self.world, judges, makers, new_phase)
+            explorer = (self.explorer, self.explorer_target)
+            self._train_explorer = explorer_phase(*explorer, self.dqn, q_optimizer, new_phase)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """The DQN phase and, if the batch brings what they learn from, the phases of the GANs."""
@@ -389,8 +352,7 @@ class CreativeLearner(LightningModule):
         first = self.updates + 1
         self.updates += len(batch.dqn.obs)
         rates = self.dqn.target_rates(first, len(batch.dqn.obs))
-        if self.network.atoms:
-            self._move_supports(batch)
+        self._move_supports(batch)
         if isinstance(batch.dqn, Sequences):
             report = self._train_dqn(rates, SequenceMinibatch(batch.dqn, batch.returns))
         else:
@@ -410,16 +372,13 @@ class CreativeLearner(LightningModule):
 
     def _move_supports(self, batch: Batch) -> None:
         """Let distributions reach as far as returns can, unless the settings say how far."""
+        if not (atoms := self.network.atoms):
+            return
         if self.dqn.support is None:
-            if batch.returns is None:
-                raise ConfigError(
-                    f"model.network.atoms is {self.network.atoms}, but batches name no possible "
-                    "returns: give the lowest and the highest return as model.dqn.support"
-                )
-            spread(support_of(batch.returns[0]), self.q_network, self.target_network)
+            spread_as_possible(batch.returns, (self.q_network, self.target_network), atoms)
         explorers = None if batch.explorer is None else batch.explorer.returns
         if explorers is not None and self.explorer is not None:
-            spread(support_of(explorers[0]), self.explorer, self.explorer_target)
+            spread_as_possible(explorers, (self.explorer, self.explorer_target), atoms)
 
     def _noise_of_updates(self, purpose: str, updates: int) -> Tensor | None:
         """Noise of a Q-network and its target network in each of K updates, ``[K, 2, size]``."""
@@ -508,18 +467,4 @@ class CreativeLearner(LightningModule):
         self.updates, self.gan_updates = saved["updates"], saved["gan_updates"]
         self.world_updates = saved["world_updates"]
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            if not checkpoint.get("optimizer_states"):
-                raise ConfigError(
-                    "the checkpoint has weights alone, and no fit can go on from it: give one that "
-                    "RunCheckpoint wrote, or start a new run with these weights"
-                )
-            self._give_own_settings(checkpoint["optimizer_states"])
-
-    def _give_own_settings(self, states: Sequence[dict[str, Any]]) -> None:
-        falling = [group["lr"] for group in states[0]["param_groups"]]
-        mine = self.configure_optimizers()
-        for trained, optimizer, state in zip(self._trained(), mine, states, strict=False):
-            refresh_settings(f"model.{trained[0].key}", optimizer, state)
-        # Each DQN phase sets the Q-network's rate; until then it is as it was when saved.
-        for group, rate in zip(states[0]["param_groups"], falling, strict=True):
-            group["lr"] = rate
+            give_own_settings(checkpoint, self._trained(), self.configure_optimizers())

@@ -120,13 +120,13 @@ def test_the_start_says_what_replay_and_visited_states_take(
     )  # fmt: skip
     run.fit()
     out = " ".join(capsys.readouterr().out.split())
-    assert "The replay takes 0.8 MB of memory, 411 bytes a row." in out
+    assert "The replay takes 0.8 MB of RAM, 411 bytes a row." in out
     said = re.search(r"Levels are visited states: the newest 200 .* take about ([\d.]+) MB\.", out)
     one = len(game(1, torch.device("cpu"), **GAMES["Breakout"]).envs.kept_state(0))
     assert said is not None and float(said[1]) == pytest.approx(200 * one / 1e6, rel=0.06)
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(make_run: Make) -> None:
-    sentence = r"data.replay.capacity is 1,000,000,000,000, which takes .* GB of memory, but .* are"
+    sentence = r"data.replay.capacity is 1,000,000,000,000, which takes .* GB of RAM, but .* are"
     with pytest.raises(ConfigError, match=sentence):
         make_run(capacity=10**12).fit()

@@ -1,6 +1,6 @@
 """Records a run's real steps as they come, and writes them as a ``.npz`` log.
 
-Steps go to a file of records of one size, to which nothing but the end is ever changed. So memory
+Steps go to a file of records of one size, to which nothing but the end is ever changed. So RAM
 does not grow, a resumed run cuts the file back to where its checkpoint was, and no row is there
 twice.
 """

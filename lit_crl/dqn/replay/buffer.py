@@ -20,19 +20,11 @@ from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.equations import Transitions, n_step
-from lit_crl.dqn.memory import Sequences, begins_after
 from lit_crl.dqn.possible_returns import joined, no_rewards, reward_range
-from lit_crl.dqn.replay import frames
+from lit_crl.dqn.replay import frames, saved
+from lit_crl.dqn.replay.fields import new_fields
 from lit_crl.dqn.replay.priorities import Priorities, Prioritized, importance_weight
-from lit_crl.dqn.replay.sampling import (
-    ROWS_PER_BLOCK,
-    draw_by_rank,
-    draw_stretches,
-    draw_uniform,
-)
-
-_TORCH_DTYPES = {"uint8": torch.uint8, "float64": torch.float32, "float32": torch.float32}
-Shape = tuple[int, ...]
+from lit_crl.dqn.replay.sampling import Shape, draw_by_rank, draw_uniform
 
 
 class Relabelling(Protocol):
@@ -86,24 +78,16 @@ class ReplayBuffer:
                 f"{n_steps}-step transitions: give at least {least * num_envs}"
             )
         rows = self.length * num_envs
-        dtype = _TORCH_DTYPES.get(str(space.dtype), torch.float32)
-        shape = frames.frame_shape(space, frame_stack)
-        self.obs = torch.zeros(rows, *shape, dtype=dtype, device=device)
-        self.action = torch.zeros(rows, dtype=action_dtype(num_actions), device=device)
-        self.reward = torch.zeros(rows, device=device)
-        self.discount = torch.zeros(rows, device=device)
-        self.boundary = torch.zeros(rows, dtype=torch.bool, device=device)
+        fields = new_fields(rows, space, num_actions, frame_stack, memory_size, device)
+        self.obs, self.action, self.reward, self.discount, self.boundary = fields[:5]
+        self.depth, self.memory = fields.depth, fields.memory
+        self._row_fields = fields.used()
         # How many rows each column has ever written; modulo the length, this is its next row.
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._column = torch.arange(num_envs, device=device)
-        self.depth = torch.zeros(rows * (frame_stack > 1), dtype=torch.uint8, device=device)
-        self.memory = torch.zeros(rows * (memory_size > 0), memory_size, device=device)
         #: The range of the rewards that ``see_rewards`` has seen.
         self.rewards = no_rewards(device)
         self._has_seen_rewards = False
-        self._row_fields = ["obs", "action", "reward", "discount", "boundary"]
-        self._row_fields += ["depth"] if frame_stack > 1 else []
-        self._row_fields += ["memory"] if memory_size else []
         self._unchecked = frames.CHECKED_STEPS
         plain = priority_exponent == 0
         self._startable = torch.zeros(rows * plain, dtype=torch.bool, device=device)
@@ -111,7 +95,7 @@ class ReplayBuffer:
 
     @property
     def bytes(self) -> int:
-        """What all rows take in memory, with what finds them."""
+        """How many bytes all rows take, with what finds them."""
         of_priorities = {} if self.priorities is None else vars(self.priorities)
         held = [*vars(self).values(), *of_priorities.values()]
         return sum(each.nbytes for each in held if isinstance(each, Tensor))
@@ -249,17 +233,13 @@ class ReplayBuffer:
     def _spoilt(self, row: Tensor) -> Tensor:
         """The rows at which no transition can start after ``row [m]`` was overwritten.
 
-        A transition that starts at ``row`` itself waits for its window. Rows below it may have lost
-        a frame of their stacks: k rows below this is so if the depth is at least k. No windows that
-        start above it need care: those rows are the newest of the ring, and are waiting anyway.
+        A transition that starts at ``row`` itself waits for its window. No windows that start above
+        it need care: those rows are the newest of the ring, and are waiting anyway.
         """
         if self.frame_stack == 1:
             return row
-        steps = torch.arange(self.frame_stack, device=row.device)
-        below = self.shift(row[:, None], steps)
-        # A fixed number of rows for each ``row``, intact ones replaced by ``row`` itself: a mask
-        # would make the size depend on the data, and a GPU would have to wait for it.
-        return torch.where(self.take(self.depth, below) >= steps, below, row[:, None]).flatten()
+        below = self.shift(row[:, None], torch.arange(self.frame_stack, device=row.device))
+        return frames.torn_stacks(row, below, self.take(self.depth, below))
 
     def sample(
         self, shape: Shape, rng: torch.Generator, goals: Relabelling | None = None
@@ -301,54 +281,6 @@ class ReplayBuffer:
     def draw_by_rank(self, n: int, rng: torch.Generator) -> Tensor:
         """The same without waiting for a GPU."""
         return draw_by_rank(self.startable, n, rng)
-
-    def sample_sequences(
-        self, shape: Shape, rng: torch.Generator, burn_in: int, length: int
-    ) -> Sequences:
-        """Sequences for a network with memory, drawn uniformly, each field ``[*shape, ...]``.
-
-        A sequence lies within the rows that its column has written and that have lost nothing: it
-        never runs from the newest row into the oldest one. So the first ``burn_in`` rows and the
-        last n rows of a column do not count.
-
-        Args:
-            shape: How many sequences.
-            rng: Draws them.
-            burn_in: b, rows before those that count.
-            length: L, rows that count.
-
-        Raises:
-            RuntimeError: If no column has so many rows yet.
-        """
-        rows = burn_in + length + self.n_steps
-        # The oldest rows of a full ring have lost frames of their stacks.
-        whole = self.cursor.clamp(max=self.length - (self.frame_stack - 1))
-        column, age = draw_stretches(whole, rows, torch.Size(shape).numel(), rng)
-        first = (self.cursor.index_select(0, column) - age) % self.length * self.num_envs + column
-        found = self.sequences(first, burn_in, length)
-        return Sequences(*(field.reshape(*shape, *field.shape[1:]) for field in found))
-
-    def sequences(self, first: Tensor, burn_in: int, length: int) -> Sequences:
-        """The sequences from the flat rows ``first [B]`` on; see ``sample_sequences``."""
-        steps = torch.arange(burn_in + length + self.n_steps, device=first.device)
-        row = self.shift(first[:, None], steps)
-        window = row[:, burn_in:].unfold(1, self.n_steps + 1, 1)
-        reward, discount, boundary = (
-            self.take(one, window[..., :-1]) for one in (self.reward, self.discount, self.boundary)
-        )
-        folded, weight, span = n_step(reward, discount, boundary)
-        obs, start = self.observations(row), window[..., 0]
-        return Sequences(
-            memory=self.take(self.memory, first),
-            burn_in=obs[:, :burn_in],
-            obs=obs[:, burn_in:],
-            begins=begins_after(self.take(self.boundary, row)),
-            action=self.take(self.action, start).long(),
-            reward=folded,
-            discount=weight,
-            after=steps[:length] + span,
-            counts=~boundary[..., 0],
-        )
 
     def sample_prioritized(
         self, shape: Shape, rng: torch.Generator, beta: float, goals: Relabelling | None = None
@@ -436,13 +368,8 @@ class ReplayBuffer:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to continue, as tensors, without the rows that were never written."""
         rows = min(int(self.cursor.max()), self.length) * self.num_envs
-        written = dict.fromkeys([*self._row_fields, "startable"], rows)
-        written |= dict.fromkeys(["priority", "priority_sum"], -(-rows // ROWS_PER_BLOCK))
         sizes = {"n_steps": torch.tensor(self.n_steps), "length": torch.tensor(self.length)}
-        return sizes | {
-            name: mine[: written[name]] if name in written else mine
-            for name, mine in self._tensors().items()
-        }
+        return sizes | saved.without_empty_rows(self._tensors(), self._row_fields, rows)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict()``, on the device of this buffer.
@@ -450,43 +377,5 @@ class ReplayBuffer:
         Raises:
             ValueError: If it comes from a buffer of another shape.
         """
-        if int(state["n_steps"]) != self.n_steps:
-            raise ValueError(
-                f"the saved replay folds {int(state['n_steps'])} steps, this run {self.n_steps}: "
-                "resume with the data.replay.n_steps it was saved with"
-            )
-        num_envs = len(state["cursor"])
-        length = int(state["length"])
-        if (length, num_envs) != (self.length, self.num_envs):
-            raise ValueError(
-                f"the saved replay has {length} rows for each of {num_envs} environments, this "
-                f"run's {self.length} for each of {self.num_envs}: resume with the "
-                "data.replay.capacity and data.collect.num_envs it was saved with"
-            )
-        pairs = {}
-        for name, mine in self._tensors().items():
-            both = (mine, state.get(name, torch.empty(0)))
-            pairs[name] = [tensor if tensor.ndim else tensor.view(1) for tensor in both]
-        for name, (mine, theirs) in pairs.items():
-            alike = mine.shape[1:] == theirs.shape[1:] and mine.dtype == theirs.dtype
-            if not alike or len(theirs) > len(mine):
-                raise ValueError(
-                    f"the saved replay's {name} has shape {tuple(theirs.shape)}, this run's "
-                    f"{tuple(mine.shape)}: resume with the data.env, data.replay.frame_stack and "
-                    "data.replay.priority_exponent it was saved with"
-                )
-        for mine, theirs in pairs.values():
-            mine[: len(theirs)].copy_(theirs)
-            mine[len(theirs) :].zero_()
-
-
-def action_dtype(num_actions: int | None) -> torch.dtype:
-    """The smallest type for actions numbered from 0; None: there may be any number.
-
-    >>> action_dtype(256), action_dtype(257)
-    (torch.uint8, torch.int16)
-    """
-    for dtype in (torch.uint8, torch.int16, torch.int32):
-        if num_actions is not None and num_actions - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int64
+        saved.check_sizes(state, self.n_steps, self.length, self.num_envs)
+        saved.put_back(self._tensors(), state)

@@ -52,6 +52,22 @@ def frames_back(depth: Tensor, stack: int) -> Tensor:
     return back.minimum(depth[..., None])
 
 
+def torn_stacks(row: Tensor, below: Tensor, depth: Tensor) -> Tensor:
+    """The rows that lost a frame of their stacks when ``row [m]`` was overwritten, ``[m * stack]``.
+
+    The row that is k rows below has lost one if its depth is at least k. There is a fixed number of
+    rows for each ``row``, intact ones replaced by ``row`` itself: a mask would make the size depend
+    on the data, and a GPU would have to wait for it.
+
+    Args:
+        row: Flat rows.
+        below: The rows 0, 1, … below each of them, as many as a stack has frames, ``[m, stack]``.
+        depth: The depth of ``below``.
+    """
+    steps = torch.arange(below.shape[1], device=row.device)
+    return torch.where(depth >= steps, below, row[:, None]).flatten()
+
+
 def check_rebuilt(given: Tensor, rebuilt: Tensor, stack: int) -> None:
     """Compare observations with the ones that were rebuilt from stored frames.
 

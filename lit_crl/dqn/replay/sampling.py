@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+#: Leading dimensions of what is drawn.
+Shape = tuple[int, ...]
 #: Rows whose values are added up in one sum. With so few float32 is exact enough; the cumulative
 #: sum over all blocks is in float64.
 ROWS_PER_BLOCK = 32
@@ -81,9 +83,7 @@ def draw_stretches(
     return ring, length + rank - (upto - starts).index_select(0, ring)
 
 
-def draw_proportional(
-    values: Tensor, sums: Tensor, shape: tuple[int, ...], rng: torch.Generator
-) -> Tensor:
+def draw_proportional(values: Tensor, sums: Tensor, shape: Shape, rng: torch.Generator) -> Tensor:
     """Rows ``shape = [..., B]`` in proportion to ``values [blocks, ROWS_PER_BLOCK]``.
 
     ``sums [blocks]`` are the sums of the blocks. Each minibatch of B has one row from each of B
@@ -98,7 +98,7 @@ def draw_proportional(
     upto = sums.cumsum(0, dtype=torch.float64)
     if not upto[-1] > 0:
         raise RuntimeError(EMPTY)
-    # The strata are in ascending order, so the search reads memory in order, too.
+    # The strata are in ascending order, so the search reads addresses in order, too.
     block = torch.searchsorted(upto, _strata(n, rng) * (upto[-1] / n), right=True)
     # In float64 the sums are exact: a value of 0 adds nothing, in whatever order a GPU adds.
     within = values.index_select(0, block).cumsum(1, dtype=torch.float64)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,22 +20,23 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from lit_crl.core.checks import ConfigError, RunError
-from lit_crl.core.free_memory import check_fits
+from lit_crl.core.checks import ConfigError
+from lit_crl.envs import interface
 from lit_crl.envs.gym import levels as user_levels
 from lit_crl.envs.gym import making
+from lit_crl.envs.gym.adapter_checks import check_levels, check_numbers, check_vectorization
 from lit_crl.envs.gym.atari_states import why_not_restored
-from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.game import in_words
 from lit_crl.envs.gym.guard import Env, SetLevel
+from lit_crl.envs.gym.making_copies import new_copies, try_out
 from lit_crl.envs.gym.returned import Array
-from lit_crl.envs.gym.vector_entry import VectorEntry
-from lit_crl.envs.gym.vectorized import Vectorization, Vectorized
-from lit_crl.envs.gym.visited_states import VisitedStates, can_be_coded
-from lit_crl.envs.gym.workers import Workers
+from lit_crl.envs.gym.success import successes
+from lit_crl.envs.gym.vectorized import Vectorization
+from lit_crl.envs.gym.visited_starts import VisitedStarts
+from lit_crl.envs.gym.visited_states import VisitedStates
 from lit_crl.envs.gym.wrapping import Wrapper
-from lit_crl.envs.images import DeclaredLayout, gymnasium_space, layout_in, vector_entry_space
-from lit_crl.envs.interface import check_levels, check_mask, draw_box, in_bounds, uniform_levels
+from lit_crl.envs.images import DeclaredLayout, layout_in
+from lit_crl.envs.interface import check_mask, draw_box, in_bounds, uniform_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,6 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         image_layout: How the axes of images lie; None if observations are vectors.
         levels: Levels [N, d] at which the running episodes started, NaN rows for the task's
             own resets; None without a level space.
-        visited: The states that are levels; None if visited states are no levels.
     """
 
     single_observation_space: Box
@@ -136,50 +136,40 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         Raises:
             ConfigError: If the environment cannot be used, or the arguments do not fit together.
         """
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}, but must be at least 1.")
-        if (level_space is None) != (set_level is None):
-            raise ConfigError("level_space and set_level belong together: give both or neither.")
-        if visited_levels is not None:
-            _check_for_visited(visited_levels, level_space, target_levels)
+        check_numbers(num_envs, clip_rewards)
+        check_levels(level_space, set_level, target_levels, visited_levels)
+        check_vectorization(vectorization, id, wrappers, set_level, max_episode_steps)
         self.num_envs, self.device = num_envs, torch.device(device)
         # The caller resets, because it chooses the level of each new episode.
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self._init_levels(level_space, target_levels)
-        if clip_rewards is not None and not clip_rewards > 0:
-            raise ConfigError(f"clip_rewards is {clip_rewards}: give a bound above 0, or null")
         self._clip, self._life_loss_ends = clip_rewards, terminal_on_life_loss
         self.name, make_one = making.maker(
             id, make, max_episode_steps, env_kwargs or {}, wrappers or ()
         )
         self.gymnasium_id: str | None = id
-        self.envs: Vectorized
-        if vectorization == "vector_entry_point":
-            _check_for_vector_entry(id, wrappers, set_level, max_episode_steps)
-            space = partial(vector_entry_space, declared=image_layout)
-            self.envs = VectorEntry(
-                str(id), num_envs, env_kwargs or {}, space, terminal_on_life_loss
-            )
-        elif vectorization in get_args(Vectorization):
-            copies = Workers if vectorization == "async" else Copies
-            kept_space = partial(gymnasium_space, declared=image_layout)
-            self.envs = copies(
-                make_one, num_envs, self.name, kept_space, set_level, terminal_on_life_loss
-            )
-        else:
-            raise ConfigError(
-                f"vectorization is {vectorization!r}: give one of "
-                f"{', '.join(get_args(Vectorization))}"
-            )
+        self.envs = new_copies(
+            vectorization,
+            make_one,
+            num_envs,
+            self.name,
+            env_kwargs=env_kwargs or {},
+            layout=image_layout,
+            set_level=set_level,
+            counts_lives=terminal_on_life_loss,
+        )
         self._init_from_kind(success_return)
         self.rng = torch.Generator()
         self._seed, self._resets, self._returns = 0, 0, np.zeros(num_envs)
         self._is_reset, self._is_warned = False, False
-        self._try_out()
-        self.visited: VisitedStates | None = None
-        self._visits = 0
-        if visited_levels is not None:
-            self._keep_visited(visited_levels)
+        self._visited_starts: VisitedStarts | None = None
+        try:
+            try_out(self.envs, self.level_space)
+            if visited_levels is not None:
+                self._let_visited_be_levels(visited_levels)
+        except ConfigError:
+            self.close()
+            raise
 
     def _init_levels(
         self,
@@ -194,44 +184,21 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self.level_space is not None:
             self.levels = torch.full((self.num_envs, size), torch.nan, device=self.device)
 
-    def _keep_visited(self, capacity: int) -> None:
-        """Let visited states be levels; the first one is a start of the first copy.
+    def _let_visited_be_levels(self, capacity: int) -> None:
+        given = (self.envs, capacity, self.name, self.why_not_resumable)
+        self._visited_starts, self.tracks_visited = VisitedStarts(*given), True
+        self._init_levels(self._visited_starts.states.level_space, None)
 
-        Raises:
-            ConfigError: If states cannot be restored, or observations have no code.
-        """
-        given, why = f"visited_levels is {capacity:,}", self.why_not_resumable
-        problem = why and f"states of {self.name} cannot be restored, because {why}"
-        if not problem and not can_be_coded(self.single_observation_space):
-            problem = (
-                f"{self.name} observes numbers, of which nothing says how far apart two of them "
-                "are: give level_space and set_level in its place"
-            )
-        if problem:
-            self.close()
-            raise ConfigError(f"{given}, but {problem}")
-        self.visited = VisitedStates(capacity, self.single_observation_space)
-        self.tracks_visited = True
-        self._init_levels(self.visited.level_space, None)
-        self.envs.reset(np.arange(self.num_envs) == 0, seed=0)
-        self._keep(0)
-        needed = capacity * self.visited.num_bytes
-        try:
-            check_fits("visited_levels", capacity, needed, torch.device("cpu"))
-        except ConfigError:
-            self.close()
-            raise
+    @property
+    def visited(self) -> VisitedStates | None:
+        """The states that are levels; None if visited states are no levels."""
+        return None if self._visited_starts is None else self._visited_starts.states
 
     def share_levels(self, other: object) -> None:
         """Start at the visited states of ``other``, if its levels are such: the same ones."""
         theirs = getattr(other, "visited", None)
-        if self.visited is not None and theirs is not None:
-            self.visited = theirs
-
-    def _keep(self, i: int) -> Tensor:
-        assert self.visited is not None
-        observation = torch.from_numpy(self.envs.observations[i])
-        return self.visited.keep(observation, self.envs.kept_state(i))
+        if self._visited_starts is not None and theirs is not None:
+            self._visited_starts.states = theirs
 
     def _init_from_kind(self, success_return: float | None) -> None:
         """Take over the attributes that all copies have in common."""
@@ -248,25 +215,6 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.image_layout = layout_in(kind.space)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-
-    def _try_out(self) -> None:
-        """Reset and step the first environment once: most mistakes show before anything trains.
-
-        Raises:
-            ConfigError: If it fails or returns something that it should not.
-        """
-        levels = None
-        if self.level_space is not None:
-            middle = (self.level_space.low + self.level_space.high) / 2
-            levels = np.tile(middle.astype(np.float32), (self.num_envs, 1))
-        try:
-            self.envs.try_out(levels)
-        except RunError as error:
-            self.close()
-            raise ConfigError(str(error)) from error
-        except ConfigError:
-            self.close()
-            raise
 
     @cached_property
     def why_not_resumable(self) -> str | None:
@@ -322,8 +270,9 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         chosen = mask.numpy()
         if not self._is_reset and not chosen.all():
             raise ValueError("options['reset_mask'] must hold all envs at the first reset.")
-        if self.visited is not None and levels is not None:
-            levels = self._reset_to_visited(chosen, levels, seed, rest)
+        if self._visited_starts is not None and levels is not None:
+            own_seed = self._draw_seed() if seed is None else seed
+            levels = self._visited_starts.reset(chosen, levels, own_seed, rest)
         else:
             rows = None if levels is None else levels.numpy()
             self.envs.reset(chosen, seed=seed, options=rest, levels=rows)
@@ -334,20 +283,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self.levels = torch.where(rows_reset, levels.to(self.device), self.levels)
         return self.current_observations(), {}
 
-    def _reset_to_visited(
-        self, chosen: Array, levels: Tensor, seed: int | None, options: dict[str, Any]
-    ) -> Tensor:
-        """Start from the states that are nearest to levels [N, d]; return their levels [N, d]."""
-        assert self.visited is not None
-        if seed is None:
-            # A state brings its random stream with it, which other copies may have had, too: the
-            # task's own resets after it must not repeat theirs.
-            seed = int(torch.randint(2**31, (), generator=self.rng))
-        self.envs.reset(chosen, seed=seed, options=options)
-        nearest = self.visited.nearest(levels)
-        for i in np.flatnonzero(chosen & nearest.isfinite().all(1).numpy()).tolist():
-            self.envs.start_from(i, self.visited.state_at(nearest[i]))
-        return nearest
+    def _draw_seed(self) -> int:
+        return int(torch.randint(2**31, (), generator=self.rng))
 
     def _levels_at_reset(self, levels: Any, mask: Tensor) -> Tensor | None:
         if levels is None and self.level_space is None:
@@ -355,7 +292,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         low, high = self._bounds()
         if levels is None:
             levels = self.target_levels(self.num_envs, self.rng)
-        return check_levels(levels, low, high, mask, allow_nan=True)
+        return interface.check_levels(levels, low, high, mask, allow_nan=True)
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance every env whose episode is running by one env step.
@@ -378,18 +315,8 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         waited = ~self.envs.running
         rewards = self.envs.step(actions.cpu().numpy() + self.first_action)
         self._returns += rewards
-        known, success = self.envs.reported >= 0, self.envs.reported == 1
-        ended = self.envs.terminated | self.envs.truncated
-        if self.success_return is not None:
-            success = np.where(known, success, self._returns >= self.success_return)
-            known[:] = True
-        elif self.envs.reports_success and not self._is_warned and (~known & ended).any():
-            self._is_warned = True
-            warnings.warn(
-                f"{self.name}: some episodes say in their infos whether they succeeded, others do "
-                "not and are left out of success rates: also say False, in the last step",
-                stacklevel=2,
-            )
+        success, known = successes(self.envs.reported, self._returns, self.success_return)
+        self._warn_if_some_are_unknown(known)
         reward = torch.from_numpy(rewards).to(self.device, torch.float32)
         flags = np.array((self.envs.terminated, self.envs.truncated, success, known))
         terminated, truncated, won, is_known = torch.from_numpy(flags).to(self.device).unbind()
@@ -401,6 +328,17 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             info["replay_terminated"] = terminated | lost
         return self.current_observations(), reward, terminated, truncated, info
 
+    def _warn_if_some_are_unknown(self, known: Array) -> None:
+        """Say so once, if some episodes report success or failure and others end without."""
+        ended = self.envs.terminated | self.envs.truncated
+        if self.envs.reports_success and not self._is_warned and (~known & ended).any():
+            self._is_warned = True
+            warnings.warn(
+                f"{self.name}: some episodes say in their infos whether they succeeded, others do "
+                "not and are left out of success rates: also say False, in the last step",
+                stacklevel=3,
+            )
+
     def current_observations(self) -> Tensor:
         """Return the observations [N, ...] of the envs' present states."""
         if not self._is_reset:
@@ -411,11 +349,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def target_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] target levels; NaN rows if they stand for the task's own resets."""
         space = self._levels_needed()
-        if self._target_levels is None:
-            return torch.full((n, space.shape[0]), torch.nan, device=self.device)
-        seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-        drawn = user_levels.draw(self._target_levels, n, space, seed, self.name)
-        return torch.as_tensor(drawn, dtype=torch.float32, device=self.device)
+        return user_levels.draw(self._target_levels, n, space, rng, self.name).to(self.device)
 
     def reference_levels(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw [n, d] levels uniformly from the level space, or from the visited states."""
@@ -427,14 +361,13 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def current_levels(self) -> Tensor:
         """Keep the state of one copy, of each in turn; return its level, [N, d].
 
-        Rows of all other copies are NaN, and so is its own if it waits for a reset.
+        Rows of all other copies are NaN, and so is its own if it waits for a reset. All are NaN
+        where visited states are no levels.
         """
-        levels = torch.full((self.num_envs, *self._levels_needed().shape), torch.nan)
-        i = self._visits % self.num_envs
-        self._visits += 1
-        if self.envs.running[i]:
-            levels[i] = self._keep(i)
-        return levels.to(self.device)
+        if self._visited_starts is not None:
+            return self._visited_starts.keep_next().to(self.device)
+        size = self._levels_needed().shape
+        return torch.full((self.num_envs, *size), torch.nan, device=self.device)
 
     def nearest_levels(self, levels: Tensor) -> Tensor:
         """The levels [n, d] at which episodes start in the place of ``levels``; NaN rows stay."""
@@ -476,9 +409,7 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self.resumable:
             returns = torch.tensor(self._returns)
             state["episodes"] = self.envs.state_dict() | {"returns": returns, "levels": self.levels}
-        if self.visited is not None:
-            state |= {"visited": self.visited.state_dict(), "visits": self._visits}
-        return state
+        return state if self._visited_starts is None else state | self._visited_starts.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the saved episodes, or start new ones, seeded by what was saved."""
@@ -495,61 +426,10 @@ class GymnasiumEnv(VectorEnv[Tensor, Tensor, Tensor]):
             self._returns[:] = episodes["returns"].numpy()
             if self.levels is not None:
                 self.levels.copy_(episodes["levels"])
-        if self.visited is not None:
-            self.visited.load_state_dict(state["visited"])
-            self._visits = state["visits"]
+        if self._visited_starts is not None:
+            self._visited_starts.load_state_dict(state)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""
         if hasattr(self, "envs"):  # VectorEnv closes itself when deleted, even if not made whole
             self.envs.close()
-
-
-def _check_for_visited(
-    capacity: int,
-    level_space: Box | user_levels.Bounds | None,
-    target_levels: user_levels.TargetLevels | None,
-) -> None:
-    """Refuse what does not go with levels that are visited states.
-
-    Raises:
-        ConfigError: If there is something.
-    """
-    if capacity < 1:
-        raise ConfigError(f"visited_levels is {capacity}: give how many are kept, or null")
-    given = [("level_space", level_space), ("target_levels", target_levels)]
-    for key, value in given:
-        if value is not None:
-            raise ConfigError(
-                f"visited_levels is {capacity:,}, but {key} is given, too: visited states are "
-                "levels of their own, so leave one of them out"
-            )
-
-
-def _check_for_vector_entry(
-    id: str | None,
-    wrappers: Sequence[Wrapper] | None,
-    set_level: SetLevel | None,
-    max_episode_steps: int | None,
-) -> None:
-    """Refuse what an id's own vector environment cannot do.
-
-    Raises:
-        ConfigError: If a setting asks for it.
-    """
-    problems = (
-        (id is None, "make", "makes single environments"),
-        (bool(wrappers), "wrappers", "go around single environments"),
-        (set_level is not None, "set_level", "sets single environments to levels"),
-        (
-            max_episode_steps is not None,
-            "max_episode_steps",
-            "is no setting of the vector environment, which may have one in env_kwargs",
-        ),
-    )
-    for asked, key, why in problems:
-        if asked:
-            raise ConfigError(
-                f"vectorization is vector_entry_point, but {key} is given, which {why}: leave it "
-                "out, or use sync or async"
-            )

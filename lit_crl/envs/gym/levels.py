@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from gymnasium.spaces import Box
+from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs.gym import returned
@@ -40,19 +42,24 @@ def _box(bounds: Bounds) -> Box:
     return Box(low, high)
 
 
-def draw(target_levels: TargetLevels, n: int, space: Box, seed: int, name: str) -> Array:
-    """Draw target levels [n, d] by the user's function.
+def draw(
+    target_levels: TargetLevels | None, n: int, space: Box, rng: torch.Generator, name: str
+) -> Tensor:
+    """Draw target levels [n, d], on the CPU.
 
     Args:
-        target_levels: The user's function.
+        target_levels: The user's function; None: rows are NaN, for the task's own resets.
         n: Number of levels.
         space: Space of one level.
-        seed: Seed of the generator that the function gets.
+        rng: Seeds the generator that the function gets.
         name: What messages call the environment.
 
     Raises:
         RunError: If the function fails or does not return levels.
     """
+    if target_levels is None:
+        return torch.full((n, *space.shape), torch.nan)
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
     where = f"{name}: target_levels()"
     remedy = "; it is called as target_levels(n, rng) with a NumPy generator"
     try:
@@ -65,4 +72,4 @@ def draw(target_levels: TargetLevels, n: int, space: Box, seed: int, name: str) 
             f"{where} returned {returned.described(levels)}, but must return levels of shape "
             f"{(n, *space.shape)}"
         )
-    return drawn
+    return torch.as_tensor(drawn, dtype=torch.float32)

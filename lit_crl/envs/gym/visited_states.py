@@ -15,7 +15,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from lit_crl.core.free_memory import in_units
+from lit_crl.core.free_ram import in_units
 from lit_crl.envs.bits import is_bits
 
 #: Coordinates of a level. A distance in the code has a relative error of about 1/√(2 · 32), 1/8.

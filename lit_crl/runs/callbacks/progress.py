@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from lit_crl.core.free_memory import in_units
+from lit_crl.core.free_ram import in_units, ram_of
 from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.images import in_words, space_of
 from lit_crl.runs.bars import Bar, line_console
@@ -92,9 +92,8 @@ class EnvStepProgress(ProgressBar):
             self.console.print(images)
         if data.transitions is None:
             size, rows = data.replay.bytes, len(data.replay.boundary)
-            self.console.print(
-                f"The replay takes {in_units(size)} of memory, {in_units(size / rows)} a row."
-            )
+            ram, of_a_row = ram_of(data.env.device), in_units(size / rows)
+            self.console.print(f"The replay takes {in_units(size)} of {ram}, {of_a_row} a row.")
             for sentence in about_game(data.env, data.schedule.budget):
                 self.console.print(sentence)
         if learner_of(trainer).compile_updates:

@@ -48,9 +48,9 @@ def run() -> None:
     except OmegaConfBaseException as error:
         refuse(f"an interpolation cannot be resolved: {error}")
     except (RuntimeError, MemoryError, TypeError) as error:
-        if needs_more_memory(error):
+        if needs_more_ram(error):
             refuse(
-                "these settings need more memory than there is: lower data.replay.capacity, "
+                "these settings need more RAM than there is: lower data.replay.capacity, "
                 "data.collect.num_envs, data.curriculum.tried, data.curriculum.visited, the batch "
                 "sizes or the networks' widths"
             )
@@ -70,8 +70,8 @@ def run() -> None:
         raise
 
 
-def needs_more_memory(error: BaseException) -> bool:
-    """Whether an error means that a tensor did not fit into memory."""
+def needs_more_ram(error: BaseException) -> bool:
+    """Whether an error means that a tensor did not fit into RAM, of the machine or of a GPU."""
     words = ("can't allocate memory", "Storage size calculation overflowed", "Overflow when")
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or any(word in str(error) for word in words)

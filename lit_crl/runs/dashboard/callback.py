@@ -48,7 +48,7 @@ def display(
 
 
 class Dashboard(Callback):
-    """Gives a display what ``metrics.csv`` lacks: speed, memory, levels and episodes."""
+    """Gives a display what ``metrics.csv`` lacks: speed, RAM, levels and episodes."""
 
     def __init__(self, display: Display, report: RunReport) -> None:
         """``report`` knows the configuration and where the time goes."""
@@ -84,10 +84,10 @@ class Dashboard(Callback):
                 self.display.begin(yaml.safe_load(self.report.config) | about)
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        """Log speed, memory and the replay's fill, every ``log_every_n_steps`` batches."""
+        """Log speed, RAM and the replay's fill, every ``log_every_n_steps`` batches."""
         data = data_of(trainer)
         if trainer.is_global_zero and is_time_to_log(trainer, data.batches_done):
-            with learner_of(trainer).clock("saving"), self._attempt("speed and memory"):
+            with learner_of(trainer).clock("saving"), self._attempt("speed and RAM"):
                 self.display.log_metrics(self._system(data), step=data.spent)
 
     def _system(self, data: ReplayDataModule) -> dict[str, float]:
@@ -96,7 +96,7 @@ class Dashboard(Callback):
         numbers["system/seconds"] = self.report.seconds_of_training()
         replay = data.replay
         numbers["system/replay_fill"] = replay.num_startable / len(replay.boundary)
-        numbers |= {f"system/{name}_gib": size / 2**30 for name, size in peak_memory().items()}
+        numbers |= {f"system/{name}_gib": size / 2**30 for name, size in peak_ram().items()}
         now = (time.monotonic(), data.spent)
         if self._mark is not None:
             seconds, env_steps = (new - old for new, old in zip(now, self._mark, strict=True))
@@ -133,15 +133,15 @@ class Dashboard(Callback):
                 self.display.conclude(self.report.summary, found)
 
 
-def peak_memory() -> dict[str, int]:
-    """The most memory that this process has held, in bytes, where the system tells."""
+def peak_ram() -> dict[str, int]:
+    """The most RAM that this process has held, and of a GPU, in bytes, where the system tells."""
     found = {}
     if sys.platform != "win32":
         import resource
 
         # macOS counts bytes, everybody else kibibytes.
         unit = 1 if sys.platform == "darwin" else 1024
-        found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        found["ram"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if torch.cuda.is_available():
-        found["gpu_memory"] = torch.cuda.max_memory_allocated()
+        found["gpu_ram"] = torch.cuda.max_memory_allocated()
     return found

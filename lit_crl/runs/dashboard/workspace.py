@@ -98,7 +98,7 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
             for part in ("environments", "replay", "dqn", "gan", "evaluation", "saving")
         ],
         "share of the replay that is filled": ["system/replay_fill"],
-        "peak memory (GiB)": ["system/memory_gib"],
+        "peak RAM (GiB)": ["system/ram_gib"],
     },
 }
 #: Settings and numbers of ``summary.json`` beside each run's name.

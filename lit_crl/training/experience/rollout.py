@@ -80,6 +80,27 @@ class Rollout:
         self.archive = archive
         self.gamma = gamma
         self.label_epsilon = label_epsilon
+        self._begin(seed)
+        self.env_steps = 0
+        self.record = record
+        self._trace = None if record is None else ValueTrace(env.num_envs, gamma, self.obs.device)
+        self._action_values: Callable[[Tensor], Tensor] | None = None
+        self.log = EpisodeLog()
+        #: Is told of the observations ``[m, ...]`` with which episodes start.
+        self.tell_starts: Callable[[Tensor], None] | None = None
+        #: Is told of each step.
+        self.tell_step: TellStep | None = None
+        #: Acts and steps the environments: one operation at a time, or as one graph.
+        self.play: Play = self._play
+        #: Where a graph takes the steps: new levels, what a checkpoint had of them, and a call that
+        #: takes note of episodes that only the graph knows of.
+        self.ahead: LevelsAhead | None = None
+        self.ahead_state: dict[str, Any] | None = None
+        self.settle: Callable[[], None] = lambda: None
+
+    def _begin(self, seed: int) -> None:
+        """Start every environment at a target level, with nothing known of the episodes yet."""
+        env = self.env
         options: dict[str, Tensor] = {}
         self.level: Tensor | None = None
         if env.level_space is not None:
@@ -92,31 +113,15 @@ class Rollout:
         self.episode_return = torch.zeros(env.num_envs, device=device)
         # ε changes between batches; an episode is judged by the largest it was played with.
         self.largest_epsilon = torch.zeros(env.num_envs, device=device)
-        #: What the policy remembers of each running episode ``[N, H]``; None: it has no memory.
-        size = replay.memory.shape[1]
-        self.memory = torch.zeros(env.num_envs, size, device=device) if size else None
-        self.env_steps = 0
-        self.record = record
-        self._trace = None if record is None else ValueTrace(env.num_envs, gamma, device)
-        self._action_values: Callable[[Tensor], Tensor] | None = None
-        self.log = EpisodeLog()
         #: Where an explorer acts, ``[N]``: its episodes say nothing about the policy.
         self.explores = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
         #: Whether it acted in any step of the running episode, ``[N]``.
         self.explored = torch.zeros_like(self.explores)
-        #: Is told of the observations ``[m, ...]`` with which episodes start.
-        self.tell_starts: Callable[[Tensor], None] | None = None
-        #: Is told of each step.
-        self.tell_step: TellStep | None = None
-        #: Acts and steps the environments: one operation at a time, or as one graph.
-        self.play: Play = self._play
+        #: What the policy remembers of each running episode ``[N, H]``; None: it has no memory.
+        size = self.replay.memory.shape[1]
+        self.memory = torch.zeros(env.num_envs, size, device=device) if size else None
         #: Which environments' episodes have just ended.
         self._ended = self.done.nonzero().squeeze(1)
-        #: Where a graph takes the steps: new levels, what a checkpoint had of them, and a call that
-        #: takes note of episodes that only the graph knows of.
-        self.ahead: LevelsAhead | None = None
-        self.ahead_state: dict[str, Any] | None = None
-        self.settle: Callable[[], None] = lambda: None
 
     @property
     def spent(self) -> int:

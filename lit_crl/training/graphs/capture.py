@@ -1,7 +1,7 @@
 """Work on a GPU as one CUDA graph: recorded once, then launched by a single call.
 
 Small networks leave a GPU idle while Python launches one kernel after another. A graph launches
-them together. It reads and writes the memory that it was recorded with, so whatever changes from
+them together. It reads and writes the addresses that it was recorded with, so whatever changes from
 launch to launch is in tensors that keep their places, and every random number comes from a
 generator that the graph knows.
 """
@@ -128,7 +128,7 @@ def _renew(generator: Generator, state: Tensor) -> None:
 
 
 def _give_back(pool: tuple[int, int], device: torch.device) -> None:
-    """Free the memory of a failed recording, which torch keeps until the program ends."""
+    """Free the GPU RAM of a failed recording, which torch keeps until the program ends."""
     torch._C._cuda_endAllocateToPool(device.index, pool)
     torch._C._cuda_releasePool(device.index, pool)
     torch.cuda.empty_cache()
@@ -149,7 +149,7 @@ def _kept(held: Sequence[Tensor | Rows], generators: Sequence[Generator]) -> Ite
 
 @contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Raise where the program would wait for the device: a failed recording loses memory."""
+    """Raise where the program would wait for the device: a failed recording loses GPU RAM."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():  # that it does not find all that waits
         warnings.simplefilter("ignore", UserWarning)

@@ -105,7 +105,7 @@ class _Graph(Generic[AnyMinibatch]):
             return
         self._given = rates
         given = torch.tensor(rates)
-        if self._device.type == "cuda":  # from ordinary memory the program would wait for the copy
+        if self._device.type == "cuda":  # from pageable RAM the program would wait for the copy
             given = given.pin_memory()
         self._rates.copy_(given, non_blocking=True)
 
@@ -138,7 +138,7 @@ def aligned(stack: Tensor) -> Tensor:
 
 
 def copied(stack: Any) -> Any:
-    """Minibatches in memory of their own, each part of a stack ``aligned``."""
+    """Minibatches at addresses of their own, each part of a stack ``aligned``."""
     if isinstance(stack, Tensor):
         return aligned(stack)
     return None if stack is None else type(stack)(*map(copied, stack))

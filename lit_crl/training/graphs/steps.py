@@ -175,7 +175,7 @@ class GraphedSteps:
         if torch.equal(epsilon, self._given):
             return
         self._given = epsilon
-        if self._epsilon.is_cuda:  # from ordinary memory the program would wait for the copy
+        if self._epsilon.is_cuda:  # from pageable RAM the program would wait for the copy
             epsilon = epsilon.pin_memory()
         self._epsilon.copy_(epsilon, non_blocking=True)
 

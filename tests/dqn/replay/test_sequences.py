@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_crl.dqn.memory import Sequences
 from lit_crl.dqn.replay.buffer import ReplayBuffer
+from lit_crl.dqn.replay.sequences import sample_sequences
 
 GAMMA, ENVS, SIZE = 0.5, 3, 2
 
@@ -103,8 +104,8 @@ def test_sequences_are_what_was_written_in_a_row(
         for c, written in enumerate(columns)
         for first in range(max(0, len(written) - whole), len(written) - rows + 1)
     }
-    found = replay.sample_sequences(
-        (2, 2000), torch.Generator().manual_seed(0), burn_in=burn_in, length=length
+    found = sample_sequences(
+        replay, (2, 2000), torch.Generator().manual_seed(0), burn_in=burn_in, length=length
     )
     assert found.action.shape == (2, 2000, length) and found.obs.shape[:3] == (2, 2000, length + n)
     drawn: dict[tuple[int, float], int] = {}
@@ -123,4 +124,4 @@ def test_sequences_are_what_was_written_in_a_row(
 def test_too_few_rows_are_refused() -> None:
     replay, _ = filled(3, 90, 2)
     with pytest.raises(RuntimeError, match="empty"):
-        replay.sample_sequences((1, 4), torch.Generator(), burn_in=20, length=5)
+        sample_sequences(replay, (1, 4), torch.Generator(), burn_in=20, length=5)

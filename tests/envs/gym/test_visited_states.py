@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.core.free_memory import in_units
+from lit_crl.core.free_ram import in_units
 from lit_crl.envs import GymnasiumEnv
 from lit_crl.envs.gym.visited_states import CODE_SIZE, VisitedStates, fourier_code
 
@@ -166,7 +166,7 @@ def test_a_state_can_be_seen_in_a_copy_that_draws() -> None:
 def test_what_cannot_be_kept_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"visited_levels is 0: give how many"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=0)
-    with pytest.raises(ConfigError, match=r"visited_levels is 1,0.*of memory, but.*at most"):
+    with pytest.raises(ConfigError, match=r"visited_levels is 1,0.*of RAM, but.*at most"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=10**12)
     with pytest.raises(ConfigError, match=r"but level_space is given, too.*leave one of them out"):
         GymnasiumEnv(1, id="FrozenLake-v1", visited_levels=9, level_space={"x": [0, 1]},

@@ -530,7 +530,7 @@ def test_predicted_levels_of_a_difficulty_say_which(
 def test_without_a_terminal_progress_is_plain_lines(finished: Finished) -> None:
     start, memory, *rest = finished.lines
     assert start.startswith("Training DQN and GAN on ShortCar: 1,200 env steps, 8 environments")
-    assert memory == "The replay takes 38,144 bytes of memory, 19 bytes a row."
+    assert memory == "The replay takes 38,144 bytes of RAM, 19 bytes a row."
     in_training = finished.notes.validations
     assert len(rest) == len(in_training)  # one line a validation, and nothing else
     for line, (env_steps, numbers) in zip(rest, in_training, strict=True):

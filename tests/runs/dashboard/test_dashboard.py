@@ -212,7 +212,7 @@ def test_speed_and_memory_are_logged(logged: Segment) -> None:
     assert sum(parts.values()) <= last["system/seconds"] + 0.1
     assert last["system/env_steps_per_second"] > 0
     assert 0.6 < last["system/replay_fill"] < 0.8  # 2,744 of 4,000 steps
-    assert 0.1 < last["system/memory_gib"] < 16
+    assert 0.1 < last["system/ram_gib"] < 16
 
 
 def test_levels_are_shown_at_each_validation_with_what_became_of_them(logged: Segment) -> None:

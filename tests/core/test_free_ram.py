@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_crl.core import free_memory
+from lit_crl.core import free_ram
 from lit_crl.core.checks import ConfigError
 
 CPU = torch.device("cpu")
@@ -18,9 +18,9 @@ def told(monkeypatch: pytest.MonkeyPatch, folder: Path, limit: str | None) -> in
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("1500000\n")
         (folder / "memory.stat").write_text("anon 1000000\ninactive_file 400000\n")
-    monkeypatch.setattr(free_memory, "MEMINFO", folder / "meminfo")
-    monkeypatch.setattr(free_memory, "CGROUP", folder)
-    return free_memory.free_bytes(CPU)
+    monkeypatch.setattr(free_ram, "MEMINFO", folder / "meminfo")
+    monkeypatch.setattr(free_ram, "CGROUP", folder)
+    return free_ram.free_bytes(CPU)
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,19 @@ def test_a_container_may_have_less_than_its_machine(
 
 
 def test_linux_itself_is_asked() -> None:
-    free = free_memory.free_bytes(CPU)
+    free = free_ram.free_bytes(CPU)
     assert free is not None and 10**6 < free < 10**14
-    assert free_memory.free_bytes(torch.device("meta")) is None
+    assert free_ram.free_bytes(torch.device("meta")) is None
 
 
 def test_what_does_not_fit_is_refused_with_the_number_that_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told(monkeypatch, tmp_path, None)
-    free_memory.check_fits("data.replay.capacity", 3_000, 3_000_000, CPU)
+    free_ram.check_fits("data.replay.capacity", 3_000, 3_000_000, CPU)
     sentence = (
-        r"^data.replay.capacity is 4,000, which takes 4.0 MB of memory, but 3.1 MB are free: give "
+        r"^data.replay.capacity is 4,000, which takes 4.0 MB of RAM, but 3.1 MB are free: give "
         r"at most 3,072$"
     )
     with pytest.raises(ConfigError, match=sentence):
-        free_memory.check_fits("data.replay.capacity", 4_000, 4_000_000, CPU)
+        free_ram.check_fits("data.replay.capacity", 4_000, 4_000_000, CPU)

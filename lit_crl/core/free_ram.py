@@ -1,6 +1,6 @@
-"""How much memory is free, and the refusal of what does not fit into it.
+"""How much RAM is free, of the machine or of a GPU, and the refusal of what does not fit into it.
 
-An operating system grants more memory than there is, and ends the program hours later, when it is
+An operating system grants more RAM than there is, and ends the program hours later, when it is
 used. So what a run will fill is compared with what is free before it starts.
 """
 
@@ -10,7 +10,7 @@ import torch
 
 from lit_crl.core.checks import ConfigError
 
-#: Where Linux tells the memory of the machine, and that of a container (cgroup v2).
+#: Where Linux tells the RAM of the machine, and that of a container (cgroup v2).
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
@@ -36,6 +36,15 @@ def _free_in_container() -> int | None:
     return int(most) - int(used.read_text()) + int(files)
 
 
+def ram_of(device: torch.device) -> str:
+    """What to call the RAM of a device.
+
+    >>> ram_of(torch.device("cpu")), ram_of(torch.device("cuda", 0))
+    ('RAM', 'GPU RAM')
+    """
+    return "GPU RAM" if device.type == "cuda" else "RAM"
+
+
 def in_units(count: float) -> str:
     """A number of bytes in words.
 
@@ -48,7 +57,7 @@ def in_units(count: float) -> str:
 
 
 def check_fits(key: str, number: int, needed: int, device: torch.device) -> None:
-    """What a number of things takes fits into the free memory of a device.
+    """What a number of things takes fits into the free RAM of a device.
 
     Args:
         key: The setting that gives the number.
@@ -62,6 +71,6 @@ def check_fits(key: str, number: int, needed: int, device: torch.device) -> None
     free = free_bytes(device)
     if free is not None and needed > free:
         raise ConfigError(
-            f"{key} is {number:,}, which takes {in_units(needed)} of memory, but "
+            f"{key} is {number:,}, which takes {in_units(needed)} of {ram_of(device)}, but "
             f"{in_units(free)} are free: give at most {number * free // needed:,}"
         )
