@@ -250,11 +250,12 @@ def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
 def test_a_convolutional_run_that_is_killed_nine_times_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path, torso: str
 ) -> None:
-    settings = {"env": minatar, "arm": "target", "learner": {"torso": torso}, "capacity": 640}
+    learner = {"network": {"hidden": (16,), "torso": torso}}
+    settings = {"env": minatar, "arm": "target", "learner": learner, "capacity": 640}
     whole = make_run(**settings).fit()
-    checkpoint = interrupted(make_run, tmp_path, 8, **settings)
+    checkpoint = interrupted(make_run, tmp_path, 15, **settings)
     last = whole.data.batches_done
-    for batches in (11, 13, 14, 17, 19, last - 4, last - 2, last):
+    for batches in (17, 18, 20, 21, 24, 25, 27, last):
         again = make_run(
             callbacks=[RunCheckpoint(tmp_path, every_env_steps=50), KillAt(batches)], **settings
         )
