@@ -81,7 +81,7 @@ def test_stable_baselines3_scores_an_exported_convolutional_policy_as_the_policy
     vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
     evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
     pytest.importorskip("minatar", reason="its extra is minatar")
-    game = "minatar:MinAtar/SpaceInvaders-v1"
+    game = "minatar:MinAtar/Asterix-v1"
     policy, _ = policy_of(GymnasiumEnv(1, id=game), network={"hidden": (12,), "torso": torso})
     policy.export(tmp_path / "policy.pt2")
     env = vec_env.DummyVecEnv([lambda: gymnasium.make(game)] * 2)
