@@ -96,7 +96,7 @@ def test_stable_baselines3_scores_an_exported_convolutional_policy_as_the_policy
     assert scores[0] == scores[1]
     first, second = (by_hand(policy, gymnasium.make(game), 11 + i, 5) for i in (0, 1))
     returns = scores[0][0]
-    assert sorted(returns) == sorted(first + second) and len(set(returns)) > 3
+    assert sorted(returns) == sorted(first + second) and len(set(returns)) > 1
 
 
 @pytest.mark.slow
