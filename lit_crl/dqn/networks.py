@@ -27,6 +27,8 @@ _LARGEST_MEANINGFUL_BOUND = 1e3
 _LARGEST_MEANINGFUL_PIXEL = 1e6
 #: Convolutions need at least this many rows and columns.
 _SMALLEST_SIDE = 5
+#: Filters, side of the kernel and stride of MinAtar's convolution (Young & Tian 2019, appendix).
+MINATAR = [(16, 3, 1)]
 
 #: Makes a fully connected layer of so many inputs and outputs.
 MakeLinear = Callable[[int, int], nn.Module]
@@ -107,8 +109,8 @@ def image_torso(
     """A convolutional torso for images, and its number of features.
 
     The plain one is that of Mnih et al. 2015: images of at least 36×36 pixels get the three layers
-    of the paper; smaller ones (as in MinAtar) get two 3×3 layers without stride. See ``impala.py``
-    for the other one.
+    of the paper; smaller ones get two 3×3 layers without stride. That of MinAtar is the first of
+    these two alone. See ``impala.py`` for the third one.
 
     Raises:
         ConfigError: If the images are smaller than 5×5 pixels.
@@ -121,7 +123,11 @@ def image_torso(
             "set image_layout to vector (data.env.image_layout in YAML; None in an environment of "
             "your own), which gives an MLP"
         )
-    convolutions = impala_layers(channels) if kind == "impala" else plain_layers(channels, smallest)
+    convolutions = {
+        "plain": lambda: plain_layers(channels, smallest),
+        "minatar": lambda: convolutions_of(channels, MINATAR),
+        "impala": lambda: impala_layers(channels),
+    }[kind]()
     layers = [ScaleImage(space), *convolutions, nn.Flatten()]
     with torch.no_grad():
         inputs = nn.Sequential(*layers)(torch.zeros(1, *space.shape)).shape[1]
@@ -130,7 +136,12 @@ def image_torso(
 
 def plain_layers(channels: int, smallest_side: int) -> list[nn.Module]:
     """The convolutions of a plain torso."""
-    spec = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if smallest_side >= 36 else [(16, 3, 1), (32, 3, 1)]
+    large, small = [(32, 8, 4), (64, 4, 2), (64, 3, 1)], [(16, 3, 1), (32, 3, 1)]
+    return convolutions_of(channels, large if smallest_side >= 36 else small)
+
+
+def convolutions_of(channels: int, spec: Sequence[tuple[int, int, int]]) -> list[nn.Module]:
+    """Convolutions with (filters, side of the kernel, stride), each followed by a ReLU."""
     layers: list[nn.Module] = []
     for filters, kernel, stride in spec:
         layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]

@@ -11,7 +11,7 @@ from lit_crl.core.checks import ConfigError, Fields
 from lit_crl.dqn.equations import TDLoss
 
 #: Convolutions for images.
-Torso = Literal["plain", "impala"]
+Torso = Literal["plain", "minatar", "impala"]
 
 
 def q_adam(params: Iterable[Any]) -> Optimizer:
@@ -32,7 +32,8 @@ class NetworkSettings:
         planning_steps: Longest path that the network plans in maps around the agent; 0: a plain
             network.
         torso: Convolutions for images: ``plain`` (three layers as in Mnih et al. 2015, or two for
-            small images), or the residual ones of ``impala``, which see more and take longer.
+            small images), the single layer of ``minatar`` (Young & Tian 2019), or the residual ones
+            of ``impala``, which see more and take longer.
         atoms: Atoms of the distribution of returns that the network learns for each action (C51;
             51 in the papers); 0: it learns the mean alone.
         noise: σ₀ of noisy layers (0.5 in the papers), which all fully connected layers then are;

@@ -133,6 +133,20 @@ def test_images_give_the_same_values_with_channels_last_and_first(
     assert torch.allclose(naive_q(channels_last, x.flatten(1), True, False), q, atol=1e-4)
 
 
+def test_the_torso_of_minatar_is_one_convolution() -> None:
+    """16 filters of 3×3 and a hidden layer, as in the code of Young & Tian 2019."""
+    torch.manual_seed(0)
+    space = image_space(10, 10, 4)
+    network = QNetwork(ImageSpace(space, "HWC"), 3, (128,), layer_norm=False, torso="minatar")
+    image = random_image(space)
+    (layer,) = layers_of(network, nn.Conv2d)
+    x = F.conv2d(image.permute(0, 3, 1, 2).float() / 255, *weights_of(layer)).clamp(min=0)
+    assert x.shape[1:] == (16, 8, 8)
+    assert torch.allclose(naive_q(network, x.flatten(1), False, False), network(image), atol=1e-4)
+    sizes = 4 * 9 * 16 + 16, 1024 * 128 + 128, 128 * 3 + 3
+    assert sum(p.numel() for p in network.parameters()) == sum(sizes)
+
+
 def test_what_is_not_said_to_be_an_image_is_not_convolved() -> None:
     for space in (Box(-1, 1, (10, 10, 4), np.float32), image_space(10, 10)):
         network = QNetwork(space, 2, (4,))

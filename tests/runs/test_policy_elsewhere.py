@@ -63,6 +63,42 @@ def test_stable_baselines3_plays_the_episodes_of_a_plain_loop() -> None:
     assert lengths == returns and len(set(returns)) > 3
 
 
+class Loaded:
+    """An exported file as Stable-Baselines3 asks a policy: it runs without this package."""
+
+    def __init__(self, path: Path) -> None:
+        self.module = torch.export.load(path).module()
+
+    def predict(self, observation: np.ndarray, **_: Any) -> tuple[np.ndarray, None]:
+        actions, _ = self.module(torch.from_numpy(observation.astype(np.uint8)))
+        return actions.numpy(), None
+
+
+@pytest.mark.parametrize("torso", ["plain", "minatar", "impala"])
+def test_stable_baselines3_scores_an_exported_convolutional_policy_as_the_policy_itself(
+    tmp_path: Path, torso: str
+) -> None:
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    pytest.importorskip("minatar", reason="its extra is minatar")
+    game = "minatar:MinAtar/Asterix-v1"
+    policy, _ = policy_of(GymnasiumEnv(1, id=game), network={"hidden": (12,), "torso": torso})
+    policy.export(tmp_path / "policy.pt2")
+    env = vec_env.DummyVecEnv([lambda: gymnasium.make(game)] * 2)
+    scores = []
+    for player in (policy, Loaded(tmp_path / "policy.pt2")):
+        env.seed(11)  # env i: 11 + i
+        scores.append(
+            evaluation.evaluate_policy(
+                player, env, n_eval_episodes=10, return_episode_rewards=True, warn=False
+            )
+        )
+    assert scores[0] == scores[1]
+    first, second = (by_hand(policy, gymnasium.make(game), 11 + i, 5) for i in (0, 1))
+    returns = scores[0][0]
+    assert sorted(returns) == sorted(first + second) and len(set(returns)) > 1
+
+
 @pytest.mark.slow
 def test_stable_baselines3_scores_mountain_car_as_our_evaluation_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -255,7 +255,7 @@ def test_a_run_names_a_support_that_is_too_narrow(
         ({"atoms": 1}, {}, r"model\.network\.atoms is 1, and a distribution has two or more"),
         ({"atoms": -3}, {}, r"model\.network\.atoms is -3"),
         ({"noise": -0.5}, {}, r"model\.network\.noise is -0\.5"),
-        ({"torso": "resnet"}, {}, r"model\.network\.torso is 'resnet': use one of plain, impala"),
+        ({"torso": "resnet"}, {}, r"model\.network\.torso is 'resnet': use one of plain, minatar, impala"),
         ({"planning_steps": 3, "atoms": 5, "noise": 0.5}, {},
          r"planning_steps is 3, but a network that plans has no atoms and no noise"),
         ({"atoms": 5}, {"td_loss": "mse"}, r"model\.dqn\.td_loss is 'mse', but distributions"),

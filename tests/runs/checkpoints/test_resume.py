@@ -246,6 +246,26 @@ def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
     assert difference(whole, last.everything()) is None
 
 
+@pytest.mark.parametrize("torso", ["plain", "minatar"])
+def test_a_convolutional_run_that_is_killed_nine_times_equals_the_uninterrupted_one(
+    make_run: Make, difference: Difference, tmp_path: Path, torso: str
+) -> None:
+    learner = {"network": {"hidden": (16,), "torso": torso}}
+    settings = {"env": minatar, "arm": "target", "learner": learner, "capacity": 640}
+    whole = make_run(**settings).fit()
+    checkpoint = interrupted(make_run, tmp_path, 15, **settings)
+    last = whole.data.batches_done
+    for batches in (17, 18, 20, 21, 24, 25, 27, last):
+        again = make_run(
+            callbacks=[RunCheckpoint(tmp_path, every_env_steps=50), KillAt(batches)], **settings
+        )
+        with pytest.raises(Killed):
+            again.fit(checkpoint)
+    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
+    assert resumed.learner.updates > 40
+
+
 def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_end(
     make_run: Make, difference: Difference, whole: Any, tmp_path: Path
 ) -> None:
