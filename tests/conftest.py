@@ -1,9 +1,10 @@
 """Tiny runs that the tests share: a car with short episodes, a run of seconds, bitwise equality."""
 
+import contextlib
 import copy
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.envs import LevelEnv, MountainCar
+from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
 from lit_crl.training.renamed import RENAMED
@@ -262,7 +264,27 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", trace)
 
 
+DRAWING = RunReport._draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Runs draw no figures and films at their end: that would take a half of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunReport, "_draw", lambda *_: None)
+        yield
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within it, runs draw as users see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunReport, "_draw", DRAWING)
+        yield
+
+
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures at the end of a run are not rendered, which would take a fifth of a short run."""
-    monkeypatch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)
+def drawn() -> Iterator[None]:
+    """A test that looks at what runs draw."""
+    with drawing():
+        yield

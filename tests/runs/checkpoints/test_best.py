@@ -22,8 +22,6 @@ from lit_crl.runs.cli import entry
 from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.training.batches import SingleBatch
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
 

@@ -19,8 +19,6 @@ from lit_crl.runs.checkpoints.signals import RunStopped, Signals, resume_command
 from lit_crl.runs.cli import main as cli
 from lit_crl.training.datamodule import ReplayDataModule
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [
     "--experiment=mountain_car_levels",

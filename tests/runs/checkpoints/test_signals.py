@@ -23,8 +23,6 @@ import torch
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 TINY = [
     "--data.collect.env_steps=6000",
     "--data.collect.warmup=500",

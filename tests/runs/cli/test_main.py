@@ -110,6 +110,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
+@pytest.mark.usefixtures("drawn")
 def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
     if experiment in EXTRAS:
         extra, module = EXTRAS[experiment]
@@ -151,7 +152,6 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 
 
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
-@pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [
         f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")
@@ -169,6 +169,7 @@ def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
         assert OmegaConf.select(given, key) == value, key
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_world_is_one_more_configuration(run: Run) -> None:
     file = "--config=conf/arm/world.yaml"
     cli = run("fit", "--data.env=CartPole-v1", file, "--name=x", *TINY, *WORLD)
@@ -187,7 +188,6 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
                 assert OmegaConf.select(experiment, key) == value, key
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_memory_is_one_more_configuration(run: Run) -> None:
     files = ["--experiment=facing_maze", "--config=conf/arm/memory.yaml"]
     short = ["--data.replay.burn_in=2", "--data.replay.sequence_length=3", "--data.gan.updates=0"]
@@ -202,7 +202,6 @@ def test_a_memory_is_one_more_configuration(run: Run) -> None:
     assert (cli.run_folder / "films" / "target.gif").is_file()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None:
     cli = run("fit", *TINY, *WORLD)
     assert cli.run_folder == Path("runs/mountain_car/seed0")
@@ -241,7 +240,6 @@ def test_conf_experiments_are_the_documented_ones() -> None:
     }
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
     first = run("fit", "--name", "a", *LEVELS, "--model.gan.lambda_gan=3", *TINY)
     again = run("fit", "--config", "runs/mountain_car_levels/a/config.yaml", "--name", "b")
@@ -249,7 +247,6 @@ def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
     assert same(weights(first), weights(again))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("fit", *LEVELS, "--seed_everything=5", *TINY, "--print_config")
@@ -260,7 +257,6 @@ def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixt
     assert same(weights(first), weights(again))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_interpolation_sees_the_command_line(run: Run) -> None:
     Path("my.yaml").write_text(
         "experiment: mine\n"
@@ -277,7 +273,6 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
     assert cli.datamodule.num_envs == 12
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
@@ -295,7 +290,6 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     assert all(config == configs["gan"] for config in configs.values())
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     args = ["--experiment=mountain_car_levels", "--data.curriculum.arm=target", *TINY]
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0")
@@ -305,7 +299,6 @@ def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     )
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     run: Run, finished: CreativeCLI
 ) -> None:
@@ -327,7 +320,6 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     assert steps[0] < 3000 < steps[-1]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -393,7 +385,6 @@ def test_play_films_the_policy_of_a_checkpoint(
     assert Path(checkpoint).read_bytes() == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_play_says_what_cannot_be(run: Run) -> None:
     run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY)
     checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import learner_settings
+from conftest import drawing, learner_settings
 from PIL import Image
 
 from lit_crl import CreativeLearner
@@ -157,7 +157,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WANDB_SILENT", "true")
         patch.setenv("WANDB_DATA_DIR", str(folder / "data"))
         fit("--name=csv")
-        fit("--name=wandb", "--logger=wandb", "--group=study", "--tags=[gan, car]")
+        with drawing():
+            fit("--name=wandb", "--logger=wandb", "--group=study", "--tags=[gan, car]")
         fit("--name=tensorboard", "--logger=tensorboard")
     return folder / RUN
 

@@ -202,7 +202,6 @@ def shipped_arms() -> list[Any]:
 
 
 @pytest.mark.parametrize("shipped", shipped_arms())
-@pytest.mark.usefixtures("undrawn")
 def test_every_arm_of_the_shipped_studies_trains(
     shipped: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
