@@ -24,9 +24,10 @@ from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
 TINY = [
-    "--data.collect.env_steps=6000",
+    "--data.collect.env_steps=4000",
     "--data.collect.warmup=500",
-    "--data.evaluation.every=1500",
+    "--data.evaluation.every=1000",
+    "--data.env.max_episode_steps=60",
     "--data.collect.num_envs=16",
     "--data.curriculum.min_outcomes=5",
     "--data.curriculum.label_epsilon=1",
