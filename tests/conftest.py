@@ -20,6 +20,7 @@ from lit_crl.envs import LevelEnv, MountainCar
 from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
+from lit_crl.training.compiled import phase
 from lit_crl.training.renamed import RENAMED
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
@@ -55,6 +56,13 @@ TOGETHER = {
     "tests/test_notebooks.py": "kernel",
     "tests/test_documents.py": "run of the documents",
     "tests/runs/checkpoints/test_interruption.py": "whole run",
+    "tests/runs/checkpoints/test_best.py": "whole run of the best",
+    "tests/runs/checkpoints/test_resume.py": "whole run to resume",
+    "tests/runs/callbacks/test_callbacks.py": "finished run",
+    "tests/runs/test_policy.py": "run of a policy",
+    "tests/runs/cli/test_errors.py": "small run",
+    "tests/runs/cli/test_logs.py": "kept run",
+    "tests/training/test_dream_settings.py": "run with the usual settings",
 }
 
 
@@ -252,16 +260,28 @@ def difference() -> Callable[[Any, Any], str | None]:
     return lambda first, second: _difference(first, second, "")
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compiled is traced as a whole graph and run one operation at a time: quicker."""
+def trace_instead(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Graphs are traced whole, and run one operation at a time by a backend of torch's."""
     compile = torch.compile
 
     @functools.wraps(compile)
     def trace(function: Any, *, options: Any, **settings: Any) -> Any:
-        return compile(function, backend="aot_eager", **settings)
+        return compile(function, backend=backend, **settings)
 
     monkeypatch.setattr(torch, "compile", trace)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is only traced, with one update in each graph: several times as quick."""
+    trace_instead(monkeypatch, "eager")
+    monkeypatch.setattr(phase, "UNROLL", dict.fromkeys(phase.UNROLL, 1))
+
+
+@pytest.fixture
+def traced_as_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many updates in a graph as users have, without mutations, as the compiler gets them."""
+    trace_instead(monkeypatch, "aot_eager")
 
 
 DRAWING = RunReport._draw

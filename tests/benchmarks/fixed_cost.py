@@ -80,7 +80,7 @@ def measured(experiment: str, env_steps: int) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--experiment", default="mountain_car")
-    parser.add_argument("--env-steps", type=int, default=12_000)
+    parser.add_argument("--env-steps", type=int, default=600)
     given = parser.parse_args()
     print("| part | seconds |\n| --- | --: |")
     for part, seconds in measured(given.experiment, given.env_steps).items():

@@ -65,7 +65,9 @@ def test_tracing_other_worlds_changes_nothing(
     assert_same_training(train_on, [batch(seed) for seed in range(3)], **settings)
 
 
-def test_tracing_a_world_beside_a_level_gan_changes_nothing(train_on: Train, traced: None) -> None:
+def test_tracing_a_world_beside_a_level_gan_changes_nothing(
+    train_on: Train, traced_as_built: None
+) -> None:
     """Each network finds its own group of the optimizers that it shares."""
     batches = [batch(seed)._replace(gan=gan_batch(1, seed=seed)) for seed in range(2)]
     assert_same_training(train_on, batches)

@@ -158,9 +158,7 @@ def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [
         f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")
     ]
-    cli = run(
-        "fit", *files, "--name=x", *TINY, "--data.gan.updates=2", SHORT
-    )
+    cli = run("fit", *files, "--name=x", *TINY, "--data.gan.updates=2", SHORT)
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["gan_updates"] > 0
     assert summary["levels_played"] > 0
