@@ -311,7 +311,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> CreativeCLI:
     """A whole run of the command line, with a stock ModelCheckpoint beside its own."""
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)
         patch.chdir(root)
         stock = [
             "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",

@@ -24,10 +24,10 @@ from rich.console import Console
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.core.version import __version__
+from lit_crl.envs import Acrobot, CartPole
 from lit_crl.evaluation.statistics import Estimate, difference, iqm
 from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.cli.main import main as fit
-from lit_crl.envs import Acrobot, CartPole
 from lit_crl.runs.folders import conf_folder, experiment_config
 from lit_crl.runs.study import (
     code_version,
