@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ TOGETHER = {
     "tests/runs/cli/test_logs.py": "kept run",
     "tests/training/test_dream_settings.py": "run with the usual settings",
 }
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: to search it for garbage again would be for nothing."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

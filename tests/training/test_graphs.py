@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import world_batches
-from crashes import interrupted
+from crashes import interrupted, uninterrupted
 from dreamers import fitted
 from graph_stand_in import NoWaiting, StandIn
 from lightning.pytorch import Callback
@@ -168,10 +168,9 @@ def test_a_resumed_run_of_graphs_equals_the_uninterrupted_one(
     graphs: StandIn,
 ) -> None:
     """In the middle of a cycle: levels drawn ahead and episodes not yet noted are in the file."""
-    whole = make_run().fit().everything()
-    checkpoint = interrupted(make_run, tmp_path, 26)
-    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(checkpoint)
-    assert difference(whole, resumed.everything()) is None
+    whole, checkpoint = uninterrupted(make_run, tmp_path, 26)
+    resumed = make_run(callbacks=[RunCheckpoint(checkpoint.parent)]).fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["from graphs", "to graphs"])

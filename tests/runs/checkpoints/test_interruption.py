@@ -30,6 +30,7 @@ TINY = [
     "--data.replay.updates_per_batch=2",
     "--data.evaluation.every=500",
     "--data.evaluation.episodes=2",
+    "--data.env.max_episode_steps=60",
     "--data.evaluation.test_episodes=2",
     "--data.gan.every=4",
     "--data.gan.updates=2",

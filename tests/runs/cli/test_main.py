@@ -56,6 +56,13 @@ WORLD = [
     "--model.world.hidden=[16]",
     "--model.world.members=2",
 ]
+#: For tests that do not look at what a run learns or measures.
+QUICK = [
+    "--data.collect.env_steps=480",
+    "--data.collect.warmup=200",
+    "--trainer.limit_val_batches=0",
+    "--data.evaluation.test_episodes=1",
+]
 #: A curriculum of levels, in episodes that end soon.
 SHORT = "--data.env.max_episode_steps=60"
 LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2", SHORT]
@@ -67,6 +74,9 @@ EXTRAS = {
     "minatar": ("minatar", "minatar"),
     "minigrid": ("minigrid", "minigrid"),
 }
+
+#: Settings of the run that several tests share, beside the tiny ones.
+ORIGINAL = [*LEVELS, "--model.gan.lambda_gan=3", "--seed_everything=5"]
 
 Run = Callable[..., CreativeCLI]
 
@@ -87,7 +97,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[CreativeCLI, Pat
     """A finished run of the name ``a``, and the folder in which it was started."""
     folder = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(folder):
-        return main(["fit", "--name", "a", *LEVELS, *TINY]), folder
+        return main(["fit", "--name", "a", *ORIGINAL, *TINY]), folder
 
 
 @pytest.fixture
@@ -240,21 +250,22 @@ def test_conf_experiments_are_the_documented_ones() -> None:
     }
 
 
-def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
-    first = run("fit", "--name", "a", *LEVELS, "--model.gan.lambda_gan=3", *TINY)
+def test_the_saved_configuration_reruns_the_same_thing(run: Run, finished: CreativeCLI) -> None:
     again = run("fit", "--config", "runs/mountain_car_levels/a/config.yaml", "--name", "b")
     assert again.model.gan.lambda_gan == 3
-    assert same(weights(first), weights(again))
+    assert same(weights(finished), weights(again))
 
 
-def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_reruns_the_same_thing(
+    run: Run, finished: CreativeCLI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
     with pytest.raises(SystemExit):
-        run("fit", *LEVELS, "--seed_everything=5", *TINY, "--print_config")
+        run("fit", *ORIGINAL, *TINY, "--print_config")
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    first = run("fit", "--name", "a", *LEVELS, "--seed_everything=5", *TINY)
     again = run("fit", "--config", "printed.yaml", "--name", "b")
     assert again.datamodule.seed == again.model.streams.seed == 5
-    assert same(weights(first), weights(again))
+    assert same(weights(finished), weights(again))
 
 
 def test_interpolation_sees_the_command_line(run: Run) -> None:
@@ -268,7 +279,8 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
     )
     tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
     given = ["--data.replay.batch_size=24", "--model.gan.noise_dim=12"]
-    cli = run("fit", "--config", "my.yaml", *given, *tiny, SHORT)
+    quick = [word for word in QUICK if "env_steps" not in word]
+    cli = run("fit", "--config", "my.yaml", *given, *tiny, SHORT, *quick)
     assert cli.datamodule.settings.gan.batch_size == 24
     assert cli.datamodule.num_envs == 12
 
@@ -291,7 +303,7 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
 
 
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
-    args = [*LEVELS, "--data.curriculum.arm=target", *TINY]
+    args = [*LEVELS, "--data.curriculum.arm=target", *TINY, *QUICK]
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0")
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0-2")
     assert run("fit", *args, "--seed_everything=3").run_folder == Path(
@@ -306,7 +318,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=2560"]
     lr = "--model.dqn.optimizer.init_args.lr=0.007"
     resumed = run(
-        "fit", "--name", "a", *LEVELS, "--ckpt_path", "last", lr, *more,
+        "fit", "--name", "a", *ORIGINAL, "--ckpt_path", "last", lr, *more,
         "--model.dqn.final_lr=1.0",
     )  # fmt: skip
     assert resumed.datamodule.env_steps == 2560
@@ -323,7 +335,17 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", "--name", "new", "--ckpt_path", "last", "--experiment=plain_dqn", SHORT, *TINY)
+    run(
+        "fit",
+        "--name",
+        "new",
+        "--ckpt_path",
+        "last",
+        "--experiment=plain_dqn",
+        SHORT,
+        *TINY,
+        *QUICK,
+    )
     assert "starting afresh" in capsys.readouterr().out
 
 
@@ -385,7 +407,7 @@ def test_play_films_the_policy_of_a_checkpoint(
 
 
 def test_play_says_what_cannot_be(run: Run) -> None:
-    run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY)
+    run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY, *QUICK)
     checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     mistakes = {
         "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
