@@ -108,7 +108,13 @@ def test_graphs_of_both_phases_change_nothing(
     assert means == pytest.approx(eager.losses.pop_means(), rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"q_optimizer": adamw}], ids=["Adam", "AdamW"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="Adam", marks=pytest.mark.slow),  # compiled in many tests
+        pytest.param({"q_optimizer": adamw}, id="AdamW"),
+    ],
+)
 def test_graphs_of_compiled_updates_change_nothing(
     train_on: Train,
     graphs: StandIn,

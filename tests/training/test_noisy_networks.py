@@ -155,7 +155,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("network", [NOISY, RAINBOW], ids=["noisy", "rainbow"])
+# Rainbow is noisy, too.
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(NOISY, id="noisy", marks=pytest.mark.slow),
+        pytest.param(RAINBOW, id="rainbow"),
+    ],
+)
 def test_compiled_acting_and_updates_equal_eager_ones_with_the_same_draws(
     make_run: Make, traced: None, network: dict[str, Any]
 ) -> None:
