@@ -223,7 +223,7 @@ def test_ten_kills_of_each_experiment(
 def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = [*LEVELS, "--checkpoint.every_env_steps=300"]
+    args = [*LEVELS, "--checkpoint.every_env_steps=300", "--data.collect.env_steps=6000"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
