@@ -1,9 +1,11 @@
 """Tiny runs that the tests share: a car with short episodes, a run of seconds, bitwise equality."""
 
+import contextlib
 import copy
 import functools
+import gc
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from lit_crl import CreativeLearner, ReplayDataModule
 from lit_crl.envs import LevelEnv, MountainCar
+from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
+from lit_crl.training.compiled import phase
 from lit_crl.training.renamed import RENAMED
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
@@ -53,7 +57,20 @@ TOGETHER = {
     "tests/test_notebooks.py": "kernel",
     "tests/test_documents.py": "run of the documents",
     "tests/runs/checkpoints/test_interruption.py": "whole run",
+    "tests/runs/checkpoints/test_best.py": "whole run of the best",
+    "tests/runs/checkpoints/test_resume.py": "whole run to resume",
+    "tests/runs/callbacks/test_callbacks.py": "finished run",
+    "tests/runs/test_policy.py": "run of a policy",
+    "tests/runs/cli/test_errors.py": "small run",
+    "tests/runs/cli/test_logs.py": "kept run",
+    "tests/training/test_dream_settings.py": "run with the usual settings",
 }
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: to search it for garbage again would be for nothing."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -250,19 +267,51 @@ def difference() -> Callable[[Any, Any], str | None]:
     return lambda first, second: _difference(first, second, "")
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compiled is traced as a whole graph and run one operation at a time: quicker."""
+def trace_instead(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Graphs are traced whole, and run one operation at a time by a backend of torch's."""
     compile = torch.compile
 
     @functools.wraps(compile)
     def trace(function: Any, *, options: Any, **settings: Any) -> Any:
-        return compile(function, backend="aot_eager", **settings)
+        return compile(function, backend=backend, **settings)
 
     monkeypatch.setattr(torch, "compile", trace)
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures at the end of a run are not rendered, which would take a fifth of a short run."""
-    monkeypatch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is only traced, with one update in each graph: several times as quick."""
+    trace_instead(monkeypatch, "eager")
+    monkeypatch.setattr(phase, "UNROLL", dict.fromkeys(phase.UNROLL, 1))
+
+
+@pytest.fixture
+def traced_as_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many updates in a graph as users have, without mutations, as the compiler gets them."""
+    trace_instead(monkeypatch, "aot_eager")
+
+
+DRAWING = RunReport._draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Runs draw no figures and films at their end: that would take a half of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunReport, "_draw", lambda *_: None)
+        yield
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within it, runs draw as users see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunReport, "_draw", DRAWING)
+        yield
+
+
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """A test that looks at what runs draw."""
+    with drawing():
+        yield

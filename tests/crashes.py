@@ -1,5 +1,6 @@
 """Runs that end in a crash, for tests of what comes after."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,3 +35,26 @@ def interrupted(make_run: Callable[..., Any], folder: Path, batches: int, **sett
     saved = torch.load(folder / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
     assert 0 < saved < run.data.env_steps  # it was killed between two checkpoints
     return folder / "last.ckpt"
+
+
+class CopyAt(Callback):
+    """Copies the checkpoints after so many batches: a crash would leave these."""
+
+    def __init__(self, batches: int, checkpoints: Path, copies: Path) -> None:
+        self.batches, self.checkpoints, self.copies = batches, checkpoints, copies
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches:
+            shutil.copytree(self.checkpoints, self.copies)
+
+
+def uninterrupted(
+    make_run: Callable[..., Any], folder: Path, batches: int, **settings: Any
+) -> tuple[Any, Path]:
+    """A whole run, and the checkpoint that it would have left if it had been killed."""
+    checkpoints, copies = folder / "whole", folder / "killed"
+    callbacks = [RunCheckpoint(checkpoints), CopyAt(batches, checkpoints, copies)]
+    run = make_run(callbacks=callbacks, **settings).fit()
+    saved = torch.load(copies / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
+    assert 0 < saved < run.data.env_steps
+    return run, copies / "last.ckpt"

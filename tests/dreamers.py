@@ -25,7 +25,7 @@ DREAMS = {
 #: A run in which the GAN of levels learns soon.
 LEVELS: dict[str, Any] = {
     "arm": "gan", "gan_updates": 2, "gan_every": 4, "gan_batch_size": 16, "min_outcomes": 2,
-    "tried": 256, "visited": 512, "label_epsilon": 1.0, "env_steps": 2_400,
+    "tried": 256, "visited": 512, "label_epsilon": 1.0, "env_steps": 1_200,
 }  # fmt: skip
 
 

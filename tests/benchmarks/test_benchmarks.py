@@ -369,6 +369,10 @@ def test_a_row_of_the_gpu_is_measured(how: str, task: str, monkeypatch: pytest.M
     for module in ("graphs.choice", "datamodule"):
         monkeypatch.setattr(f"lit_crl.training.{module}.capture_on", lambda device: graphs)
     monkeypatch.setattr(ReplayBuffer, "draw_by_trial", ReplayBuffer.draw_by_rank)
+    monkeypatch.setattr(gpu, "BATCH", 16)
+    if "world" in gpu.TASKS[task]:
+        small = {"updates": 2, "first_updates": 2, "horizon": 4}
+        monkeypatch.setitem(gpu.TASKS[task], "world", gpu.TASKS[task]["world"] | small)
     found = gpu.trained(task, how, num_envs=8, steps=4, updates=2, seconds=0.01)
     assert (graphs.launches > 0) == (how == "graphs")
     ratio = found["env_steps_per_second"] / found["updates_per_second"]

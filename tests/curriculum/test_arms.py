@@ -486,7 +486,6 @@ def test_equal_shares_are_of_the_four_sources() -> None:
 
 
 @pytest.mark.parametrize("name", ["easy", "Easy"])
-@pytest.mark.usefixtures("undrawn")
 def test_an_arm_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

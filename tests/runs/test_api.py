@@ -27,8 +27,6 @@ from lit_crl.envs import MountainCar
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 ROOT = Path(__file__).parents[2]
 README = ROOT / "lit_crl" / "runs" / "README.md"
 #: Settings of runs that take a second.

@@ -49,7 +49,7 @@ from torch import Tensor
 from lit_crl.world.interface import World
 {inspect.getsource(imagined)}
 torch.set_num_threads(1)
-torch.save(imagined(lit_crl.load(sys.argv[1]).world), sys.argv[2])
+torch.save([imagined(lit_crl.load(path).world) for path in sys.argv[2:]], sys.argv[1])
 """
 
 
@@ -63,10 +63,9 @@ def test_a_world_imagines_alike_in_another_process(loss: str, tmp_path: Path) ->
     assert expected[0].std() > 0 and expected[3].isfinite().all()
     trainer.save_checkpoint(tmp_path / "learner.ckpt")
     Policy.of(learner).save(tmp_path / "policy.pt")
-    for name in ("learner.ckpt", "policy.pt"):
-        command = [sys.executable, "-c", LOADS, tmp_path / name, tmp_path / "dreamt"]
-        subprocess.run(command, check=True)
-        found = torch.load(tmp_path / "dreamt", weights_only=True)
+    saved = [tmp_path / name for name in ("learner.ckpt", "policy.pt")]
+    subprocess.run([sys.executable, "-c", LOADS, tmp_path / "dreamt", *saved], check=True)
+    for found in torch.load(tmp_path / "dreamt", weights_only=True):
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 

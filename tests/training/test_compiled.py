@@ -1,7 +1,7 @@
 """Compiled updates against the eager ones, on the same batches.
 
-Most tests trace the whole graph and run it operation by operation (``aot_eager``), which takes a
-second and shows that nothing breaks the graph; one lets the compiler write its code.
+Most tests trace the whole graph and run it operation by operation, which takes seconds and shows
+that nothing breaks the graph; one lets the compiler write its code.
 """
 
 import copy
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from crashes import interrupted
+from crashes import uninterrupted
 from test_learner import ENV, adam, both, dqn_only, make, sgd, transitions
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -83,7 +83,7 @@ def test_tracing_the_updates_changes_nothing(
     assert_same_training(train_on, batches, **settings)
 
 
-def test_tracing_both_phases_changes_nothing(train_on: Train, traced: None) -> None:
+def test_tracing_both_phases_changes_nothing(train_on: Train, traced_as_built: None) -> None:
     """A falling learning rate reaches the graph, too."""
     batches = [
         both(updates=2, gan_updates=1, seed=seed)._replace(progress=seed / 3) for seed in range(3)
@@ -103,7 +103,7 @@ def test_compiling_both_phases_changes_nothing(train_on: Train) -> None:
 def test_compiled_and_eager_runs_can_take_turns(train_on: Train, traced: None) -> None:
     """The optimizer's own state is what the graph changes."""
     batches = [both(updates=1, gan_updates=1, seed=seed) for seed in range(4)]
-    whole, halves = make(compile=True, **SMOOTH), make(compile=True, **SMOOTH)
+    whole, halves = make(**SMOOTH), make(compile=True, **SMOOTH)
     expected = weights_and_state(whole, train_on(whole, batches, ENV))
     first = train_on(halves, batches[:2], ENV)
     rest = make(**SMOOTH)
@@ -155,10 +155,9 @@ def test_a_resumed_compiled_run_equals_the_uninterrupted_one(
     traced: None,
 ) -> None:
     settings = {"learner": {"compile": True}, "updates_per_batch": 1, "gan_updates": 1}
-    whole = make_run(**settings).fit().everything()
-    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
-    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
-    assert difference(whole, resumed.everything()) is None
+    whole, checkpoint = uninterrupted(make_run, tmp_path, 25, **settings)
+    resumed = make_run(callbacks=[RunCheckpoint(checkpoint.parent)], **settings).fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
 
 
 @pytest.mark.slow

@@ -51,7 +51,10 @@ def assert_same_training(train_on: Train, batches: list[Batch], **world: Any) ->
     )
 
 
-@pytest.mark.parametrize("loss", ["gan_reconstruction", "likelihood"])
+# The other loss is that of the world beside a level GAN, below.
+@pytest.mark.parametrize(
+    "loss", [pytest.param("gan_reconstruction", marks=pytest.mark.slow), "likelihood"]
+)
 def test_tracing_a_world_changes_nothing(train_on: Train, traced: None, loss: str) -> None:
     noise = 2 if loss == "likelihood" else 4
     assert_same_training(train_on, [batch(seed, noise) for seed in range(3)], loss=loss)
@@ -65,7 +68,9 @@ def test_tracing_other_worlds_changes_nothing(
     assert_same_training(train_on, [batch(seed) for seed in range(3)], **settings)
 
 
-def test_tracing_a_world_beside_a_level_gan_changes_nothing(train_on: Train, traced: None) -> None:
+def test_tracing_a_world_beside_a_level_gan_changes_nothing(
+    train_on: Train, traced_as_built: None
+) -> None:
     """Each network finds its own group of the optimizers that it shares."""
     batches = [batch(seed)._replace(gan=gan_batch(1, seed=seed)) for seed in range(2)]
     assert_same_training(train_on, batches)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import GivenBatches, make_trainer
-from crashes import interrupted
+from crashes import uninterrupted
 from dreamers import fitted
 from graph_stand_in import StandIn
 from lightning.pytorch import Callback
@@ -148,15 +148,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
         "learner": {"network": RAINBOW, "compile": compile}, "priority_exponent": 0.5,
         "arm": "target", "updates_per_batch": 1 if compile else 2,
     }  # fmt: skip
-    whole = make_run(**settings).fit().everything()
-    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
-    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
-    assert difference(whole, resumed.everything()) is None
-    assert {"noise", "exploration"} <= whole["data"]["streams"].keys()
+    whole, checkpoint = uninterrupted(make_run, tmp_path, 25, **settings)
+    resumed = make_run(callbacks=[RunCheckpoint(checkpoint.parent)], **settings).fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
+    assert {"noise", "exploration"} <= whole.everything()["data"]["streams"].keys()
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("network", [NOISY, RAINBOW], ids=["noisy", "rainbow"])
+# Rainbow is noisy, too.
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(NOISY, id="noisy", marks=pytest.mark.slow),
+        pytest.param(RAINBOW, id="rainbow"),
+    ],
+)
 def test_compiled_acting_and_updates_equal_eager_ones_with_the_same_draws(
     make_run: Make, traced: None, network: dict[str, Any]
 ) -> None:

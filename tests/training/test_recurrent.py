@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ShortCar
-from crashes import interrupted
+from crashes import interrupted, uninterrupted
 from graph_stand_in import StandIn
 from gymnasium.spaces import Box
 from random_logs import random_log
@@ -246,10 +246,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path
 ) -> None:
     settings = short(env_steps=1_200)
-    whole = make_run(ShortCar, **settings).fit().everything()
-    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
-    resumed = make_run(ShortCar, callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
-    assert difference(whole, resumed.everything()) is None
+    whole, checkpoint = uninterrupted(make_run, tmp_path, 25, **settings)
+    callbacks = [RunCheckpoint(checkpoint.parent)]
+    resumed = make_run(ShortCar, callbacks=callbacks, **settings).fit(checkpoint)
+    assert difference(whole.everything(), resumed.everything()) is None
     assert resumed.data.rollout.memory.abs().max() > 0
 
 

@@ -36,7 +36,6 @@ def test_with_nothing_to_learn_from_it_a_world_changes_nothing(
         assert "the run is the one of model.world.loss none" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_summary_is_that_of_a_run_without_a_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,9 @@ Writer = Callable[[Iterable[Picture], Path, int], Path]
 
 #: GIF counts in hundredths of a second, and viewers slow down frames shorter than two.
 FASTEST = 50
-#: Colours of a GIF beside the style's own, and the number of frames that they are chosen from.
-SHADES, SAMPLED_FRAMES = 100, 32
+#: Colours of a GIF beside the style's own, the number of frames that they are chosen from, and
+#: how far apart the pixels are, in each direction, that are looked at.
+SHADES, SAMPLED_FRAMES, PIXEL_STRIDE = 100, 32, 3
 #: Shades are dropped that are closer than this to one of the style's colours, in each part of
 #: 0 to 255: pixels of the style's colour would be drawn in them here and there.
 NEAR = 8
@@ -63,8 +64,9 @@ def write_gif(frames: Iterable[Picture], path: Path, fps: int = 20) -> Path:
 
 def common_palette(images: list[Image.Image]) -> Image.Image:
     """The style's colours, unchanged, and other colours that are frequent in the images."""
-    sampled = [np.asarray(images[index]) for index in spread(len(images), SAMPLED_FRAMES)]
-    reduced = Image.fromarray(np.concatenate(sampled)).quantize(SHADES, Image.Quantize.MEDIANCUT)
+    frames = [np.asarray(images[index]) for index in spread(len(images), SAMPLED_FRAMES)]
+    sampled = np.concatenate([frame[::PIXEL_STRIDE, ::PIXEL_STRIDE] for frame in frames])
+    reduced = Image.fromarray(sampled).quantize(SHADES, Image.Quantize.MEDIANCUT)
     ours = np.array([getrgb(colour) for colour in COLOURS])
     shades = np.reshape(reduced.getpalette() or [], (-1, 3))
     apart = np.abs(shades[:, None] - ours).max(axis=2).min(axis=1) > NEAR

@@ -21,6 +21,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from conftest import drawing
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
@@ -96,7 +97,8 @@ class Finished:
         ).fit()
         self.run.trainer.test(self.run.learner, datamodule=self.run.data, verbose=False)
         self.test = {k: float(v) for k, v in self.run.trainer.callback_metrics.items()}
-        self.report.summarise(self.run.trainer, self.run.learner)
+        with drawing():
+            self.report.summarise(self.run.trainer, self.run.learner)
         self.summary = json.loads((folder / "summary.json").read_text())
         self.lines = self.progress.console.file.getvalue().splitlines()
         self.printed = self.report.console.file.getvalue()

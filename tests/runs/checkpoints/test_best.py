@@ -22,8 +22,6 @@ from lit_crl.runs.cli import entry
 from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.training.batches import SingleBatch
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
 
@@ -313,7 +311,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> CreativeCLI:
     """A whole run of the command line, with a stock ModelCheckpoint beside its own."""
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_crl.runs.pictures.figures.save", lambda figure, path: path)
         patch.chdir(root)
         stock = [
             "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",

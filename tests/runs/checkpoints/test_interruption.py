@@ -19,8 +19,6 @@ from lit_crl.runs.checkpoints.signals import RunStopped, Signals, resume_command
 from lit_crl.runs.cli import main as cli
 from lit_crl.training.datamodule import ReplayDataModule
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 #: Four validations, the last of them after an epoch that the budget cuts short.
 TINY = [
     "--experiment=mountain_car_levels",
@@ -32,6 +30,7 @@ TINY = [
     "--data.replay.updates_per_batch=2",
     "--data.evaluation.every=500",
     "--data.evaluation.episodes=2",
+    "--data.env.max_episode_steps=60",
     "--data.evaluation.test_episodes=2",
     "--data.gan.every=4",
     "--data.gan.updates=2",

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from crashes import KillAt, Killed, interrupted
+from crashes import KillAt, Killed, interrupted, uninterrupted
 from lightning.pytorch import Callback
 
 from lit_crl.core.checks import ConfigError
@@ -181,9 +181,8 @@ def killed_within(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_resumed_run_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    whole = make_run(**settings).fit()
-    checkpoint = interrupted(make_run, tmp_path, 25, **settings)
-    resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings)
+    whole, checkpoint = uninterrupted(make_run, tmp_path, 25, **settings)
+    resumed = make_run(callbacks=[RunCheckpoint(checkpoint.parent)], **settings)
     # The global stream of a new process must not matter.
     torch.manual_seed(99)
     resumed.fit(checkpoint)

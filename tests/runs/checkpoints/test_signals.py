@@ -23,12 +23,11 @@ import torch
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 TINY = [
-    "--data.collect.env_steps=6000",
+    "--data.collect.env_steps=4000",
     "--data.collect.warmup=500",
-    "--data.evaluation.every=1500",
+    "--data.evaluation.every=1000",
+    "--data.env.max_episode_steps=60",
     "--data.collect.num_envs=16",
     "--data.curriculum.min_outcomes=5",
     "--data.curriculum.label_epsilon=1",
@@ -224,7 +223,7 @@ def test_ten_kills_of_each_experiment(
 def test_a_full_disk_stops_the_run_and_spares_the_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = [*LEVELS, "--checkpoint.every_env_steps=300"]
+    args = [*LEVELS, "--checkpoint.every_env_steps=300", "--data.collect.env_steps=6000"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", *args])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -29,7 +29,6 @@ LEARN = [
     "--model.world.members=2", "--data.evaluation.episodes=2", "--data.evaluation.test_episodes=2",
     "--trainer.log_every_n_steps=1",
 ]  # fmt: skip
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")

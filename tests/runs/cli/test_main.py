@@ -18,6 +18,7 @@ from PIL import Image
 
 import lit_crl
 from lit_crl.core.checks import ConfigError
+from lit_crl.envs import Acrobot, CartPole
 from lit_crl.runs.cli.arguments import complete
 from lit_crl.runs.cli.main import CreativeCLI, main
 from lit_crl.runs.folders import conf_folder, experiments
@@ -26,9 +27,9 @@ from lit_crl.runs.study.plan import read_study
 #: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
 TINY = [
     "--trainer.accelerator=cpu",
-    "--data.collect.env_steps=3000",
+    "--data.collect.env_steps=1600",
     "--data.collect.num_envs=8",
-    "--data.collect.warmup=500",
+    "--data.collect.warmup=400",
     "--data.replay.capacity=4000",
     "--data.replay.batch_size=16",
     "--data.replay.updates_per_batch=2",
@@ -36,7 +37,7 @@ TINY = [
     "--data.gan.every=4",
     "--data.curriculum.min_outcomes=2",
     "--data.curriculum.label_epsilon=1.0",
-    "--data.evaluation.every=1500",
+    "--data.evaluation.every=800",
     "--data.evaluation.episodes=2",
     "--data.evaluation.test_episodes=3",
     "--data.evaluation.generated_levels=4",
@@ -55,8 +56,16 @@ WORLD = [
     "--model.world.hidden=[16]",
     "--model.world.members=2",
 ]
-#: A curriculum of levels.
-LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2"]
+#: For tests that do not look at what a run learns or measures.
+QUICK = [
+    "--data.collect.env_steps=480",
+    "--data.collect.warmup=200",
+    "--trainer.limit_val_batches=0",
+    "--data.evaluation.test_episodes=1",
+]
+#: A curriculum of levels, in episodes that end soon.
+SHORT = "--data.env.max_episode_steps=60"
+LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2", SHORT]
 
 #: Experiments that need an extra: its name, and a module that it brings.
 EXTRAS = {
@@ -65,6 +74,9 @@ EXTRAS = {
     "minatar": ("minatar", "minatar"),
     "minigrid": ("minigrid", "minigrid"),
 }
+
+#: Settings of the run that several tests share, beside the tiny ones.
+ORIGINAL = [*LEVELS, "--model.gan.lambda_gan=3", "--seed_everything=5"]
 
 Run = Callable[..., CreativeCLI]
 
@@ -85,7 +97,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[CreativeCLI, Pat
     """A finished run of the name ``a``, and the folder in which it was started."""
     folder = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(folder):
-        return main(["fit", "--name", "a", *LEVELS, *TINY]), folder
+        return main(["fit", "--name", "a", *ORIGINAL, *TINY]), folder
 
 
 @pytest.fixture
@@ -110,7 +122,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
-def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) -> None:
+@pytest.mark.usefixtures("drawn")
+def test_every_experiment_trains_tests_and_reports(
+    experiment: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if experiment in EXTRAS:
         extra, module = EXTRAS[experiment]
         pytest.importorskip(module, reason=f"its extra is {extra}")
@@ -119,20 +134,18 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
     arm, updates = (OmegaConf.select(file, f"data.{x}") for x in ("curriculum.arm", "gan.updates"))
     trains_gan = arm != "target" and updates != 0
     gan = ["--data.gan.updates=2"] if trains_gan else []
-    # In these an episode takes up to 400 or 500 steps of each of the 8 environments.
-    is_long = experiment.startswith(("acrobot", "weak_engine"))
-    steps = 6000 if is_long else 3000
-    if experiment == "atari":  # an env step takes milliseconds, and games are long
-        steps = 1600
-    budget = [f"--data.collect.env_steps={steps}"]
+    for long in (Acrobot, CartPole):
+        monkeypatch.setattr(long, "max_episode_steps", 60)
+    steps = 800 if experiment == "atari" else 1600  # there an env step takes milliseconds
+    budget = [f"--data.collect.env_steps={steps}", f"--data.evaluation.every={steps // 2}"]
+    if not experiment.startswith(("acrobot", "cartpole", "gusty_pass", "maze", "facing_maze")):
+        budget += [SHORT]
     if experiment == "atari":
-        budget += ["--data.evaluation.share=0.2", "--data.evaluation.every=800"]
-    if "acrobot" in experiment:
-        budget += ["--data.evaluation.share=0.5"]
+        budget += ["--data.evaluation.share=0.2"]
     if has_world:
         budget += [*WORLD, "--data.evaluation.share=1"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
-        budget += ["--data.evaluation.every=3000", "--data.env.init_args.size=5"]
+        budget += [f"--data.evaluation.every={steps}", "--data.env.init_args.size=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
 
     folder = Path("runs") / experiment / "x"
@@ -151,14 +164,11 @@ def test_every_experiment_trains_tests_and_reports(experiment: str, run: Run) ->
 
 
 @pytest.mark.parametrize("arm", ["goal_gan", "gan_fit_all"])
-@pytest.mark.usefixtures("undrawn")
 def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
     files = [
         f"--config=conf/{name}.yaml" for name in ("experiment/mountain_car_levels", f"arm/{arm}")
     ]
-    cli = run(
-        "fit", *files, "--name=x", *TINY, "--data.gan.updates=2", "--data.collect.env_steps=5000"
-    )
+    cli = run("fit", *files, "--name=x", *TINY, "--data.gan.updates=2", SHORT)
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["gan_updates"] > 0
     assert summary["levels_played"] > 0
@@ -169,6 +179,7 @@ def test_gans_of_others_are_one_more_configuration(arm: str, run: Run) -> None:
         assert OmegaConf.select(given, key) == value, key
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_world_is_one_more_configuration(run: Run) -> None:
     file = "--config=conf/arm/world.yaml"
     cli = run("fit", "--data.env=CartPole-v1", file, "--name=x", *TINY, *WORLD)
@@ -187,7 +198,6 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
                 assert OmegaConf.select(experiment, key) == value, key
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_memory_is_one_more_configuration(run: Run) -> None:
     files = ["--experiment=facing_maze", "--config=conf/arm/memory.yaml"]
     short = ["--data.replay.burn_in=2", "--data.replay.sequence_length=3", "--data.gan.updates=0"]
@@ -202,9 +212,8 @@ def test_a_memory_is_one_more_configuration(run: Run) -> None:
     assert (cli.run_folder / "films" / "target.gif").is_file()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_without_an_experiment_a_world_learns_to_drive_the_car(run: Run) -> None:
-    cli = run("fit", *TINY, *WORLD)
+    cli = run("fit", SHORT, *TINY, *WORLD)
     assert cli.run_folder == Path("runs/mountain_car/seed0")
     summary = json.loads((cli.run_folder / "summary.json").read_text())
     assert summary["world_updates"] > 0 and summary["imagined_steps"] > 0
@@ -241,26 +250,24 @@ def test_conf_experiments_are_the_documented_ones() -> None:
     }
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_saved_configuration_reruns_the_same_thing(run: Run) -> None:
-    first = run("fit", "--name", "a", *LEVELS, "--model.gan.lambda_gan=3", *TINY)
+def test_the_saved_configuration_reruns_the_same_thing(run: Run, finished: CreativeCLI) -> None:
     again = run("fit", "--config", "runs/mountain_car_levels/a/config.yaml", "--name", "b")
     assert again.model.gan.lambda_gan == 3
-    assert same(weights(first), weights(again))
+    assert same(weights(finished), weights(again))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_print_config_reruns_the_same_thing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_reruns_the_same_thing(
+    run: Run, finished: CreativeCLI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
     with pytest.raises(SystemExit):
-        run("fit", *LEVELS, "--seed_everything=5", *TINY, "--print_config")
+        run("fit", *ORIGINAL, *TINY, "--print_config")
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    first = run("fit", "--name", "a", *LEVELS, "--seed_everything=5", *TINY)
     again = run("fit", "--config", "printed.yaml", "--name", "b")
     assert again.datamodule.seed == again.model.streams.seed == 5
-    assert same(weights(first), weights(again))
+    assert same(weights(finished), weights(again))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_interpolation_sees_the_command_line(run: Run) -> None:
     Path("my.yaml").write_text(
         "experiment: mine\n"
@@ -272,12 +279,12 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
     )
     tiny = [a for a in TINY if "batch_size" not in a and "num_envs" not in a]
     given = ["--data.replay.batch_size=24", "--model.gan.noise_dim=12"]
-    cli = run("fit", "--config", "my.yaml", *given, *tiny)
+    quick = [word for word in QUICK if "env_steps" not in word]
+    cli = run("fit", "--config", "my.yaml", *given, *tiny, SHORT, *quick)
     assert cli.datamodule.settings.gan.batch_size == 24
     assert cli.datamodule.num_envs == 12
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
@@ -295,9 +302,8 @@ def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     assert all(config == configs["gan"] for config in configs.values())
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
-    args = ["--experiment=mountain_car_levels", "--data.curriculum.arm=target", *TINY]
+    args = [*LEVELS, "--data.curriculum.arm=target", *TINY, *QUICK]
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0")
     assert run("fit", *args).run_folder == Path("runs/mountain_car_levels/seed0-2")
     assert run("fit", *args, "--seed_everything=3").run_folder == Path(
@@ -305,18 +311,17 @@ def test_runs_without_a_name_never_share_a_folder(run: Run) -> None:
     )
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     run: Run, finished: CreativeCLI
 ) -> None:
     episodes = sum(finished.datamodule.rollout.log.episodes.values())
-    more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=4920"]
+    more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=2560"]
     lr = "--model.dqn.optimizer.init_args.lr=0.007"
     resumed = run(
-        "fit", "--name", "a", *LEVELS, "--ckpt_path", "last", lr, *more,
+        "fit", "--name", "a", *ORIGINAL, "--ckpt_path", "last", lr, *more,
         "--model.dqn.final_lr=1.0",
     )  # fmt: skip
-    assert resumed.datamodule.env_steps == 4920
+    assert resumed.datamodule.env_steps == 2560
     assert resumed.model.updates > finished.model.updates
     assert sum(resumed.datamodule.rollout.log.episodes.values()) > episodes
     optimizer = resumed.trainer.optimizers[0]
@@ -324,14 +329,23 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     rows = table(Path("runs/mountain_car_levels/a/metrics.csv"))
     steps = [int(row["env_steps"]) for row in rows]
     assert steps == sorted(steps)
-    assert steps[0] < 3000 < steps[-1]
+    assert steps[0] < 1600 < steps[-1]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_resuming_where_nothing_was_saved_starts_afresh(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", "--name", "new", "--ckpt_path", "last", "--experiment=plain_dqn", *TINY)
+    run(
+        "fit",
+        "--name",
+        "new",
+        "--ckpt_path",
+        "last",
+        "--experiment=plain_dqn",
+        SHORT,
+        *TINY,
+        *QUICK,
+    )
     assert "starting afresh" in capsys.readouterr().out
 
 
@@ -366,8 +380,7 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
 def test_play_films_the_policy_of_a_checkpoint(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = "--data.env.max_episode_steps=60"
-    fitted = run("fit", "--name", "a", *LEVELS, *TINY, short)
+    fitted = run("fit", "--name", "a", *LEVELS, *TINY)
     checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     before = Path(checkpoint).read_bytes()
     capsys.readouterr()
@@ -393,9 +406,8 @@ def test_play_films_the_policy_of_a_checkpoint(
     assert Path(checkpoint).read_bytes() == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_play_says_what_cannot_be(run: Run) -> None:
-    run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY)
+    run("fit", "--name", "a", *LEVELS, "--data.curriculum.arm=target", *TINY, *QUICK)
     checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     mistakes = {
         "--levels=[generated]": "levels has 'generated', but this run has trained no generator",
@@ -435,7 +447,7 @@ def test_predict_goes_without_pictures_where_there_are_none(
     monkeypatch.syspath_prepend(".")
     modes = {"render_modes": ["human"]}
     monkeypatch.setattr("gymnasium.envs.classic_control.MountainCarEnv.metadata", modes)
-    gan = ["--data.curriculum.arm=gan", "--data.gan.updates=2", "--data.collect.env_steps=5000"]
+    gan = ["--data.curriculum.arm=gan", "--data.gan.updates=2", SHORT]
     run("fit", "--config", "my.yaml", "--name", "a", *TINY, *gan)
     capsys.readouterr()
     run("predict", "--ckpt_path", "runs/mine/a/checkpoints/last.ckpt")

@@ -393,6 +393,7 @@ TINY = [
 RUN = Path("runs/weak_engine")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_with_a_world_draws_it_and_plays_its_dreams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -420,6 +421,7 @@ def test_a_run_with_a_world_draws_it_and_plays_its_dreams(
         main(["play", "--ckpt_path", checkpoint, "--dream=true", "--levels=[target]"])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_without_a_world_draws_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     main(["fit", *TINY, "--name=b", "--model.world.loss=none"])
