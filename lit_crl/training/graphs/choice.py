@@ -63,7 +63,9 @@ class PhaseMaker:
 
     def _one_by_one(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
         """Updates on flat vectors; under Lightning's wrappers where these have something to do."""
-        optimizers = [optimizer.optimizer for optimizer in networks.values() if optimizer]
+        optimizers = [
+            optimizer.optimizer for optimizer in networks.values() if optimizer is not None
+        ]
         if all(map(is_adam, optimizers)) and is_unwrapped(self._learner):
             return FlatPhase(self._learner, update, networks)
         return EagerPhase(self._learner, update, networks)
