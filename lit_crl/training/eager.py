@@ -25,8 +25,9 @@ STEP_HOOKS = ("on_before_optimizer_step", "on_before_zero_grad")
 class EagerPhase(Generic[AnyMinibatch]):
     """Runs updates one operation at a time; the ``Engine`` and the ``Phase`` of ``updates``.
 
-    Lightning's wrappers would add a fifth to the time of a small network's update. They are used
-    only where they have something to do: for a loss scaler, for several processes, and for hooks.
+    It takes every optimizer. Lightning's wrappers would add a fifth to a small network's
+    update. They are used only where they have something to do: for a loss scaler, for several
+    processes, and for hooks. Without any of them, and with Adam, ``FlatPhase`` is faster.
     """
 
     def __init__(
@@ -50,12 +51,11 @@ class EagerPhase(Generic[AnyMinibatch]):
         if self._scaler is not None:
             for optimizer in self._optimizers.values():
                 optimizer.optimizer.register_step_pre_hook(self._clip_scaled)
-        overridden = ("backward", "manual_backward")
         self._is_plain_backward = (
             self._scaler is None
             and isinstance(trainer.strategy, SingleDeviceStrategy)
             and not listeners(learner, BACKWARD_HOOKS)
-            and not any(is_overridden(name, learner) for name in overridden)
+            and not has_own_backward(learner)
         )
         self._hooks = [hook for hook in STEP_HOOKS if listeners(learner, [hook])]
 
@@ -147,6 +147,11 @@ def is_overridden(hook: str, hooked: LightningModule | Callback) -> bool:
     """Whether a module or callback has a hook of its own, in its class or set on the object."""
     base = LightningModule if isinstance(hooked, LightningModule) else Callback
     return getattr(getattr(hooked, hook), "__func__", None) is not getattr(base, hook)
+
+
+def has_own_backward(learner: LightningModule) -> bool:
+    """Whether the learner's class has a backward pass of its own."""
+    return any(is_overridden(name, learner) for name in ("backward", "manual_backward"))
 
 
 def listeners(learner: LightningModule, hooks: Sequence[str]) -> list[str]:

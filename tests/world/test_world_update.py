@@ -18,6 +18,7 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.training.batches import SingleBatch, WorldMinibatch
 from lit_crl.training.compiled.phase import CompiledPhase
 from lit_crl.training.eager import EagerPhase
+from lit_crl.training.flat_phase import FlatPhase
 from lit_crl.training.updates import Engine, Report, world_update
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.settings import WorldLoss, WorldSettings
@@ -189,9 +190,10 @@ def assert_same_updates(loss: WorldLoss, phase: Callable[..., Any]) -> None:
     assert len(norms) == (2 if loss == "likelihood" else 3)
 
 
+@pytest.mark.parametrize("phase", [EagerPhase, FlatPhase])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_eager_engine_makes_these_updates(loss: WorldLoss) -> None:
-    assert_same_updates(loss, EagerPhase)
+def test_the_eager_engines_make_these_updates(loss: WorldLoss, phase: type) -> None:
+    assert_same_updates(loss, phase)
 
 
 def test_the_compiled_engine_makes_these_updates(traced: None) -> None:

@@ -1,4 +1,6 @@
-"""Adam for compiled updates: one step for all parameters of a network."""
+"""Adam for flat networks: one step for all parameters of a network."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,11 @@ from lit_crl.training.compiled.parameters import FlatNetwork
 
 #: Pieces of a vector that a fused step changes at the same time.
 PIECES = 32
+
+
+def is_adam(optimizer: Optimizer) -> bool:
+    """Whether it is Adam or AdamW itself: a subclass may step in another way."""
+    return type(optimizer) in (Adam, AdamW)
 
 
 class FlatAdam:
@@ -24,7 +31,7 @@ class FlatAdam:
         """
         mine = set(flat.parameters)
         groups = [group for group in optimizer.param_groups if mine & set(group["params"])]
-        if type(optimizer) not in (Adam, AdamW) or len(groups) > 1:
+        if not is_adam(optimizer) or len(groups) > 1:
             raise ConfigError(
                 "model.compile knows torch.optim.Adam and AdamW with one group of parameters for "
                 f"a network, but was given {type(optimizer).__name__} with {len(groups)}: choose "
@@ -50,38 +57,60 @@ class FlatAdam:
             if state.get(kind) is not view:
                 state[kind] = view.copy_(state[kind]) if kind in state else view
 
+    def take_rate(self) -> None:
+        """Use the learning rate that the optimizer has now."""
+        self.lr.fill_(self.group["lr"])
+
     def state(self) -> list[Tensor]:
         """The tensors that a step changes besides the parameters."""
         return [self.steps, *self.moments]
 
     def step(self, vector: Tensor, gradient: Tensor) -> None:
-        """Change ``vector`` by one step down its ``gradient``, both ``[P]``."""
-        beta1, beta2 = self.group["betas"]
-        # A compiler fuses single operations with their neighbours. Without one a fused kernel is
-        # best, which gives each piece of a vector a processor of its own, in steps of 16 bytes.
-        is_compiled = torch.compiler.is_compiling()
-        size = len(vector) if is_compiled else -(-len(vector) // (4 * PIECES)) * 4
-        pieces, gradients = list(torch.split(vector, size)), list(torch.split(gradient, size))
-        mean, square, *largest = (list(torch.split(moment, size)) for moment in self.moments)
-        # One counter for all parameters of the network, which start and step together.
-        counters = self.steps[:1].repeat(len(pieces)).unbind()
+        """Change ``vector`` by one step down its ``gradient``, both ``[P]``.
+
+        A compiler fuses single operations with their neighbours; without one a fused kernel is
+        best.
+        """
+        step = self._step_of_operations if torch.compiler.is_compiling() else self._fused_step
+        step(vector, gradient)
+
+    def _step_of_operations(self, vector: Tensor, gradient: Tensor) -> None:
+        mean, square, *largest = self.moments
         adam(
-            pieces,
-            gradients,
-            mean,
-            square,
-            largest[0] if largest else [],
-            list(counters),
+            [vector],
+            [gradient],
+            [mean],
+            [square],
+            largest,
+            # One counter for all parameters of the network, which start and step together.
+            [self.steps[0].clone()],
             foreach=False,
             capturable=True,
-            fused=not is_compiled,
-            amsgrad=self.group["amsgrad"],
-            beta1=beta1,
-            beta2=beta2,
+            fused=False,
+            decoupled_weight_decay=self._is_decoupled,
             lr=self.lr,
-            weight_decay=self.group["weight_decay"],
-            eps=self.group["eps"],
-            maximize=self.group["maximize"],
-            decoupled_weight_decay=self.group["decoupled_weight_decay"],
+            **self._numbers(),
         )
         self.steps.add_(1)
+
+    def _fused_step(self, vector: Tensor, gradient: Tensor) -> None:
+        self.steps.add_(1)
+        tensors = [vector, gradient, *self.moments]
+        # A GPU gives each piece of a vector a processor of its own, in steps of 16 bytes.
+        size = -(-len(vector) // (4 * PIECES)) * 4 if vector.is_cuda else len(vector)
+        parts = [list(torch.split(tensor, size)) for tensor in tensors]
+        if not self.group["amsgrad"]:
+            parts.append([])
+        fused = torch._fused_adamw_ if self._is_decoupled else torch._fused_adam_
+        fused(*parts, [self.steps[0]] * len(parts[0]), lr=self.lr, **self._numbers())
+
+    @property
+    def _is_decoupled(self) -> bool:
+        """Whether weights decay as in AdamW, beside the gradient."""
+        return bool(self.group["decoupled_weight_decay"])
+
+    def _numbers(self) -> dict[str, Any]:
+        """The settings that both kinds of a step take."""
+        beta1, beta2 = self.group["betas"]
+        names = ("amsgrad", "weight_decay", "eps", "maximize")
+        return {"beta1": beta1, "beta2": beta2, **{name: self.group[name] for name in names}}

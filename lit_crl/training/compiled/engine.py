@@ -81,7 +81,7 @@ class FlatEngine(Generic[AnyMinibatch]):
     def take_rates(self) -> None:
         """Use the learning rates that the optimizers have now."""
         for adam in self.adams.values():
-            adam.lr.fill_(adam.group["lr"])
+            adam.take_rate()
 
     @torch.no_grad()
     def updates(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:

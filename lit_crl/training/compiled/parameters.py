@@ -1,5 +1,7 @@
 """A network whose parameters are views of one tensor."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -38,7 +40,7 @@ class FlatNetwork:
                 view.copy_(parameter.data)
                 parameter.data = view
 
-    def join(self, tensors: list[Tensor]) -> Tensor:
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """A vector of tensors in the parameters' shapes."""
         laid_out = zip(tensors, self.is_transposed, strict=True)
         return torch.cat([(t.mT if turned else t).reshape(-1) for t, turned in laid_out])

@@ -1,15 +1,18 @@
 """How updates run: one operation at a time, compiled, or as CUDA graphs."""
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
+from lit_crl.training.compiled.adam import is_adam
 from lit_crl.training.compiled.engine import FlatEngine
 from lit_crl.training.compiled.obstacles import check_can_compile, obstacle
 from lit_crl.training.compiled.parameters import FlatNetwork
-from lit_crl.training.eager import EagerPhase
+from lit_crl.training.eager import EagerPhase, has_own_backward
+from lit_crl.training.flat_phase import FlatPhase
 from lit_crl.training.graphs.capture import Capture, capture_on
 from lit_crl.training.graphs.phase import GraphedPhase, Step
 from lit_crl.training.updates import AnyMinibatch, Networks, Phase, Report, Update
@@ -51,12 +54,21 @@ class PhaseMaker:
         if self._capture is not None:
             return self._graphed(update, networks, self._capture)
         if not self._compiles:
-            return EagerPhase(self._learner, update, networks)
+            return self._one_by_one(update, networks)
         with self._clock("compile"):  # importing the compiler takes seconds
             from lit_crl.training.compiled.phase import CompiledPhase
         phase = CompiledPhase(self._learner, update, networks, self._clock)
         self.flat |= phase.flat
         return phase
+
+    def _one_by_one(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
+        """Updates on flat vectors; under Lightning's wrappers where these have something to do."""
+        optimizers = [
+            optimizer.optimizer for optimizer in networks.values() if optimizer is not None
+        ]
+        if all(map(is_adam, optimizers)) and is_unwrapped(self._learner):
+            return FlatPhase(self._learner, update, networks)
+        return EagerPhase(self._learner, update, networks)
 
     def _graphed(
         self, update: Update[AnyMinibatch], networks: Networks, capture: Capture
@@ -83,6 +95,12 @@ class PhaseMaker:
             return report
 
         return compiled_step
+
+
+def is_unwrapped(learner: LightningModule) -> bool:
+    """Whether nothing of Lightning or of the user stands between a loss and the weights."""
+    is_single = isinstance(learner.trainer.strategy, SingleDeviceStrategy)
+    return is_single and obstacle(learner) is None and not has_own_backward(learner)
 
 
 def say_eager(reason: str) -> None:
