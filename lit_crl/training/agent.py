@@ -8,7 +8,7 @@ from lit_crl.core.seeding import RandomStreams
 from lit_crl.curriculum.sources import Teacher
 from lit_crl.dqn.settings import DqnSettings, NetworkSettings
 from lit_crl.gan.settings import GanSettings
-from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.flat.network import FlatNetwork
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 

@@ -35,8 +35,8 @@ from lit_crl.training.batches import (
 )
 from lit_crl.training.blueprint import Blueprint, Sizes
 from lit_crl.training.clipped_targets import ClippedTargets
-from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.dreams.phases import explorer_phase, world_phase
+from lit_crl.training.flat.network import FlatNetwork
 from lit_crl.training.graphs.choice import PhaseMaker
 from lit_crl.training.model_checks import check_model
 from lit_crl.training.optimizers import (

@@ -15,8 +15,8 @@ from world_batches import ENV, SMOOTH, batch, make, weights_and_state
 
 from lit_crl.envs.batched import has_pure_step
 from lit_crl.training.batches import Batch
-from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.compiled.play import CompiledPlay, Explorer
+from lit_crl.training.flat.network import FlatNetwork
 from lit_crl.world.networks import Ensemble
 
 Train = Callable[..., Any]

@@ -18,7 +18,7 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.training.batches import SingleBatch, WorldMinibatch
 from lit_crl.training.compiled.phase import CompiledPhase
 from lit_crl.training.eager import EagerPhase
-from lit_crl.training.flat_phase import FlatPhase
+from lit_crl.training.flat.phase import FlatPhase
 from lit_crl.training.updates import Engine, Report, world_update
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.settings import WorldLoss, WorldSettings

@@ -10,9 +10,9 @@ from torch import Tensor
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.dqn.equations import greedy_unless
 from lit_crl.envs import BatchedEnv
-from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.compiled.phase import compiled, compiling
 from lit_crl.training.experience.rollout import Played
+from lit_crl.training.flat.network import FlatNetwork
 
 #: Takes how many environments there are, and ε ``[N]``; gives which of them explore ``[N]``, and
 #: a random action for each ``[N]``.

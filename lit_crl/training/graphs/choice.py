@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.training.compiled.adam import is_adam
 from lit_crl.training.compiled.engine import FlatEngine
 from lit_crl.training.compiled.obstacles import check_can_compile, obstacle
-from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import EagerPhase, has_own_backward
-from lit_crl.training.flat_phase import FlatPhase
+from lit_crl.training.flat.adam import is_plain_adam
+from lit_crl.training.flat.network import FlatNetwork
+from lit_crl.training.flat.phase import FlatPhase
 from lit_crl.training.graphs.capture import Capture, capture_on
 from lit_crl.training.graphs.phase import GraphedPhase, Step
 from lit_crl.training.updates import AnyMinibatch, Networks, Phase, Report, Update
@@ -66,7 +66,7 @@ class PhaseMaker:
         optimizers = [
             optimizer.optimizer for optimizer in networks.values() if optimizer is not None
         ]
-        if all(map(is_adam, optimizers)) and is_unwrapped(self._learner):
+        if all(map(is_plain_adam, optimizers)) and is_unwrapped(self._learner):
             return FlatPhase(self._learner, update, networks)
         return EagerPhase(self._learner, update, networks)
 

@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lit_crl.training.compiled.adam import FlatAdam
-from lit_crl.training.compiled.engine import clip_to_norm
-from lit_crl.training.compiled.parameters import FlatNetwork
 from lit_crl.training.eager import count_steps
+from lit_crl.training.flat.adam import FlatAdam
+from lit_crl.training.flat.clipping import clip_to_norm
+from lit_crl.training.flat.network import FlatNetwork
 from lit_crl.training.updates import AnyMinibatch, LossAndReport, Networks, Report, Update
 
 

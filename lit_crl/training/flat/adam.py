@@ -8,7 +8,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.training.compiled.parameters import FlatNetwork
+from lit_crl.training.flat.network import FlatNetwork
 
 #: Pieces of a vector that a fused step changes at the same time.
 PIECES = 32
@@ -17,6 +17,12 @@ PIECES = 32
 def is_adam(optimizer: Optimizer) -> bool:
     """Whether it is Adam or AdamW itself: a subclass may step in another way."""
     return type(optimizer) in (Adam, AdamW)
+
+
+def is_plain_adam(optimizer: Optimizer) -> bool:
+    """Whether its steps are those of Adam or AdamW, and nobody waits to be called at each."""
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return is_adam(optimizer) and not any(hooks) and "step" not in vars(optimizer)
 
 
 class FlatAdam:
@@ -98,11 +104,20 @@ class FlatAdam:
         tensors = [vector, gradient, *self.moments]
         # A GPU gives each piece of a vector a processor of its own, in steps of 16 bytes.
         size = -(-len(vector) // (4 * PIECES)) * 4 if vector.is_cuda else len(vector)
-        parts = [list(torch.split(tensor, size)) for tensor in tensors]
-        if not self.group["amsgrad"]:
-            parts.append([])
+        vectors, gradients, means, squares, *largest = (
+            list(torch.split(tensor, size)) for tensor in tensors
+        )
         fused = torch._fused_adamw_ if self._is_decoupled else torch._fused_adam_
-        fused(*parts, [self.steps[0]] * len(parts[0]), lr=self.lr, **self._numbers())
+        fused(
+            vectors,
+            gradients,
+            means,
+            squares,
+            largest[0] if largest else [],
+            [self.steps[0]] * len(vectors),
+            lr=self.lr,
+            **self._numbers(),
+        )
 
     @property
     def _is_decoupled(self) -> bool:

@@ -1,0 +1,1 @@
+"""Networks whose parameters are one vector each, and updates of them."""
