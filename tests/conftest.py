@@ -22,6 +22,7 @@ from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
 from lit_crl.training.compiled import phase
+from lit_crl.training.graphs import choice
 from lit_crl.training.renamed import RENAMED
 
 # The networks here are tiny, and threads that wait for each other would take most of the time.
@@ -265,6 +266,12 @@ def _difference(first: Any, second: Any, path: str) -> str | None:
 def difference() -> Callable[[Any, Any], str | None]:
     """Where two nested states first differ in a single bit, or None."""
     return lambda first, second: _difference(first, second, "")
+
+
+@pytest.fixture
+def wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager updates run under Lightning's wrappers, also where these have nothing to do."""
+    monkeypatch.setattr(choice, "is_unwrapped", lambda learner: False)
 
 
 def trace_instead(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:

@@ -28,6 +28,8 @@ from lit_crl.envs import GymnasiumEnv, MountainCar, PointMass
 from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.blueprint import Blueprint
+from lit_crl.training.eager import EagerPhase
+from lit_crl.training.flat.phase import FlatPhase
 from lit_crl.training.renamed import RENAMED
 
 Train = Callable[..., Any]
@@ -142,6 +144,7 @@ class Listener(Callback):
         self.heard += 1
 
 
+@pytest.mark.usefixtures("wrapped")
 def test_hooks_around_the_backward_pass_are_called_and_change_nothing(
     make_run: Callable[..., Any], difference: Callable[..., str | None]
 ) -> None:
@@ -150,6 +153,21 @@ def test_hooks_around_the_backward_pass_are_called_and_change_nothing(
     heard, unheard = make_run(callbacks=[listener]).fit(), make_run().fit()
     assert listener.heard == heard.learner.updates + 2 * heard.learner.gan_updates > 0
     assert difference(heard.everything(), unheard.everything()) is None
+
+
+def test_updates_of_flat_networks_are_those_under_wrappers_up_to_rounding(
+    train_on: Train, request: pytest.FixtureRequest
+) -> None:
+    alone, under = make(), make()
+    train_on(alone, [both(), dqn_only(seed=1)], ENV)
+    request.getfixturevalue("wrapped")
+    train_on(under, [both(), dqn_only(seed=1)], ENV)
+    ours, theirs = alone.state_dict(), under.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    phases = [type(learner._train_dqn) for learner in (alone, under)]
+    assert phases == [FlatPhase, EagerPhase]
 
 
 # What each phase leaves alone

@@ -188,6 +188,7 @@ class OwnHooks(CreativeLearner):
         self.heard += 1
 
 
+@pytest.mark.usefixtures("wrapped")
 def test_step_hooks_are_called_around_each_step_and_change_nothing(difference: Difference) -> None:
     hooks, functions = Hooks(), []
     small = LambdaCallback(on_before_zero_grad=lambda *args: functions.append(args[2]))
@@ -203,6 +204,7 @@ def test_step_hooks_are_called_around_each_step_and_change_nothing(difference: D
     assert all(hooks.norms["zero_grad"][update] < 1.001e-3 for update in updates)
 
 
+@pytest.mark.usefixtures("wrapped")
 def test_a_learner_of_ones_own_hears_them_too(difference: Difference) -> None:
     run, plain = prepare_run(validate=False), prepare_run(validate=False).fit()
     run.learner = OwnHooks(**learner_settings(hidden=(16, 16), gan_hidden=(16, 16)))
