@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 #: Dreams may pay this much more than the real task, as a share of the real return.
 GAP_BOUND = 0.5
-#: Looks running at which dreams must pay too much, or miss ends: a single one may be chance.
+#: Looks running at which something must look wrong before it is said: a single one may be chance.
 RUNNING = 2
 #: Disagreement below this, in units of Δobs, is none.
 NO_DISAGREEMENT = 1e-5
@@ -54,17 +54,23 @@ def exploited(numbers: Numbers, reward_scale: float, running: int) -> str | None
     )
 
 
-def frozen(numbers: Numbers) -> str | None:
-    """Whether the members agree as much far from the data as near them."""
+def members_agree(numbers: Numbers) -> bool:
+    """Whether the members agree as much far from the data as near them, this time."""
     if "world/disagreement" not in numbers:
+        return False
+    near, far = numbers["world/disagreement"], numbers["world/disagreement_far"]
+    return far <= near or far <= NO_DISAGREEMENT
+
+
+def frozen(numbers: Numbers, running: int) -> str | None:
+    """Whether members have agreed ``running`` times running, this time included."""
+    if running < RUNNING:
         return None
     near, far = numbers["world/disagreement"], numbers["world/disagreement_far"]
-    if far > near and far > NO_DISAGREEMENT:
-        return None
     return (
-        f"Curiosity is frozen: the world's members disagree no more in places drawn at random "
-        f"({far:.2g} of the usual Δobs) than on held-back real steps ({near:.2g}), so the bonus "
-        "leads nowhere and the gate cuts nothing. Try a smaller data.world.member_share "
+        "Curiosity is frozen: twice running the world's members disagreed no more in places drawn "
+        f"at random (now {far:.2g} of the usual Δobs) than on held-back real steps ({near:.2g}): "
+        "the bonus leads nowhere and the gate cuts nothing. Try a smaller data.world.member_share "
         "or more model.world.members, unless the real steps have been everywhere."
     )
 

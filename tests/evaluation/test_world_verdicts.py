@@ -19,7 +19,7 @@ GOOD = {
 def test_a_good_world_needs_no_sentence() -> None:
     for numbers in (GOOD, {}):
         assert not verdicts.dreams_pay_too_much(numbers, 1.0)
-        assert verdicts.frozen(numbers) is None
+        assert not verdicts.members_agree(numbers)
         assert verdicts.ignores_noise(numbers) is None
         assert verdicts.missed_ends(numbers, 20_000) == 0
 
@@ -52,9 +52,11 @@ def test_a_world_is_exploited_after_two_looks() -> None:
 
 
 @pytest.mark.parametrize(("near", "far"), [(0.1, 0.1), (0.2, 0.1), (0.0, 0.0), (1e-7, 1e-6)])
-def test_curiosity_is_frozen(near: float, far: float) -> None:
+def test_curiosity_is_frozen_after_two_looks(near: float, far: float) -> None:
     numbers = GOOD | {"world/disagreement": near, "world/disagreement_far": far}
-    assert "frozen" in str(verdicts.frozen(numbers))
+    assert verdicts.members_agree(numbers)
+    assert verdicts.frozen(numbers, 1) is None
+    assert "frozen" in str(verdicts.frozen(numbers, 2))
 
 
 def test_noise_is_ignored_only_where_there_is_some_that_members_agree_on() -> None:

@@ -28,8 +28,8 @@ class WorldWatch:
         self.dreaming: Dreaming | None = None
         self.numbers: dict[str, float] = {}
         self._seed = seed
-        #: Looks running at which dreams paid too much, and at which they missed ends.
-        self._running = {"exploited": 0, "blind to ends": 0}
+        #: Looks running at which each of these looked so.
+        self._running = {"exploited": 0, "frozen": 0, "blind to ends": 0}
         self._holds: list[str] = []
 
     def look(self, judge: Learner, played: Played | None) -> dict[str, float]:
@@ -59,13 +59,14 @@ class WorldWatch:
         dreamed = 0 if dreaming.store is None else len(dreaming.store.reward)
         suspected = {
             "exploited": verdicts.dreams_pay_too_much(numbers, scale),
+            "frozen": dreaming.settings.curiosity != 0 and verdicts.members_agree(numbers),
             "blind to ends": verdicts.missed_ends(numbers, dreamed) >= verdicts.MISSED_ENDS,
         }
         running = {name: self._running[name] + 1 if suspected[name] else 0 for name in suspected}
         self._running = running
         found = {
             "exploited": verdicts.exploited(numbers, scale, running["exploited"]),
-            "frozen": verdicts.frozen(numbers) if dreaming.settings.curiosity else None,
+            "frozen": verdicts.frozen(numbers, running["frozen"]),
             "ignores noise": verdicts.ignores_noise(numbers),
             "blind to ends": verdicts.blind_to_ends(numbers, dreamed, running["blind to ends"]),
         }
