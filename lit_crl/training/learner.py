@@ -404,6 +404,11 @@ class CreativeLearner(LightningModule):
         if self.dqn.support is not None:
             self._clipped.look(self.dqn.support)
 
+    def on_train_end(self) -> None:
+        """Lay the weights out in memory like those of a loaded policy: both then act alike."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
     def validation_step(self, evaluation: Evaluation, batch_idx: int) -> dict[str, float]:
         """Play the evaluation's episodes with the greedy policy, and judge the generator."""
         with self.clock("evaluation"):

@@ -248,7 +248,7 @@ class Within(Callback):
 @pytest.fixture
 def handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that are made on the CPU, and go from pinned memory to a GPU, make nothing wait."""
-    makes = (ReplayDataModule, "_epsilon_of")
+    makes = (ReplayDataModule, "_epsilon_ahead")
     for owner, name in (makes, (GraphedSteps, "_explore"), (_Graph, "_take")):
         given = getattr(owner, name)
 

@@ -76,6 +76,7 @@ def trained(precision: dict[str, Any], **world: Any) -> tuple[CreativeLearner, S
     return learner, seen
 
 
+@pytest.mark.usefixtures("wrapped")
 @pytest.mark.parametrize("loss", ["gan_reconstruction", "likelihood"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_a_world_is_float32_under_mixed_precision(precision: str, loss: str) -> None:
