@@ -27,7 +27,7 @@ _LARGEST_MEANINGFUL_BOUND = 1e3
 _LARGEST_MEANINGFUL_PIXEL = 1e6
 #: Convolutions need at least this many rows and columns.
 _SMALLEST_SIDE = 5
-#: Filters, side of the kernel and stride of MinAtar's convolution (Young & Tian 2019, appendix).
+#: Filters, side of the kernel and stride of MinAtar's convolution (Young & Tian 2019).
 MINATAR = [(16, 3, 1)]
 
 #: Makes a fully connected layer of so many inputs and outputs.
