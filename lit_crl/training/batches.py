@@ -1,6 +1,6 @@
 """Batches for ``training_step``, the minibatches in them, and the iterables that hand them out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -107,6 +107,34 @@ class WorldMinibatch(NamedTuple):
             RealSteps(*(field[rows] for field in steps)) for steps in (self.rows, self.rare)
         )
         return WorldMinibatch(drawn, rare, self.end_log_odds[rows], self.z[rows])
+
+
+def tensors_of(stack: Any) -> Iterator[Tensor]:
+    """The tensors of minibatches, which are tuples of tensors, of tuples, and of Nones."""
+    if isinstance(stack, Tensor):
+        yield stack
+    elif stack is not None:
+        for part in stack:
+            yield from tensors_of(part)
+
+
+def like(minibatch: Any, tensors: Iterable[Tensor]) -> Any:
+    """A minibatch of the same kind with other tensors, in the order of ``tensors_of``."""
+    given = iter(tensors)
+
+    def filled(part: Any) -> Any:
+        if part is None or isinstance(part, Tensor):
+            return None if part is None else next(given)
+        return type(part)(*map(filled, part))
+
+    return filled(minibatch)
+
+
+def shapes(stack: Any) -> object:
+    """What minibatches must have in common to be learnt from by one graph."""
+    if isinstance(stack, Tensor):
+        return stack.shape, stack.dtype
+    return None if stack is None else tuple(map(shapes, stack))
 
 
 class Batch(NamedTuple):

@@ -27,7 +27,7 @@ class EagerPhase(Generic[AnyMinibatch]):
 
     It takes every optimizer. Lightning's wrappers would add a fifth to a small network's
     update. They are used only where they have something to do: for a loss scaler, for several
-    processes, and for hooks. Without any of them, and with Adam, ``FlatPhase`` is faster.
+    processes, and for hooks. Without any of them, and with Adam, ``TracedPhase`` is faster.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lit_crl.core import categorical
 from lit_crl.core.distributed import largest, mean_of_rows, smallest
@@ -208,7 +207,9 @@ class TransitionGan(nn.Module):
     def condition(self, obs: Tensor, action: Tensor) -> Tensor:
         """Scaled observations and one-hot actions, ``[..., c]``."""
         scaled = (obs.float() - self.obs_mean) / self.obs_std
-        return torch.cat([scaled, F.one_hot(action, self.num_actions).float()], -1)
+        # As a comparison, because torch's one_hot looks at the numbers on a CPU.
+        chosen = action.unsqueeze(-1) == torch.arange(self.num_actions, device=action.device)
+        return torch.cat([scaled, chosen.float()], -1)
 
     def target(self, obs: Tensor, next_obs: Tensor) -> Tensor:
         """What the generators should make, ``[..., d]``."""

@@ -37,7 +37,7 @@ from lit_crl.dqn.settings import DqnSettings
 from lit_crl.envs import CartPole, MountainCar
 from lit_crl.envs.images import with_layout
 from lit_crl.training.batches import DqnMinibatch
-from lit_crl.training.compiled.engine import FlatEngine
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.graphs.capture import cuda_graph
 from lit_crl.training.graphs.phase import GraphedPhase
 from lit_crl.training.updates import dqn_update

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.training.batches import Batch
-from lit_crl.training.compiled.engine import clip_to_norm
+from lit_crl.training.flat.clipping import clip_to_norm
 
 Train = Callable[..., Any]
 

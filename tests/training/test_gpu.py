@@ -17,7 +17,7 @@ from lit_crl.dqn.noisy import factorised_noise
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.runs.cli import main as cli
 from lit_crl.training.batches import DqnMinibatch
-from lit_crl.training.compiled.engine import FlatEngine
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.graphs.capture import cuda_graph
 from lit_crl.training.graphs.phase import GraphedPhase
 from lit_crl.training.updates import update_of

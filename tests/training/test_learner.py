@@ -29,7 +29,7 @@ from lit_crl.gan.batch import GanBatch
 from lit_crl.training.batches import Batch
 from lit_crl.training.blueprint import Blueprint
 from lit_crl.training.eager import EagerPhase
-from lit_crl.training.flat.phase import FlatPhase
+from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.renamed import RENAMED
 
 Train = Callable[..., Any]
@@ -167,7 +167,7 @@ def test_updates_of_flat_networks_are_those_under_wrappers_up_to_rounding(
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
     phases = [type(learner._train_dqn) for learner in (alone, under)]
-    assert phases == [FlatPhase, EagerPhase]
+    assert phases == [TracedPhase, EagerPhase]
 
 
 # What each phase leaves alone

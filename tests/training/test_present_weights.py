@@ -82,6 +82,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     ("how", "change"),
     [
         ("eager", in_place),
+        ("eager", replaced),
         ("eager", other_data),
         ("compiled", in_place),
         ("compiled", replaced),
@@ -96,7 +97,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_actions_are_those_of_the_present_weights(
     how: str, change: Callable[[nn.Module], None], traced: None, request: pytest.FixtureRequest
 ) -> None:
-    """Updates one operation at a time do not learn with other parameters: torch's do not either."""
     if how in ("graphs", "steps alone"):
         request.getfixturevalue("graphs")
     torch.compiler.reset()
@@ -113,3 +113,25 @@ def test_actions_are_those_of_the_present_weights(
     for name, weights in changes.q_network.items():
         assert torch.equal(changes.saved[name], weights), name
     torch.compiler.reset()
+
+
+class WidensObservations(Callback):
+    """Replaces a buffer of the Q-network by another tensor in the middle of the run."""
+
+    def on_train_batch_end(self, trainer: Any, learner: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == CHANGED_AFTER:
+            first = learner.q_network.torso[0]
+            first.scale = 3 * first.scale
+
+
+def test_updates_read_the_buffers_that_are_there(request: pytest.FixtureRequest) -> None:
+    settings: dict[str, Any] = {"arm": "target", "gan_updates": 0, "env_steps": 400}
+
+    def weights(*callbacks: Callback) -> Tensor:
+        run = prepare_run(**settings, validate=False, validate_every=400, callbacks=callbacks).fit()
+        return nn.utils.parameters_to_vector(run.learner.q_network.parameters())
+
+    recorded, as_before = weights(WidensObservations()), weights()
+    request.getfixturevalue("wrapped")  # one operation at a time
+    torch.testing.assert_close(recorded, weights(WidensObservations()), rtol=1e-3, atol=1e-4)
+    assert (recorded - as_before).abs().max() > 1e-2

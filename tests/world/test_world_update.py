@@ -18,7 +18,8 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.training.batches import SingleBatch, WorldMinibatch
 from lit_crl.training.compiled.phase import CompiledPhase
 from lit_crl.training.eager import EagerPhase
-from lit_crl.training.flat.phase import FlatPhase
+from lit_crl.training.flat.engine import FlatEngine
+from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.updates import Engine, Report, world_update
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.settings import WorldLoss, WorldSettings
@@ -190,9 +191,13 @@ def assert_same_updates(loss: WorldLoss, phase: Callable[..., Any]) -> None:
     assert len(norms) == (2 if loss == "likelihood" else 3)
 
 
-@pytest.mark.parametrize("phase", [EagerPhase, FlatPhase])
+def traced_phase(learner: LightningModule, update: Any, networks: Any) -> Any:
+    return TracedPhase(learner.trainer, FlatEngine(update, networks))
+
+
+@pytest.mark.parametrize("phase", [EagerPhase, traced_phase])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_eager_engines_make_these_updates(loss: WorldLoss, phase: type) -> None:
+def test_the_eager_engines_make_these_updates(loss: WorldLoss, phase: Callable[..., Any]) -> None:
     assert_same_updates(loss, phase)
 
 

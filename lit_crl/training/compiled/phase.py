@@ -14,8 +14,8 @@ from torch._inductor.exc import InductorError
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.training.compiled.engine import FlatEngine
 from lit_crl.training.eager import count_steps
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.updates import AnyMinibatch, Networks, Report, Update
 
 #: How many updates one graph holds at most, by the number of networks that an update trains. More

@@ -1,11 +1,11 @@
 """Adam for flat networks: one step for all parameters of a network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.adam import adam
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.training.flat.network import FlatNetwork
@@ -23,6 +23,55 @@ def is_plain_adam(optimizer: Optimizer) -> bool:
     """Whether its steps are those of Adam or AdamW, and nobody waits to be called at each."""
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     return is_adam(optimizer) and not any(hooks) and "step" not in vars(optimizer)
+
+
+def adam_step(
+    vector: Tensor,
+    gradient: Tensor,
+    moments: Sequence[Tensor],
+    lr: Tensor,
+    bias1: Tensor,
+    bias2: Tensor,
+    is_decoupled: bool,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+    maximize: bool,
+) -> None:
+    """θ ← θ − lr · m̂ / (√v̂ + ε), Kingma & Ba 2015, algorithm 1, in place.
+
+    Args:
+        vector: θ, ``[P]``.
+        gradient: Its gradient ``[P]``.
+        moments: m and v ``[P]``; with ``amsgrad`` the largest v so far, too (Reddi et al. 2018).
+        lr: Learning rate, 0-dimensional.
+        bias1: 1 − β₁ᵗ at step t, 0-dimensional.
+        bias2: 1 − β₂ᵗ at step t, 0-dimensional.
+        is_decoupled: Whether weights decay as in AdamW (Loshchilov & Hutter 2019), and not by way
+            of the gradient.
+        beta1: β₁.
+        beta2: β₂.
+        eps: ε.
+        weight_decay: How much they decay.
+        amsgrad: Whether to divide by the largest v so far.
+        maximize: Whether to go up.
+    """
+    mean, square, *largest = moments
+    if maximize:
+        gradient = -gradient
+    if weight_decay and is_decoupled:
+        vector.mul_(1 - lr * weight_decay)
+    elif weight_decay:
+        gradient = gradient + weight_decay * vector
+    mean.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    if amsgrad:
+        (square,) = largest
+        torch.maximum(square, moments[1], out=square)
+    vector.addcdiv_(mean, (square.sqrt() / bias2.sqrt() + eps) * (-bias1 / lr))
 
 
 class FlatAdam:
@@ -81,23 +130,15 @@ class FlatAdam:
         step(vector, gradient)
 
     def _step_of_operations(self, vector: Tensor, gradient: Tensor) -> None:
-        mean, square, *largest = self.moments
-        adam(
-            [vector],
-            [gradient],
-            [mean],
-            [square],
-            largest,
-            # One counter for all parameters of the network, which start and step together.
-            [self.steps[0].clone()],
-            foreach=False,
-            capturable=True,
-            fused=False,
-            decoupled_weight_decay=self._is_decoupled,
-            lr=self.lr,
-            **self._numbers(),
-        )
         self.steps.add_(1)
+        numbers = self._numbers()
+        beta1, beta2 = numbers["beta1"], numbers["beta2"]
+        # All parameters of the network start and step together, so their counters are equal. As a
+        # maximum a power is computed once, and not again wherever a compiler needs it.
+        bias1, bias2 = (1 - torch.pow(beta, self.steps).amax() for beta in (beta1, beta2))
+        adam_step(
+            vector, gradient, self.moments, self.lr, bias1, bias2, self._is_decoupled, **numbers
+        )
 
     def _fused_step(self, vector: Tensor, gradient: Tensor) -> None:
         self.steps.add_(1)

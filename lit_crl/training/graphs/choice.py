@@ -1,5 +1,6 @@
 """How updates run: one operation at a time, compiled, or as CUDA graphs."""
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
@@ -7,12 +8,12 @@ from torch import Tensor, nn
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.training.compiled.engine import FlatEngine
 from lit_crl.training.compiled.obstacles import check_can_compile, obstacle
 from lit_crl.training.eager import EagerPhase, has_own_backward
 from lit_crl.training.flat.adam import is_plain_adam
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.flat.network import FlatNetwork
-from lit_crl.training.flat.phase import FlatPhase
+from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.graphs.capture import Capture, capture_on
 from lit_crl.training.graphs.phase import GraphedPhase, Step
 from lit_crl.training.updates import AnyMinibatch, Networks, Phase, Report, Update
@@ -62,12 +63,12 @@ class PhaseMaker:
         return phase
 
     def _one_by_one(self, update: Update[AnyMinibatch], networks: Networks) -> Phase[AnyMinibatch]:
-        """Updates on flat vectors; under Lightning's wrappers where these have something to do."""
+        """Recorded updates; under Lightning's wrappers where these have something to do."""
         optimizers = [
             optimizer.optimizer for optimizer in networks.values() if optimizer is not None
         ]
         if all(map(is_plain_adam, optimizers)) and is_unwrapped(self._learner):
-            return FlatPhase(self._learner, update, networks)
+            return TracedPhase(self._learner.trainer, FlatEngine(update, networks))
         return EagerPhase(self._learner, update, networks)
 
     def _graphed(
@@ -100,7 +101,18 @@ class PhaseMaker:
 def is_unwrapped(learner: LightningModule) -> bool:
     """Whether nothing of Lightning or of the user stands between a loss and the weights."""
     is_single = isinstance(learner.trainer.strategy, SingleDeviceStrategy)
-    return is_single and obstacle(learner) is None and not has_own_backward(learner)
+    if not is_single or obstacle(learner) is not None or has_own_backward(learner):
+        return False
+    return not torch.is_anomaly_enabled() and not has_hooks(learner)
+
+
+def has_hooks(network: nn.Module) -> bool:
+    """Whether somebody waits for the calls of its modules, or for the gradients of its weights."""
+    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(module, name) for module in network.modules() for name in of_modules) or any(
+        getattr(weight, name) for weight in network.parameters() for name in of_weights
+    )
 
 
 def say_eager(reason: str) -> None:

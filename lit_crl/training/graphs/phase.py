@@ -1,6 +1,6 @@
 """K updates as one graph: the ``Phase`` of ``updates`` on a GPU."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import torch
@@ -8,8 +8,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_crl.core.stopwatch import Stopwatch
-from lit_crl.training.compiled.engine import FlatEngine
+from lit_crl.training.batches import shapes, tensors_of
 from lit_crl.training.eager import count_steps
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.graphs.capture import Capture
 from lit_crl.training.updates import AnyMinibatch, Report
 
@@ -117,15 +118,6 @@ class _Graph(Generic[AnyMinibatch]):
         return {name: torch.cat([report[name] for report in reports]) for name in reports[0]}
 
 
-def tensors_of(stack: Any) -> Iterator[Tensor]:
-    """The tensors of minibatches, which are tuples of tensors, of tuples, and of Nones."""
-    if isinstance(stack, Tensor):
-        yield stack
-    elif stack is not None:
-        for part in stack:
-            yield from tensors_of(part)
-
-
 def aligned(stack: Tensor) -> Tensor:
     """A copy of a stack ``[K, ...]`` in which each of its K parts begins at such a multiple.
 
@@ -142,10 +134,3 @@ def copied(stack: Any) -> Any:
     if isinstance(stack, Tensor):
         return aligned(stack)
     return None if stack is None else type(stack)(*map(copied, stack))
-
-
-def shapes(stack: Any) -> object:
-    """What minibatches must have in common to be learnt from by one graph."""
-    if isinstance(stack, Tensor):
-        return stack.shape, stack.dtype
-    return None if stack is None else tuple(map(shapes, stack))

@@ -1,11 +1,12 @@
-"""Updates on flat parameters, as functions of tensors that a graph can hold.
+"""Updates on flat parameters, as functions of tensors that can be recorded or compiled.
 
 Parameters and the optimizer's own state are changed in place. So a checkpoint is the same with and
 without graphs, and the numbers are the same up to rounding.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any, Generic
 
@@ -50,6 +51,11 @@ class FlatEngine(Generic[AnyMinibatch]):
             if optimizer is not None
         }
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(iter(self.flat.values())).vector.device
+
     def held(self) -> list[Tensor]:
         """The tensors that updates change or read besides their inputs."""
         tensors = [flat.vector for flat in self.flat.values()]
@@ -72,23 +78,47 @@ class FlatEngine(Generic[AnyMinibatch]):
         for adam in self.adams.values():
             adam.take_rate()
 
-    @torch.no_grad()
-    def updates(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
-        """One update for each minibatch of ``stack``; without rates slow networks stay as they are.
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Put all that updates change back to where it was."""
+        before = [tensor.clone() for tensor in self.held()]
+        try:
+            yield
+        finally:
+            for tensor, was in zip(self.held(), before, strict=True):
+                tensor.copy_(was)
 
-        The networks use views that are made in the graph. Their parameters alias the vectors, too,
-        but a graph whose inputs alias each other is slow.
+    def places(self) -> tuple[int, ...]:
+        """Where the networks' buffers lie, which updates read."""
+        return tuple(buffer.data_ptr() for buffer in self._together.buffers())
+
+    def update(self, rate: Tensor | None, minibatch: AnyMinibatch) -> Report:
+        """One update; without a rate slow networks stay as they are."""
+        return self._on_views(self._one, rate, minibatch)
+
+    def updates(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
+        """One update for each minibatch of ``stack``; without rates slow networks stay."""
+        return self._on_views(self._one_by_one, rates, stack)
+
+    @torch.no_grad()
+    def _on_views(self, function: Callable[..., Report], *args: Any) -> Report:
+        """Let networks use views that are made in the graph while ``function`` runs.
+
+        Their parameters alias the vectors, too, but a graph whose inputs alias each other is slow.
         """
         views: dict[str, Tensor] = {}
         for network, flat in self.flat.items():
             views |= flat.views(self._prefixes[network])
-        report: Report = functional_call(self._together, views, (self._one_by_one, rates, stack))
+        report: Report = functional_call(self._together, views, (function, *args))
         return report
 
+    def _one(self, rate: Tensor | None, minibatch: AnyMinibatch) -> Report:
+        return self._update(self, minibatch, 0.0 if rate is None else rate)
+
     def _one_by_one(self, rates: Tensor | None, stack: AnyMinibatch) -> Report:
-        each: Iterable[float | Tensor] = repeat(0.0) if rates is None else rates.unbind()
-        minibatches = zip(stack.unstack(), each, strict=False)
-        reports = [self._update(self, minibatch, rate) for minibatch, rate in minibatches]
+        each: Iterable[Tensor | None] = repeat(None) if rates is None else rates.unbind()
+        minibatches = zip(each, stack.unstack(), strict=False)
+        reports = [self._one(rate, minibatch) for rate, minibatch in minibatches]
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
 
     def descend(

@@ -1,0 +1,105 @@
+"""Recorded functions: the same numbers as the functions, on the same tensors in place."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from lit_crl.dqn.equations import Transitions
+from lit_crl.training.batches import DqnMinibatch, like, tensors_of
+from lit_crl.training.flat.tracing import is_view, traced
+from lit_crl.training.graphs.choice import has_hooks
+
+
+def loss_gradients(network: nn.Module, vector: Tensor, obs: Tensor) -> dict[str, Tensor]:
+    """Gradients of a loss at weights that are views of ``vector``."""
+    shapes = {name: weight.shape for name, weight in network.named_parameters()}
+    parts = torch.split(vector, [shape.numel() for shape in shapes.values()])
+    weights = {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+
+    def loss(given: dict[str, Tensor]) -> Tensor:
+        found: Tensor = functional_call(network, given, (obs,)).square().mean()
+        return found
+
+    return grad(loss)(weights)
+
+
+def test_a_recorded_gradient_is_that_of_the_function_at_the_present_weights() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    vector = torch.randn(sum(p.numel() for p in network.parameters()))
+    compute = partial(loss_gradients, network, vector)
+    recorded = traced(compute, [torch.zeros(5, 3)])
+    for _ in range(3):
+        vector.normal_()
+        obs = torch.randn(5, 3)
+        expected = compute(obs)
+        for name, found in recorded(obs).items():
+            torch.testing.assert_close(found, expected[name], rtol=0, atol=0)
+
+
+def test_what_a_function_changes_in_place_the_recorded_one_changes_too() -> None:
+    total, views = torch.zeros(4), torch.zeros(2, 2)
+
+    def add(x: Tensor) -> Tensor:
+        total.view(2, 2).t().t().add_(x)
+        views[0].copy_(x[1])
+        return total.sum()
+
+    recorded = traced(add, [torch.ones(2, 2)])
+    total.zero_()
+    assert recorded(torch.full((2, 2), 3.0)) == 12.0
+    assert recorded(torch.arange(4.0).view(2, 2)) == 18.0
+    assert total.tolist() == [3.0, 4.0, 5.0, 6.0]
+    assert views.tolist() == [[2.0, 3.0], [0.0, 0.0]]
+
+
+def test_tensors_that_stay_are_looked_at_once() -> None:
+    vector = torch.arange(6.0)
+
+    def product(x: Tensor) -> Tensor:
+        first, second = torch.split(vector, [2, 4])
+        return (x @ second.view(2, 2).t()) + first
+
+    recorded = traced(product, [torch.zeros(2)])
+    called = [node for node in recorded.graph.nodes if node.op == "call_function"]
+    assert not any(
+        all(i.op == "get_attr" for i in n.all_input_nodes) and is_view(n) for n in called
+    )
+    vector += 1
+    x = torch.tensor([1.0, 2.0])
+    torch.testing.assert_close(recorded(x), product(x))
+
+
+def test_what_depends_on_numbers_cannot_be_recorded() -> None:
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        traced(lambda x: x * 2 if x.sum() > 0 else x, [torch.ones(2)])
+
+
+def test_a_minibatch_is_its_tensors() -> None:
+    obs, returns = torch.zeros(2, 3), torch.ones(2)
+    transitions = (obs, obs[:, 0], obs[:, 1], obs[:, 2], obs)
+    minibatch = DqnMinibatch(Transitions(*transitions), returns=returns)
+    doubled = like(minibatch, [2 * t for t in tensors_of(minibatch)])
+    assert doubled.weight is None
+    assert torch.equal(doubled.returns, 2 * returns)
+    assert type(doubled.transitions) is type(minibatch.transitions)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda network: network[0].register_forward_hook(lambda *_: None),
+        lambda network: network[0].register_forward_pre_hook(lambda *_: None),
+        lambda network: network[0].register_full_backward_hook(lambda *_: None),
+        lambda network: network[0].weight.register_hook(lambda gradient: gradient),
+        lambda network: network[0].weight.register_post_accumulate_grad_hook(lambda _: None),
+    ],
+)
+def test_hooks_are_seen(hook: Callable[[nn.Module], None]) -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    assert not has_hooks(network)
+    hook(network)
+    assert has_hooks(network)
