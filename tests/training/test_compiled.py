@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lit_crl.core.checks import ConfigError, RunError
+from lit_crl.envs import GymnasiumEnv
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.training.batches import Batch
 from lit_crl.training.flat.clipping import clip_to_norm
@@ -98,6 +99,19 @@ def test_compiling_the_dqn_phase_changes_nothing(train_on: Train) -> None:
 @pytest.mark.slow
 def test_compiling_both_phases_changes_nothing(train_on: Train) -> None:
     assert_same_training(train_on, [both(updates=2, gan_updates=1, seed=seed) for seed in range(4)])
+
+
+def test_tracing_convolutions_changes_nothing(train_on: Train, traced: None) -> None:
+    env = GymnasiumEnv(1, id="minatar:MinAtar/Breakout-v1")
+    maps = torch.rand(3, 2, 8, *env.single_observation_space.shape) < 0.2
+    batches = []
+    for seed, obs in enumerate(maps):
+        drawn = transitions(2, seed=seed)._replace(obs=obs, next_obs=obs.roll(1, 1))
+        batches.append(Batch(drawn, None, 0.0))
+    learners = [make(env=env, compile=compiles, **SMOOTH) for compiles in (False, True)]
+    eager, compiled = (weights_and_state(one, train_on(one, batches, env)) for one in learners)
+    for name, tensor in eager.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
 
 
 def test_compiled_and_eager_runs_can_take_turns(train_on: Train, traced: None) -> None:
