@@ -102,6 +102,7 @@ def test_compiling_both_phases_changes_nothing(train_on: Train) -> None:
 
 
 def test_tracing_convolutions_changes_nothing(train_on: Train, traced: None) -> None:
+    pytest.importorskip("minatar")
     env = GymnasiumEnv(1, id="minatar:MinAtar/Breakout-v1")
     maps = torch.rand(3, 2, 8, *env.single_observation_space.shape) < 0.2
     batches = []
