@@ -22,8 +22,9 @@ from lit_crl.world.settings import WorldSettings
 #: How far imagined observations may go beyond the real ones, as a share of their range.
 MARGIN = 0.25
 #: Members are asked about so many rows at a time. What they compute on the way then stays in the
-#: processor's cache, and takes little memory however many rows there are.
-ROWS_AT_ONCE = 512
+#: processor's cache, and takes little memory however many rows there are. On a GPU each part is
+#: launched by itself, and only memory counts.
+ROWS_AT_ONCE, ROWS_ON_GPU = 512, 16_384
 #: Disagreement below this, in units of targets, is rounding.
 LEAST_DISAGREEMENT = 1e-6
 
@@ -293,5 +294,6 @@ class TransitionGan(nn.Module):
 
     def _centre(self, condition: Tensor) -> Tensor:
         """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""
-        parts = torch.split(condition, ROWS_AT_ONCE)
+        rows = ROWS_ON_GPU if condition.is_cuda else ROWS_AT_ONCE
+        parts = torch.split(condition, rows)
         return torch.cat([self.generators.centre(part) for part in parts], 1)
