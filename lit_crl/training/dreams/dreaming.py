@@ -61,6 +61,9 @@ class Dreaming:
 
     A world phase is due every ``every`` env steps. After it the explorer dreams anew (the judge, if
     there is nothing for an explorer to learn), as soon as the world errs little enough.
+
+    A phase makes a program wait for a GPU some thirty times, for the numbers of rows of the replay
+    that are drawn from. It does not in a batch without a phase, nor in the steps of a dream.
     """
 
     def __init__(
