@@ -108,8 +108,7 @@ def test_graphed_dreams_are_those_of_single_operations(
     policy, stand_in = Policy(), StandIn()
     starts = OnePlace(), OnePlace()
     plain, graph = (
-        dreams_in(Noise(), one, given)
-        for one, given in zip(starts, (None, stand_in), strict=True)
+        dreams_in(Noise(), one, given) for one, given in zip(starts, (None, stand_in), strict=True)
     )
     for number in range(4):
         for dreams in (plain, graph):

@@ -391,8 +391,9 @@ def test_a_phase_of_a_world_waits_a_few_times_whatever_its_sizes(
     graphs.watch = None  # other tests do, and it takes time
     seen: dict[str, list[int]] = {"world_batch": [], "dream": []}
     for name, numbers in seen.items():
+        work = getattr(Dreaming, name)
 
-        def counted(*args: Any, work: Any = getattr(Dreaming, name), to: Any = numbers) -> Any:
+        def counted(*args: Any, work: Any = work, to: list[int] = numbers) -> Any:
             with Waits() as waits:
                 result = work(*args)
             to.append(waits.number)

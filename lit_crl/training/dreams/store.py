@@ -83,7 +83,8 @@ class Dreams:
         """Write the steps of all dreams; those that are over start anew."""
         env = self.env
         env.reset()
-        for at in torch.arange(env.max_episode_steps, device=env.device).split(1):
+        steps = torch.arange(env.max_episode_steps, device=env.device)
+        for at in torch.split(steps, 1):
             step, after = imagine_step(env, policy, epsilon, self.gamma, self.rng)
             rows.put(at, step)
             env.obs, env.elapsed = after.obs, after.elapsed

@@ -101,7 +101,7 @@ class GraphedDreams:
     def _draw_starts(self, obs: Tensor) -> Tensor:
         """Write a start into each row ``[T · N, ...]``; gives the sources ``[T · N]``."""
         sources = []
-        for part in obs.split(STARTS_AT_ONCE):
+        for part in torch.split(obs, STARTS_AT_ONCE):
             drawn, source = self._starts.ahead(len(part), self._env.rng)
             part.copy_(drawn)
             sources.append(source)
