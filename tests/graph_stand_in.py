@@ -26,6 +26,27 @@ WAITING = {
 }
 
 
+def makes_wait(func: Any, args: Any) -> bool:
+    """Whether an operation makes a program wait for a GPU: of its own, or by a mask of rows."""
+    if func.overloadpacket in WAITING:
+        return True
+    if func.overloadpacket not in (aten.index, aten.index_put_, aten.index_put):
+        return False
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a program wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += makes_wait(func, args)
+        return func(*args, **(kwargs or {}))
+
+
 class NoWaiting(TorchDispatchMode):
     """Refuses what makes a program wait for a GPU, and random numbers of unknown streams.
 
@@ -67,11 +88,7 @@ class NoWaiting(TorchDispatchMode):
         return f"{where} {tuple(given.shape)} {given.dtype}"
 
     def _refuse(self, func: Any, args: Any, kwargs: Any) -> None:
-        if func.overloadpacket in WAITING:
-            raise AssertionError(f"{func} waits for the device")
-        if func.overloadpacket in (aten.index, aten.index_put_, aten.index_put):
-            masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
-            assert not masks, f"{func} with a mask waits for the device"
+        assert not makes_wait(func, args), f"{func} waits for the device"
         if torch.Tag.nondeterministic_seeded in func.tags and "dropout" not in str(func):
             # It comes here in another Python object.
             seed = None if (given := kwargs.get("generator")) is None else given.initial_seed()

@@ -294,7 +294,7 @@ class ReplayDataModule(LightningDataModule):
         """Prepare to dream, if the learner has a world; once, after the learner was built.
 
         Raises:
-            ConfigError: If other settings do not go with a world.
+            ConfigError: If other settings do not go with a world, or dreams do not fit.
         """
         world = None if self.trainer is None else self._agent().world_gan
         if world is None or self.dreaming is not None or not self.settings.world.does_anything:
@@ -308,6 +308,8 @@ class ReplayDataModule(LightningDataModule):
             at_once=self.transitions is not None,
             seed=self.seed,
             rank=self.rank,
+            capture=capture_on(self.env.device),
+            clock=self.clock,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """An environment that is imagined: a world, and the interface of every other environment."""
 
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from gymnasium.error import ResetNeeded
@@ -22,6 +22,20 @@ class DrawStarts(Protocol):
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """``n`` observations ``[n, ...]``, none of them final ones."""
+
+
+class Dreamt(NamedTuple):
+    """What one step makes of N dreams."""
+
+    obs: Tensor
+    #: Imagined steps of each dream with this one, ``[N]`` int64.
+    elapsed: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    disagreement: Tensor
+    #: Which dreams are cut because the world knows too little, ``[N]``.
+    gated: Tensor
 
 
 class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
@@ -169,11 +183,8 @@ class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
                 f"actions has shape {tuple(actions.shape)}, but one action for each of the "
                 f"{self.num_envs} dreams is needed, shape ({self.num_envs},)."
             )
-        obs, reward, terminated, disagreement = self.world.imagine(self.obs, actions, self.rng)
-        self.obs = obs.to(self.obs.dtype)
-        self.elapsed = self.elapsed + 1
-        gated = unknown(disagreement, self.gate)
-        truncated = gated | (self.elapsed >= self.max_episode_steps)
+        dreamt = self.advanced(self.obs, self.elapsed, actions)
+        self.obs, self.elapsed, reward, terminated, truncated, disagreement, gated = dreamt
         never = torch.zeros_like(terminated)
         info = {
             "success": never,
@@ -182,6 +193,25 @@ class ImaginedEnv(VectorEnv[Tensor, Tensor, Tensor]):
             "gated": gated,
         }
         return self.current_observations(), reward, terminated, truncated, info
+
+    @torch.no_grad()
+    def advanced(self, obs: Tensor, elapsed: Tensor, actions: Tensor) -> Dreamt:
+        """Imagine one step of dreams at ``obs [N, ...]``, which stay where they are.
+
+        Its shapes depend on no number, and nothing in it waits for a GPU: it may be in a graph.
+        """
+        imagined = self.world.imagine(obs, actions, self.rng)
+        elapsed = elapsed + 1
+        gated = unknown(imagined.disagreement, self.gate)
+        return Dreamt(
+            imagined.next_obs.to(obs.dtype),
+            elapsed,
+            imagined.reward,
+            imagined.terminated,
+            gated | (elapsed >= self.max_episode_steps),
+            imagined.disagreement,
+            gated,
+        )
 
     def current_observations(self) -> Tensor:
         """Return a copy of the present observations [N, ...]."""

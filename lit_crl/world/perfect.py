@@ -22,11 +22,21 @@ from lit_crl.world.transition_gan import TransitionGan
 COMPARED = 64
 
 
-def states_of(env: BatchedEnv, obs: Tensor) -> tuple[Tensor, Tensor]:
+def a_target_level(env: BatchedEnv) -> Tensor:
+    """One of the task's own levels [1, d], always the same one."""
+    return env.target_levels(1, torch.Generator(env.device))
+
+
+def states_of(env: BatchedEnv, obs: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """States [n, s] and levels [n, d] that look like ``obs`` [n, ...] in a built-in task.
 
     Of a level, only what the dynamics depend on counts; physics are those of target levels.
     Acrobot's angles are recovered up to float rounding, all else exactly.
+
+    Args:
+        env: The task.
+        obs: What is seen.
+        level: ``a_target_level``, for who asks again and again: to draw it takes time.
 
     Raises:
         ConfigError: If the task's observations do not determine the state.
@@ -35,7 +45,7 @@ def states_of(env: BatchedEnv, obs: Tensor) -> tuple[Tensor, Tensor]:
         state, levels = obs.chunk(2, dim=1)
         return state, levels
     # One level stands for all: of the task's own levels, the dynamics see the physics alone.
-    levels = env.target_levels(1, torch.Generator(env.device)).expand(len(obs), -1)
+    levels = (a_target_level(env) if level is None else level).expand(len(obs), -1)
     if isinstance(env, MountainCar | CartPole | ThinManifold):
         return obs, levels
     if isinstance(env, Acrobot):
@@ -81,12 +91,12 @@ class PerfectWorld:
                 f"the world of {type(env).__name__} cannot be perfect, because its target levels "
                 "have physics that observations do not show: use a world that is learnt"
             )
-        self.env = env
+        self.env, self._level = env, a_target_level(env)
 
     @torch.no_grad()
     def imagine(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Imagined:
         """One true step from ``obs [N, ...]`` with ``action [N]``; nothing is drawn."""
-        state, levels = states_of(self.env, obs)
+        state, levels = states_of(self.env, obs, self._level)
         elapsed = torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
         _, _, after, reward, terminated, _, _ = self.env.advanced(state, levels, elapsed, action)
         return Imagined(after, reward, terminated, torch.zeros_like(reward))

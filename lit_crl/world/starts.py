@@ -195,12 +195,23 @@ class Starts:
         Raises:
             RunError: If there is nothing yet at which one could start.
         """
-        which = draw_sources(self.shares, n, rng)
-        self.counts += torch.bincount(which, minlength=len(self.counts))
-        return draw_starts((self.first.draw, self._draw_visited, self._draw_generated), which, rng)
+        obs, source = self.ahead(n, rng)
+        self.count(source, torch.ones_like(source))
+        return obs
 
-    def _draw_visited(self, n: int, rng: torch.Generator) -> Tensor:
-        return self.visited.sample((n,), rng).obs
+    def ahead(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The same and their sources ``[n]``, not yet counted: some may start no dream.
+
+        Raises:
+            RunError: As ``draw`` does.
+        """
+        source = draw_sources(self.shares, n, rng)
+        draws = (self.first.draw, self.visited.sample_observations, self._draw_generated)
+        return draw_starts(draws, source, rng), source
+
+    def count(self, source: Tensor, started: Tensor) -> None:
+        """Count the dreams that ``started [n]`` at states of a ``source [n]``."""
+        self.counts.index_add_(0, source, started.long())
 
     def _draw_generated(self, n: int, rng: torch.Generator) -> Tensor:
         assert self.generated is not None  # its share is 0 otherwise

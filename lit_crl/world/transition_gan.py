@@ -21,8 +21,9 @@ from lit_crl.world.settings import WorldSettings
 #: How far imagined observations may go beyond the real ones, as a share of their range.
 MARGIN = 0.25
 #: Members are asked about so many rows at a time. What they compute on the way then stays in the
-#: processor's cache, and takes little memory however many rows there are.
-ROWS_AT_ONCE = 512
+#: processor's cache, and takes little memory however many rows there are. On a GPU each part is
+#: launched by itself, and only memory counts.
+ROWS_AT_ONCE, ROWS_ON_GPU = 512, 16_384
 #: Disagreement below this, in units of targets, is rounding.
 LEAST_DISAGREEMENT = 1e-6
 
@@ -60,6 +61,11 @@ def rescaling(old: Tensor, new: Tensor) -> Tensor:
     tensor([2., 1., 1.])
     """
     return torch.where((old > 0) & (new > 0), old / new, 1.0)
+
+
+def in_parts(rows: Tensor) -> tuple[Tensor, ...]:
+    """As many of the rows ``[N, ...]`` at a time as members are asked about."""
+    return torch.split(rows, ROWS_ON_GPU if rows.is_cuda else ROWS_AT_ONCE)
 
 
 def of_drawn_members(
@@ -242,15 +248,20 @@ class TransitionGan(nn.Module):
         with a threshold, an end that comes every third time would never come, and dreams would hold
         fewer of the rare ends than real episodes do wherever the heads are in doubt.
         """
-        next_obs = self.draw_next(obs, action, rng).clamp(self.obs_low, self.obs_high)
-        reward, end = self.judge(obs, action, next_obs)
+        condition = self.condition(obs, action)
+        next_obs = self._drawn(condition, obs, rng).clamp(self.obs_low, self.obs_high)
+        reward, end = self._predicted(condition, self.target(obs, next_obs))
+        reward = reward.clamp(self.reward_low, self.reward_high)
         chance = torch.rand(len(obs), generator=rng, device=rng.device).to(end.device)
-        return Imagined(next_obs, reward, chance < end, self.disagreement(obs, action))
+        disagreement = self._apart(condition) / self.mean_disagreement
+        return Imagined(next_obs, reward, chance < end, disagreement)
 
     @torch.no_grad()
     def draw_next(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Tensor:
         """A next observation for each row, by a member drawn for it; before any bounds."""
-        condition = self.condition(obs, action)
+        return self._drawn(self.condition(obs, action), obs, rng)
+
+    def _drawn(self, condition: Tensor, obs: Tensor, rng: torch.Generator) -> Tensor:
         z = self.draw_noise(len(obs), rng=rng)
         return self.next_obs(obs, of_drawn_members(self.generators, condition, z, rng))
 
@@ -263,9 +274,15 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def predict(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards, before any bounds, and probabilities of an end, ``[N]`` each."""
-        logits, end_logit = self.heads(self.condition(obs, action), self.target(obs, next_obs))
-        reward = self.reward_scale * categorical.expected(logits, self.atoms).mean(0)
-        return reward, torch.sigmoid(end_logit + self.end_shift[:, None]).mean(0)
+        return self._predicted(self.condition(obs, action), self.target(obs, next_obs))
+
+    def _predicted(self, condition: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        rewards, ends = [], []
+        for rows in zip(in_parts(condition), in_parts(target), strict=True):
+            logits, end_logit = self.heads(*rows)
+            rewards.append(categorical.expected(logits, self.atoms).mean(0))
+            ends.append(torch.sigmoid(end_logit + self.end_shift[:, None]).mean(0))
+        return self.reward_scale * torch.cat(rewards), torch.cat(ends)
 
     @torch.no_grad()
     def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -275,8 +292,10 @@ class TransitionGan(nn.Module):
     @torch.no_grad()
     def apart(self, obs: Tensor, action: Tensor) -> Tensor:
         """How far members are apart, ``[N]``, in units of targets."""
-        centre = self._centre(self.condition(obs, action))
-        return equations.disagreement(centre, self.moving)
+        return self._apart(self.condition(obs, action))
+
+    def _apart(self, condition: Tensor) -> Tensor:
+        return equations.disagreement(self._centre(condition), self.moving)
 
     @torch.no_grad()
     def one_step_error(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -294,5 +313,4 @@ class TransitionGan(nn.Module):
 
     def _centre(self, condition: Tensor) -> Tensor:
         """What each member expects under conditions ``[N, c]``, ``[E, N, d]``."""
-        parts = torch.split(condition, ROWS_AT_ONCE)
-        return torch.cat([self.generators.centre(part) for part in parts], 1)
+        return torch.cat([self.generators.centre(part) for part in in_parts(condition)], 1)

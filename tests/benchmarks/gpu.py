@@ -3,7 +3,8 @@
 ``python tests/benchmarks/gpu.py`` on a machine with a CUDA device takes some minutes and writes
 gpu.json beside it. Environments, replay and networks live on the device. Each row trains for a few
 seconds, which begin when all graphs are there. With 1,024 environments there are 16 updates of 256
-transitions for each vector step; beside them is a whole loop in JAX of the same sizes.
+transitions for each vector step; beside them is a whole loop in JAX of the same sizes. Dreams are
+measured by themselves: 4,096 at a time, one operation at a time and as a graph of a step.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import dreams
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -44,7 +46,7 @@ from lit_crl.training.updates import dqn_update
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-ACCELERATOR = "gpu"
+ACCELERATOR, DEVICE = "gpu", torch.device("cuda")
 #: Vector steps and updates of one batch, and transitions of one update.
 STEPS, UPDATES, BATCH = 4, 64, 256
 Adam = functools.partial(torch.optim.Adam, lr=2.5e-4, fused=True)
@@ -194,7 +196,7 @@ def convolutional(
 ) -> dict[str, Any]:
     """Updates a second of a convolutional network on square images with 4 channels."""
     torch.compiler.reset()
-    device, shape = torch.device("cuda"), (4, side, side)
+    device, shape = DEVICE, (4, side, side)
     space = with_layout(Box(0, 255, shape, np.uint8), "CHW")
     q, target = (QNetwork(space, 6, (hidden,), layer_norm=False).to(device) for _ in range(2))
     update = functools.partial(dqn_update, q, target.requires_grad_(False), DqnSettings())
@@ -222,6 +224,21 @@ def convolutional(
                 done += updates
             torch.cuda.synchronize()
     return {"updates_per_second": round(done / (time.perf_counter() - started))}
+
+
+def imagined(how: str, seconds: float, number: int = 4_096, horizon: int = 100) -> dict[str, Any]:
+    """Imagined steps a second of so many dreams, in a world GAN of the usual sizes."""
+    capture = cuda_graph if how == "graphs" else None
+    dreaming, policy = dreams.prepared(number, horizon, DEVICE, capture)
+    for _ in range(2):
+        dreaming.dreams.play(policy)
+    torch.cuda.synchronize()
+    before, started = dreaming.imagined_steps, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        dreaming.dreams.play(policy)
+        torch.cuda.synchronize()
+    steps = dreaming.imagined_steps - before
+    return {"imagined_steps_per_second": round(steps / (time.perf_counter() - started))}
 
 
 def learnt(precision: str) -> dict[str, Any]:
@@ -269,6 +286,9 @@ def rows(seconds: float, modes: list[str]) -> Iterator[tuple[str, Callable[[], d
             for side, hidden in ((10, 128), (84, 512)):
                 run = functools.partial(convolutional, side, hidden, how, seconds)
                 yield f"{side}×{side}×4, batch 32, {how}", run
+    for how in modes:
+        if "compiled" not in how:
+            yield f"4,096 dreams of 100 steps, {how}", functools.partial(imagined, how, seconds)
     for precision in ("32-true", "bf16-mixed"):
         yield f"mountain_car_levels, {precision}", functools.partial(learnt, precision)
 

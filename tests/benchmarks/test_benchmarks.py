@@ -377,3 +377,15 @@ def test_a_row_of_the_gpu_is_measured(how: str, task: str, monkeypatch: pytest.M
     assert (graphs.launches > 0) == (how == "graphs")
     ratio = found["env_steps_per_second"] / found["updates_per_second"]
     assert ratio == pytest.approx(8 * 4 / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("how", ["eager", "graphs"])
+def test_the_gpus_row_of_dreams_is_measured(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = StandIn()
+    graphs.watch = None
+    monkeypatch.setattr(gpu, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(gpu, "cuda_graph", graphs)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    found = gpu.imagined(how, seconds=0.01, number=16, horizon=3)
+    assert found["imagined_steps_per_second"] > 0
+    assert (graphs.launches >= 3 * 3) == (how == "graphs")

@@ -10,7 +10,7 @@ from conftest import learner_settings
 from dreamers import fitted, prepared
 from gymnasium.spaces import Box, Discrete
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_crl import CreativeLearner
 from lit_crl.envs import BatchedEnv
@@ -68,6 +68,13 @@ class Ring:
         return Imagined(after, pays, last & self.ends, torch.zeros_like(pays))
 
 
+class Worthless(nn.Module):
+    """Both actions are worth nothing."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.zeros(len(obs), 2)
+
+
 class AtTheStart:
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         return torch.eye(4)[:1].repeat(n, 1)
@@ -87,7 +94,7 @@ def test_the_explorer_learns_values_that_can_be_written_down(
         horizon=horizon,
     )
     dreams = Dreams(env, GAMMA, torch.Generator().manual_seed(0))
-    dreams.play(lambda obs: torch.zeros(len(obs), 2))
+    dreams.play(Worthless())
     assert dreams.store is not None
     assert (dreams.store.discount == 0).sum() == (16 * (horizon // 3) if ends else 0)
     learner = CreativeLearner(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks import dreams
 from crashes import interrupted
 from lightning.pytorch import Callback, Trainer
 from test_learner import make, transitions
@@ -217,3 +218,25 @@ def test_a_run_goes_from_one_device_to_the_other(
     checkpoint = interrupted(make_run, tmp_path, 26, trainer={"accelerator": first})
     run = make_run(callbacks=[RunCheckpoint(tmp_path)], trainer={"accelerator": second})
     assert run.fit(checkpoint).data.env_steps == run.data.schedule.budget
+
+
+def test_graphed_dreams_are_those_of_single_launches(
+    difference: Callable[[Any, Any], str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the policy changes; starts, random actions and worlds draw from the same streams."""
+    ends = []
+    for capture in (cuda_graph, at_once):
+        torch.manual_seed(0)
+        dreaming, policy = dreams.prepared(64, 10, GPU, capture)
+        stores = []
+        for _ in range(3):
+            dreaming.dreams.play(policy)
+            assert dreaming.store is not None
+            kept = (*dreaming.store, dreaming.dreams.disagreement, dreaming.starts.counts)
+            stores.append([field.to("cpu", copy=True) for field in kept])
+            for weight in policy.parameters():
+                weight.data.add_(torch.randn(weight.shape).to(GPU))
+        ends.append(stores)
+    assert difference(*ends) is None
+    assert not torch.equal(ends[0][0][1], ends[0][1][1])
+    assert "one operation at a time" not in capsys.readouterr().out

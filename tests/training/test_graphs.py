@@ -15,7 +15,7 @@ import torch
 import world_batches
 from crashes import interrupted, uninterrupted
 from dreamers import fitted
-from graph_stand_in import NoWaiting, StandIn
+from graph_stand_in import NoWaiting, StandIn, Waits
 from lightning.pytorch import Callback
 from test_compiled import SMOOTH, assert_same_training, weights_and_state
 from test_learner import ENV, Listener, both, flat, make
@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lit_crl import ReplayDataModule
 from lit_crl.dqn.replay.buffer import ReplayBuffer
 from lit_crl.runs.callbacks import RunCheckpoint
+from lit_crl.training.dreams.dreaming import Dreaming
 from lit_crl.training.graphs.phase import _Graph
 from lit_crl.training.graphs.steps import GraphedSteps
 from lit_crl.training.running_means import LossSums
@@ -376,5 +377,36 @@ def test_a_run_with_a_world_is_graphs_between_its_phases(graphs: StandIn) -> Non
     assert data.dreaming is not None and data.dreaming.imagined_steps > 0
     assert learner.world_updates > 3 and learner.updates > 0
     assert "steps of the environments" in graphs.recorded
+    assert graphs.recorded.count("steps of dreams") == 1  # and not in each phase
+    assert data.dreaming.starts.counts.sum() >= data.dreaming.imagined_steps // 5
     first = data.dreaming.starts.first
     assert first.written > data.num_envs  # of episodes that began within graphs, too
+
+
+@pytest.mark.usefixtures("one_hot")
+def test_a_phase_of_a_world_waits_a_few_times_whatever_its_sizes(
+    graphs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the numbers of rows that its members, its units and its starts are drawn from."""
+    graphs.watch = None  # other tests do, and it takes time
+    seen: dict[str, list[int]] = {"world_batch": [], "dream": []}
+    for name, numbers in seen.items():
+        work = getattr(Dreaming, name)
+
+        def counted(*args: Any, work: Any = work, to: list[int] = numbers) -> Any:
+            with Waits() as waits:
+                result = work(*args)
+            to.append(waits.number)
+            return result
+
+        monkeypatch.setattr(Dreaming, name, counted)
+    found = []
+    for sizes in ({}, {"dreams": 40, "horizon": 25, "updates": 6, "batch_size": 32}):
+        _, data = fitted(dreams=sizes, env_steps=480)
+        assert data.dreaming is not None and data.dreaming.imagined_steps > 0
+        # The first batches have no dreams, and most of them are within a cycle.
+        found.append({name: [n for n in numbers if n][1:] for name, numbers in seen.items()})
+        for numbers in seen.values():
+            numbers.clear()
+    assert found[0] == found[1] and len(found[0]["dream"]) > 2
+    assert max(found[0]["world_batch"]) <= 10 and max(found[0]["dream"]) <= 17

@@ -10,6 +10,8 @@ from conftest import make_trainer
 from dreamers import prepared
 from lightning.pytorch import Callback
 
+from lit_crl.core import free_ram
+from lit_crl.core.checks import ConfigError
 from lit_crl.runs.callbacks import EnvStepProgress
 
 #: Dreams, their horizon, and the bytes of an imagined step: two observations of two numbers, action
@@ -73,6 +75,35 @@ def test_what_dreams_take_is_said_at_the_start(capsys: pytest.CaptureFixture[str
         trainer.fit(learner, datamodule=data)
         told = [line for line in capsys.readouterr().out.splitlines() if "Dreams take" in line]
         assert told == expected
+
+
+def test_dreams_that_do_not_fit_are_refused_before_the_first_env_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4,096 dreams of 100 steps of 36 bytes are 14.7 MB."""
+    learner, data, trainer = prepared(dreams={"dreams": 4_096, "horizon": 100})
+    free = iter([10**9, 10**7])  # as the replay asks, and as dreams do
+    monkeypatch.setattr(free_ram, "free_bytes", lambda device: next(free))
+    sentence = (
+        r"data\.world\.dreams is 4,096, which takes 14\.7 MB of RAM, but 10\.0 MB are free: give "
+        r"at most 2,777$"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        trainer.fit(learner, datamodule=data)
+    assert data.env_steps == 0
+
+
+def test_the_next_dreams_take_the_place_of_the_last() -> None:
+    places: set[int] = set()
+
+    class Places(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if (store := trainer.datamodule.dreaming.store) is not None:
+                places.update(field.data_ptr() for field in store)
+
+    learner, data, trainer = prepared(callbacks=(Places(),))
+    trainer.fit(learner, datamodule=data)
+    assert data.dreaming is not None and data.dreaming.phases > 4 and len(places) == 5
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")

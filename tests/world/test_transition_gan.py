@@ -300,6 +300,21 @@ def test_imagined_observations_stay_near_the_real_ones_and_ends_come_by_chance()
     assert imagined.terminated.float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_row_is_told_the_same_whichever_rows_are_asked_about_with_it() -> None:
+    """Members are asked in parts: 1,100 rows are three of them, the last one short."""
+    world, n, rng = world_of(2, 3), 1_100, torch.Generator().manual_seed(4)
+    obs, after, other = (torch.randn(n, 2, generator=rng) for _ in range(3))
+    action = torch.randint(3, (n,), generator=rng)
+    world.fit_normaliser(obs, torch.arange(n) % 3, after)
+    world.fit_disagreement(obs, action)
+    told = (*world.predict(obs, action, other), world.disagreement(obs, action))
+    for row in (0, 511, 512, 1_024, n - 1):
+        one = obs[row : row + 1], action[row : row + 1]
+        alone = (*world.predict(*one, other[row : row + 1]), world.disagreement(*one))
+        for whole, single in zip(told, alone, strict=True):
+            torch.testing.assert_close(whole[row : row + 1], single)
+
+
 def test_a_restored_world_imagines_the_same() -> None:
     rng = torch.Generator().manual_seed(14)
     settings = WorldSettings("gan_reconstruction", members=2, hidden=(8,), head_hidden=(8,))

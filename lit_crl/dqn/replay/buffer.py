@@ -267,6 +267,14 @@ class ReplayBuffer:
             self.observations(self.shift(row, 1)),
         )
 
+    def sample_observations(self, n: int, rng: torch.Generator) -> Tensor:
+        """The first observations ``[n, ...]`` of the transitions that ``sample`` would draw.
+
+        Raises:
+            RuntimeError: As ``sample`` does.
+        """
+        return self.observations(self._draw((n,), rng))
+
     def _draw(self, shape: Shape, rng: torch.Generator) -> Tensor:
         """Flat rows at which transitions start, drawn uniformly, ``[prod(shape)]``."""
         draw = self.draw_by_rank if self.startable.is_cuda else self.draw_by_trial

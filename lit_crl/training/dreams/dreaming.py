@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_crl.core import distributed
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.seeding import random_stream
+from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.dqn.equations import Transitions
 from lit_crl.dqn.possible_returns import ENDING, HIGH, LOW, possible_returns
 from lit_crl.dqn.replay.buffer import ReplayBuffer
@@ -20,6 +21,8 @@ from lit_crl.training.dreams.condition import DreamCondition
 from lit_crl.training.dreams.explorers import acting
 from lit_crl.training.dreams.level_starts import LevelStarts
 from lit_crl.training.dreams.store import Dreams
+from lit_crl.training.graphs.capture import Capture
+from lit_crl.training.graphs.dreams import GraphedDreams
 from lit_crl.training.settings import DreamSettings
 from lit_crl.world.caution import doubt
 from lit_crl.world.curiosity import (
@@ -58,6 +61,9 @@ class Dreaming:
 
     A world phase is due every ``every`` env steps. After it the explorer dreams anew (the judge, if
     there is nothing for an explorer to learn), as soon as the world errs little enough.
+
+    A phase makes a program wait for a GPU some thirty times, for the numbers of rows of the replay
+    that are drawn from. It does not in a batch without a phase, nor in the steps of a dream.
     """
 
     def __init__(
@@ -68,9 +74,11 @@ class Dreaming:
         replay: ReplayBuffer,
         gamma: float,
         seed: int,
+        clock: Stopwatch,
         level_starts: LevelStarts | None = None,
         at_once: bool = False,
         explores: Tensor | None = None,
+        capture: Capture | None = None,
     ) -> None:
         """Prepare to dream.
 
@@ -81,14 +89,18 @@ class Dreaming:
             replay: Real transitions.
             gamma: Discount factor of one step.
             seed: Seed of all random streams.
+            clock: Times the recording of graphs.
             level_starts: Where dreams of generated levels start; asked if ``settings`` wants any.
             at_once: Whether the first world phase is due with the first batch, because all the
                 experience is there by then, as in a log.
             explores: In which environments the explorer acts, bool ``[N]``; None: in none. It is
                 changed in place: as long as there is nothing to judge, the explorer acts in all.
+            capture: Records a step of all dreams as a graph, on a GPU; None: dreams run one
+                operation at a time.
 
         Raises:
-            ConfigError: If dynamics should be perfect, and cannot be.
+            ConfigError: If dynamics should be perfect, and cannot be; or if dreams do not fit into
+                the RAM that is free.
         """
         device = env.device
         self.settings, self.world, self.replay = settings, world, replay
@@ -109,7 +121,11 @@ class Dreaming:
         )
         self.rng = random_stream(seed, "dreams", device=device)
         self.env.rng = random_stream(seed, "imagined environment", device=device)
-        self.dreams = Dreams(self.env, gamma, self.rng)
+        graphs = None
+        if capture is not None:
+            given = (self.env, self.starts, gamma, self.rng, world, capture, clock)
+            graphs = GraphedDreams(*given)
+        self.dreams = Dreams(self.env, gamma, self.rng, graphs)
         self.condition = DreamCondition(settings.error_bound)
         members = world.heads.end.members
         self.member_rngs = [

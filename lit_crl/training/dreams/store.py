@@ -1,12 +1,14 @@
 """Dreams of a policy: it acts in a world, and the newest imagined steps are kept."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_crl.dqn.equations import Transitions, greedy_unless, toss
+from lit_crl.core.free_ram import check_fits
+from lit_crl.dqn.equations import Transitions
+from lit_crl.training.dreams.step import ImaginedSteps, imagine_step
+from lit_crl.training.graphs.dreams import GraphedDreams
 from lit_crl.world.imagined_env import ImaginedEnv
 
 #: Largest ε of a policy in its dreams; each dream has its own.
@@ -16,15 +18,26 @@ DREAM_EPSILON = 0.3
 class Dreams:
     """Plays dreams and keeps them until the next ones: those of an older world are forgotten."""
 
-    def __init__(self, env: ImaginedEnv, gamma: float, rng: torch.Generator) -> None:
+    def __init__(
+        self,
+        env: ImaginedEnv,
+        gamma: float,
+        rng: torch.Generator,
+        graphs: GraphedDreams | None = None,
+    ) -> None:
         """Prepare to dream.
 
         Args:
             env: The dreams; each ends at the latest after ``env.max_episode_steps``.
             gamma: Discount factor of one step.
             rng: Draws ε, random actions, and which imagined steps are learnt from.
+            graphs: Launches each step as a graph; None: they run one operation at a time.
+
+        Raises:
+            ConfigError: If the RAM that is free does not hold the steps that will be kept.
         """
-        self.env, self.gamma, self.rng = env, gamma, rng
+        self.env, self.gamma, self.rng, self._graphs = env, gamma, rng, graphs
+        check_fits("data.world.dreams", env.num_envs, self.bytes, env.device)
         #: The newest imagined steps ``[n, ...]``; None before the first dream.
         self.store: Transitions | None = None
         #: The world's disagreement ``[n]`` on them. It is that of the present world, because these
@@ -32,37 +45,50 @@ class Dreams:
         self.disagreement = torch.zeros(0, device=env.device)
         #: Imagined steps so far.
         self.steps = 0
+        self._rows: ImaginedSteps | None = None
 
     @property
     def bytes(self) -> int:
         """The memory that the kept steps take once there are any."""
-        obs = self.env.obs[0]
-        # Two observations, an action, and in float32 reward, discount and disagreement.
-        of_a_step = 2 * obs.nbytes + torch.int64.itemsize + 3 * torch.float32.itemsize
-        return self.env.num_envs * self.env.max_episode_steps * of_a_step
+        # On the device "meta" tensors have sizes, but take no RAM.
+        room = ImaginedSteps.room(self.env.max_episode_steps, self.env, torch.device("meta"))
+        return sum(field.nbytes for field in room)
 
     @torch.no_grad()
-    def play(self, action_values: Callable[[Tensor], Tensor]) -> None:
+    def play(self, policy: nn.Module) -> None:
         """Dream anew with a policy: as many steps of each dream as its horizon has.
 
         Args:
-            action_values: Q of the policy, ``[N, ...] -> [N, A]``.
+            policy: Gives action values, ``[N, ...] -> [N, A]``.
         """
-        env, actions = self.env, self.env.num_actions
-        epsilon = torch.rand(env.num_envs, generator=self.rng, device=self.rng.device)
-        self.store = None  # two stores at a time would take more memory
-        steps: list[tuple[Tensor, ...]] = []
-        obs, _ = env.reset()
-        for _ in range(env.max_episode_steps):
-            explore, random = toss(len(obs), actions, DREAM_EPSILON * epsilon, self.rng)
-            action = greedy_unless(explore, random, action_values(obs))
-            next_obs, reward, terminated, truncated, info = env.step(action)
-            discount = self.gamma * (~terminated).float()
-            steps.append((obs, action, reward, discount, next_obs, info["disagreement"]))
-            obs, _ = env.reset(options={"reset_mask": terminated | truncated})
-        *fields, self.disagreement = (torch.cat(field) for field in zip(*steps, strict=True))
+        self.store = None
+        uniform = torch.rand(self.env.num_envs, generator=self.rng, device=self.rng.device)
+        rows, epsilon = self._room(), DREAM_EPSILON * uniform
+        if self._graphs is None:
+            self._one_by_one(policy, epsilon, rows)
+        else:
+            self._graphs(policy, epsilon, rows)
+        *fields, self.disagreement = (field.flatten(0, 1) for field in rows)
         self.store = Transitions(*fields)
-        self.steps += len(self.store.reward)
+        self.steps += rows.reward.numel()
+
+    def _room(self) -> ImaginedSteps:
+        """Where steps are kept: always at the same place, over the older ones."""
+        if self._rows is None:
+            steps = self.env.max_episode_steps
+            self._rows = ImaginedSteps.room(steps, self.env, self.env.device)
+        return self._rows
+
+    def _one_by_one(self, policy: nn.Module, epsilon: Tensor, rows: ImaginedSteps) -> None:
+        """Write the steps of all dreams; those that are over start anew."""
+        env = self.env
+        env.reset()
+        steps = torch.arange(env.max_episode_steps, device=env.device)
+        for at in torch.split(steps, 1):
+            step, after = imagine_step(env, policy, epsilon, self.gamma, self.rng)
+            rows.put(at, step)
+            env.obs, env.elapsed = after.obs, after.elapsed
+            env.reset(options={"reset_mask": after.terminated | after.truncated})
 
     def draw(self, shape: tuple[int, int]) -> tuple[Transitions, Tensor]:
         """Imagined steps ``[*shape, ...]``, drawn uniformly with replacement, and disagreement."""
