@@ -120,10 +120,8 @@ def impossible_share(target: Tensor, returns: Tensor) -> Tensor:
     >>> impossible_share(torch.tensor([10.4, -1.1, 3.0, torch.nan]), torch.tensor([0.0, 10.0]))
     tensor(0.5000)
     """
-    low, high = returns
-    margin = MARGIN * (high - low)
-    is_possible = (target >= low - margin) & (target <= high + margin)
-    return torch.mean((~is_possible).float())
+    low, high = torch.lerp(returns, returns.flip(0), -MARGIN)
+    return torch.mean((target.clamp(low, high) != target).float())
 
 
 def td_loss(

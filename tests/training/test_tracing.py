@@ -64,7 +64,8 @@ def test_tensors_that_stay_are_looked_at_once() -> None:
         return (x @ second.view(2, 2).t()) + first
 
     recorded = traced(product, [torch.zeros(2)])
-    called = [node for node in recorded.graph.nodes if node.op == "call_function"]
+    graph = recorded.__self__.graph  # type: ignore[attr-defined]
+    called = [node for node in graph.nodes if node.op == "call_function"]
     assert not any(
         all(i.op == "get_attr" for i in n.all_input_nodes) and is_view(n) for n in called
     )

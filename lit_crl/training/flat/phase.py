@@ -37,19 +37,18 @@ class TracedPhase(Generic[AnyMinibatch]):
         """See ``Phase``."""
         self._engine.rejoin()
         self._engine.take_rates()
-        minibatches = list(stack.unstack())
         # Recorded operations read the networks' buffers: for others they are recorded anew.
-        kind = (shapes(minibatches[0]), self._engine.places())
+        kind = (shapes(stack), self._engine.places())
         for moves in {rate > 0 for rate in rates}:
             if (moves, kind) not in self._recorded:
-                self._recorded[moves, kind] = self._record(moves, minibatches[0])
-        # What autocast does is among the operations. They need no gradients of their own.
+                self._recorded[moves, kind] = self._record(moves, next(stack.unstack()))
         device = self._engine.device
-        given = torch.tensor(rates, device=device).unbind()
+        minibatches = zip(*(tensor.unbind() for tensor in tensors_of(stack)), strict=True)
+        given = zip(rates, torch.tensor(rates, device=device).unbind(), minibatches, strict=True)
+        # What autocast does is among the operations. They need no gradients of their own.
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             reports = [
-                self._recorded[rate > 0, kind](held, *tensors_of(minibatch))
-                for rate, held, minibatch in zip(rates, given, minibatches, strict=True)
+                self._recorded[rate > 0, kind](held, *tensors) for rate, held, tensors in given
             ]
         count_steps(self._trainer, len(rates) * len(self._engine.adams))
         return {name: torch.stack([report[name] for report in reports]) for name in reports[0]}
