@@ -89,6 +89,20 @@ def test_four_copies_have_four_starts_and_no_more_processes_than_cores() -> None
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_a_process_loads_torch_only_to_save() -> None:
+    def has_torch(pid: int) -> bool:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+    env = GymnasiumEnv(1, id="CartPole-v1", vectorization="async")
+    env.reset(seed=0)
+    env.step(torch.zeros(1, dtype=torch.long))
+    (pid,) = processes(env)
+    assert not has_torch(pid)
+    env.state_dict()
+    assert has_torch(pid)  # or this test sees nothing
+    env.close()
+
+
 def test_a_process_takes_one_core() -> None:
     class Threads(ThreeLives):
         def infos(self) -> dict[str, Any]:
