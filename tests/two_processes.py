@@ -4,7 +4,9 @@
 task after the other, and leaves ``rank<r>.pt`` files in the folder of each.
 """
 
+import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from conftest import GivenBatches, Run, learner_settings, make_trainer, prepare_run
+from crashes import KillAt, Killed
 from dreamers import prepared
 from lightning.pytorch import Callback
 
@@ -75,8 +78,8 @@ def everything(run: Run, notes: Notes) -> dict[str, Any]:
     return {**run.everything(), "drawn": notes.drawn, "noise": notes.noise}
 
 
-#: Enough for 1 000 updates of the Q-network in two processes.
-LONG = {"env_steps": 9_000, "updates_per_batch": 8, "validate_every": 4_000}
+#: Enough for 300 updates of the Q-network in two processes, and for two checkpoints.
+LONG = {"env_steps": 3_000, "updates_per_batch": 8, "validate_every": 1_200}
 
 
 class Dies(Callback):
@@ -309,7 +312,13 @@ def work(task: str, folder: Path) -> None:
     if task == "train":
         run, notes = train(folder, world_size, **LONG)
     elif task == "die":
-        train(folder, world_size, **LONG, callbacks=[Dies(80, rank=1)])
+        train(folder, world_size, **LONG, callbacks=[Dies(30, rank=1)])
+        return
+    elif task == "crash":
+        with contextlib.suppress(Killed):
+            train(folder, world_size, **LONG, callbacks=[KillAt(30)])
+        if rank == 0:
+            shutil.copy(folder / "last.ckpt", folder / "crashed.ckpt")
         return
     else:
         run, notes = train(folder, world_size, **LONG, checkpoint=folder / "last.ckpt")

@@ -46,15 +46,13 @@ def results(folder: Path, processes: int) -> list[dict[str, Any]]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of each task, in a folder of its name.
 
-    Starting them takes longer than most tasks: those that end well share two processes.
+    Starting them takes longer than most tasks, so all share two processes.
     """
     root = tmp_path_factory.mktemp("done")
-    began = time.monotonic()
-    died = start({"die": root / "die"})
-    assert died.returncode != 0 and time.monotonic() - began < 60
-    shutil.copytree(root / "die", root / "resume")
-    tasks = ("resume", "train", "descend", "evaluate", "imagine", "best", "rainbow", "memory")
-    both = start({task: root / task for task in tasks})
+    tasks = ("train", "descend", "evaluate", "imagine", "best", "rainbow", "memory")
+    both = start(
+        {"crash": root / "crashed", "resume": root / "crashed", **{t: root / t for t in tasks}}
+    )
     assert both.returncode == 0, both.stderr
     return root
 
@@ -68,7 +66,7 @@ def test_all_processes_have_the_same_weights_and_optimizers(
     trained: list[dict[str, Any]], difference: Difference
 ) -> None:
     first, second = trained
-    assert first["learner"]["updates"] >= 1_000 and first["learner"]["gan_updates"] > 20
+    assert first["learner"]["updates"] >= 300 and first["learner"]["gan_updates"] > 10
     assert difference(first["weights"], second["weights"]) is None
     assert difference(first["optimizers"], second["optimizers"]) is None
     assert not any(w.isnan().any() for w in first["weights"].values() if w.is_floating_point())
@@ -122,21 +120,21 @@ def test_outcomes_are_shared_and_env_steps_counted_over_all_processes(
         assert difference(first["rings"][field], second["rings"][field]) is None
     assert not torch.equal(first["rings"]["visited.levels"], second["rings"]["visited.levels"])
     for result in trained:
-        assert 2 * result["data"]["rollout"]["env_steps"] == 8_992  # 9 000, in whole vector steps
+        assert 2 * result["data"]["rollout"]["env_steps"] == 2_992  # 3 000, in whole vector steps
     saved = torch.load(done / "train" / "last.ckpt", weights_only=True)["lit_crl"]
-    assert saved["env_steps"] == 8_992 and saved["world_size"] == 2
+    assert saved["env_steps"] == 2_992 and saved["world_size"] == 2
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(
     done: Path, trained: list[dict[str, Any]], tmp_path: Path, difference: Difference
 ) -> None:
-    saved = torch.load(done / "die" / "last.ckpt", weights_only=True)["lit_crl"]
-    assert 0 < saved["env_steps"] < 8_000
-    for whole, again in zip(trained, results(done / "resume", 2), strict=True):
+    saved = torch.load(done / "crashed" / "crashed.ckpt", weights_only=True)["lit_crl"]
+    assert 0 < saved["env_steps"] < 2_000
+    for whole, again in zip(trained, results(done / "crashed", 2), strict=True):
         for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
     alone = tmp_path / "alone"
-    shutil.copytree(done / "die", alone)
+    shutil.copytree(done / "crashed", alone)
     with pytest.raises(ConfigError, match="was saved by 2 processes, but this run has 1"):
         work("resume", alone)
 
