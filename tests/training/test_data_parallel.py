@@ -50,9 +50,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("done")
     tasks = ("train", "descend", "evaluate", "imagine", "best", "rainbow", "memory")
-    both = start(
-        {"crash": root / "crashed", "resume": root / "crashed", **{t: root / t for t in tasks}}
-    )
+    of_one_run = dict.fromkeys(("crash", "signal", "resume"), root / "crashed")
+    both = start(of_one_run | {task: root / task for task in tasks})
     assert both.returncode == 0, both.stderr
     return root
 
@@ -137,6 +136,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     shutil.copytree(done / "crashed", alone)
     with pytest.raises(ConfigError, match="was saved by 2 processes, but this run has 1"):
         work("resume", alone)
+
+
+def test_a_signal_to_one_process_saves_and_stops_both(done: Path) -> None:
+    """The run above was stopped so, and went on."""
+    first, second = ((done / "crashed" / f"stopped{rank}").read_text() for rank in range(2))
+    assert first == second
+    assert first.startswith("Stopped by SIGTERM after ") and "all is saved. Go on with" in first
 
 
 def test_the_gradients_are_those_of_one_process_on_the_concatenated_batch(
@@ -281,7 +287,8 @@ def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
     timeout = f"--trainer.strategy.init_args.timeout_seconds={patience}"
     process, child = fit_in_two_processes(tmp_path, *CONFIG, timeout)
     os.kill(child, signum)
-    _, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
+    assert output.count("16 environments") == 1 and "2 × cpu" in output
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert "process 0 lost another one" in errors.strip().splitlines()[-1]
@@ -289,6 +296,7 @@ def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
     assert is_gone(child)
 
 
+@pytest.mark.slow  # as above, by the command line
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
     process, child = fit_in_two_processes(

@@ -30,7 +30,8 @@ def processes(env: GymnasiumEnv) -> list[int]:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"id": "CartPole-v1"},
+        # Plain numbers, which Atari's wrappers hold, too.
+        pytest.param({"id": "CartPole-v1"}, marks=pytest.mark.slow),
         # Objects, as MiniGrid's games are; test_minatar_minigrid.py saves them without processes.
         pytest.param(minatar("Asterix-v1"), marks=pytest.mark.slow),
         minigrid(),

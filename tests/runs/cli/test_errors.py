@@ -178,6 +178,7 @@ def test_the_console_shows_no_traceback(
     """All of ``python -m lit_crl``, which a killed run of two processes shows from outside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "lit_crl.__main__", raising=False)  # of another test
     monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", "--data.collect.gamma", "2"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("lit_crl", run_name="__main__")

@@ -122,8 +122,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 #: What a run draws takes as long as a short run itself. These draw all kinds of it: levels as
-#: pictures, levels as points of a plane, a world's dreams, and no levels.
-DRAW = ("maze", "acrobot_physics", "mountain_car", "gymnasium")
+#: pictures, levels as points of each task's own plane, a world's dreams, and no levels.
+DRAW = ("maze", "acrobot_physics", "gusty_pass", "mountain_car", "point_mass", "spiral_levels",
+        "thin_manifold", "gymnasium")  # fmt: skip
 
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
