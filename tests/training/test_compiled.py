@@ -150,7 +150,9 @@ def test_weights_and_td_errors_pass_through_the_graph(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("arm", ["target", pytest.param("gan", marks=pytest.mark.slow)])
+# test_noisy_networks.py resumes a compiled run in every test run.
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["target", "gan"])
 def test_a_resumed_compiled_run_equals_the_uninterrupted_one(
     make_run: Callable[..., Any],
     difference: Callable[[Any, Any], str | None],

@@ -263,8 +263,8 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("graphs", "handed_over", "one_hot")
 def test_nothing_in_a_cycle_waits(make_run: Callable[..., Any]) -> None:
     run = make_run(
-        arm="target", gan_every=24, env_steps=8 * 4 * 30, callbacks=[Within(13, 22)],
-        validate=False, validate_every=8 * 4 * 30,
+        arm="target", gan_every=24, env_steps=8 * 4 * 34, callbacks=[Within(13, 22)],
+        validate=False, validate_every=8 * 4 * 34,
     ).fit()  # fmt: skip
     assert run.learner.updates > 0 and run.data.batches_done > 24
 
