@@ -4,7 +4,10 @@
 task after the other, and leaves ``rank<r>.pt`` files in the folder of each.
 """
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from typing import Any
 
 import torch
 from conftest import GivenBatches, Run, learner_settings, make_trainer, prepare_run
+from crashes import KillAt, Killed
 from dreamers import prepared
 from lightning.pytorch import Callback
 
@@ -23,7 +27,8 @@ from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation
 from lit_crl.gan.batch import GanBatch
-from lit_crl.runs.callbacks import BestCheckpoint, RecordMetrics, RunCheckpoint
+from lit_crl.runs.callbacks import BestCheckpoint, RecordMetrics, RunCheckpoint, StopOnSignal
+from lit_crl.runs.checkpoints.signals import RunStopped, Signals
 from lit_crl.training.batches import Batch
 from lit_crl.training.ddp import PhaseDDP
 from lit_crl.training.dreams import dreaming
@@ -63,7 +68,10 @@ def spread(world_size: int) -> dict[str, Any]:
 def train(folder: Path, world_size: int, **settings: Any) -> tuple[Run, Notes]:
     """A short run of everything, with checkpoints in ``folder``."""
     notes = Notes()
-    callbacks = [RecordMetrics(), RunCheckpoint(folder), notes, *settings.pop("callbacks", [])]
+    saves = RunCheckpoint(folder)
+    callbacks = [RecordMetrics(), saves, notes, *settings.pop("callbacks", [])]
+    if (signals := settings.pop("signals", None)) is not None:
+        callbacks.append(StopOnSignal(saves, signals))
     checkpoint = settings.pop("checkpoint", None)
     trainer = spread(world_size) | settings.pop("trainer", {})
     run = prepare_run(callbacks=callbacks, trainer=trainer, **settings)
@@ -75,8 +83,8 @@ def everything(run: Run, notes: Notes) -> dict[str, Any]:
     return {**run.everything(), "drawn": notes.drawn, "noise": notes.noise}
 
 
-#: Enough for 1 000 updates of the Q-network in two processes.
-LONG = {"env_steps": 9_000, "updates_per_batch": 8, "validate_every": 4_000}
+#: Enough for 300 updates of the Q-network in two processes, and for two checkpoints.
+LONG = {"env_steps": 3_000, "updates_per_batch": 8, "validate_every": 1_200}
 
 
 class Dies(Callback):
@@ -88,6 +96,17 @@ class Dies(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.datamodule.batches_done == self.batches and trainer.global_rank == self.rank:
             os._exit(9)
+
+
+class Signalled(Callback):
+    """Sends one process a signal at a batch."""
+
+    def __init__(self, batches: int, rank: int) -> None:
+        self.batches, self.rank = batches, rank
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.datamodule.batches_done == self.batches and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Draws(Callback):
@@ -238,7 +257,7 @@ def imagine(folder: Path, world_size: int, rank: int) -> None:
     """A run with a world, whose second process has nothing to learn from at first; and resumed."""
 
     def fit(*callbacks: Callback, checkpoint: str | None = None) -> dict[str, Any]:
-        learner, data, _ = prepared(env_steps=1_600, dreams={"gate": 0.9, "held_back": 0.3})
+        learner, data, _ = prepared(env_steps=1_120, dreams={"gate": 0.9, "held_back": 0.3})
         trainer = make_trainer(
             callbacks=[RunCheckpoint(folder), *callbacks], limit_val_batches=0, **spread(world_size)
         )
@@ -258,7 +277,7 @@ def imagine(folder: Path, world_size: int, rank: int) -> None:
         }
 
     whole = fit()
-    fit(StopsAt(30))
+    fit(StopsAt(20))
     resumed = fit(checkpoint=str(folder / "last.ckpt"))
     found = {"whole": whole, "resumed": resumed, "units": units(range(rank, 2, world_size))}
     torch.save(found, folder / f"rank{rank}.pt")
@@ -309,7 +328,22 @@ def work(task: str, folder: Path) -> None:
     if task == "train":
         run, notes = train(folder, world_size, **LONG)
     elif task == "die":
-        train(folder, world_size, **LONG, callbacks=[Dies(80, rank=1)])
+        train(folder, world_size, **LONG, callbacks=[Dies(30, rank=1)])
+        return
+    elif task == "crash":
+        with contextlib.suppress(Killed):
+            train(folder, world_size, **LONG, callbacks=[KillAt(30)])
+        if rank == 0:
+            shutil.copy(folder / "last.ckpt", folder / "crashed.ckpt")
+        return
+    elif task == "signal":
+        last, signalled = folder / "last.ckpt", [Signalled(40, rank=1)]
+        with Signals() as signals:
+            try:
+                train(folder, world_size, **LONG, checkpoint=last, callbacks=signalled,
+                      signals=signals)  # fmt: skip
+            except RunStopped as stopped:
+                (folder / f"stopped{rank}").write_text(str(stopped))
         return
     else:
         run, notes = train(folder, world_size, **LONG, checkpoint=folder / "last.ckpt")

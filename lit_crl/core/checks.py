@@ -1,13 +1,17 @@
-"""Checks of what users give: each raises one sentence that names the key, value and remedy."""
+"""Checks of what users give: each raises one sentence that names the key, value and remedy.
+
+Environments in processes of their own make use of them, and do without torch.
+"""
 
 import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Settings = TypeVar("Settings")
 
@@ -53,6 +57,8 @@ def _check(numbers: Mapping[str, float], holds: Callable[[float], bool], remedy:
 
 def default_dtype() -> None:
     """New tensors are float32: everything here is computed in float32."""
+    import torch
+
     if (found := torch.get_default_dtype()) != torch.float32:
         raise ConfigError(
             f"torch's default dtype is {found}, but everything here is computed in torch.float32: "
@@ -78,8 +84,10 @@ def difficulty(wanted: float, n_or_z: object) -> None:
         )
 
 
-def device(key: str, name: str) -> torch.device:
+def device(key: str, name: str) -> "torch.device":
     """The device called ``name``."""
+    import torch
+
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:

@@ -1,9 +1,6 @@
 """Independent random streams: one ``torch.Generator`` for each (seed, purpose, rank)."""
 
-import random
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,35 +21,6 @@ def random_stream(
 ) -> torch.Generator:
     """A new random stream: drawing from one never shifts another."""
     return torch.Generator(device).manual_seed(stream_seed(seed, purpose, rank))
-
-
-def seed_global_streams(seed: int) -> None:
-    """Seed the global streams of Python, numpy and torch: environments may draw from them."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)
-    if _uses_gpus():
-        torch.cuda.manual_seed_all(seed)
-
-
-def _uses_gpus() -> bool:
-    """Whether CUDA is in use; otherwise, reading its streams would initialise it."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def global_streams_kept() -> Iterator[None]:
-    """Restore the global streams of Python, numpy and torch after the block."""
-    python, numpy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    on_gpus = torch.cuda.get_rng_state_all() if _uses_gpus() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(on_cpu)
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
 
 
 class RandomStreams:

@@ -6,18 +6,21 @@ or kinds of maps. An observation with one more axis is a stack of frames along i
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.wrappers import FrameStackObservation
-from torch import Tensor
 
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs.bits import with_bits
 from lit_crl.envs.gym.minigrid_bounds import with_true_bounds
-from lit_crl.envs.interface import LevelEnv
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lit_crl.envs.interface import LevelEnv
 
 ImageLayout = Literal["HW", "HWC", "CHW"]
 #: What a user can declare: the layout of images, or that observations are no images.

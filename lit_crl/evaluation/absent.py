@@ -1,6 +1,6 @@
 """What stands for an evaluation where there is no environment: nothing is measured."""
 
-from lit_crl.core.seeding import global_streams_kept
+from lit_crl.core.global_streams import global_streams_kept
 from lit_crl.dqn.logs.task import LoggedTask
 from lit_crl.evaluation.pool import EvaluationEnvs
 from lit_crl.evaluation.protocol import Evaluation, Learner, More

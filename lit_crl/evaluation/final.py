@@ -3,8 +3,9 @@
 from typing import ClassVar, Literal
 
 from lit_crl.core import distributed
+from lit_crl.core.global_streams import global_streams_kept
 from lit_crl.core.levels import UnitBox
-from lit_crl.core.seeding import global_streams_kept, random_stream
+from lit_crl.core.seeding import random_stream
 from lit_crl.evaluation.allowance import Allowance
 from lit_crl.evaluation.level_metrics import LevelManifold
 from lit_crl.evaluation.protocol import (

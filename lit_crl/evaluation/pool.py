@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_crl.core.seeding import seed_global_streams
+from lit_crl.core.global_streams import seed_global_streams
 from lit_crl.dqn import equations as dqn
 from lit_crl.envs import BatchedEnv, GymnasiumEnv, LevelEnv
 from lit_crl.envs.episodes import Act, Episodes, RandomActions, Remembering, run_episodes

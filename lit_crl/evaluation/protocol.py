@@ -14,8 +14,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
 from lit_crl.core import distributed
+from lit_crl.core.global_streams import global_streams_kept
 from lit_crl.core.levels import UnitBox
-from lit_crl.core.seeding import global_streams_kept, random_stream, stream_seed
+from lit_crl.core.seeding import random_stream, stream_seed
 from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.episodes import Act, Episodes, Remembering

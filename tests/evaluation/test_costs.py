@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor
 
-from lit_crl.core.seeding import global_streams_kept, seed_global_streams
+from lit_crl.core.global_streams import seed_global_streams
 from lit_crl.envs import GymnasiumEnv, MountainCar
 from lit_crl.envs.episodes import run_episodes
 from lit_crl.envs.gym import adapter
@@ -328,20 +328,6 @@ def test_training_does_not_notice_evaluation_in_environments_of_global_chance(
         for make in [corridor("GlobalChance-v0")] * 2
     ]
     assert returns[0] == returns[1] and returns[0]["target_return_std"] > 0
-
-
-def test_global_streams_are_restored_whatever_happens() -> None:
-    def draw() -> tuple[float, float, float]:
-        return random.random(), np.random.rand(), float(torch.rand(1))  # noqa: NPY002
-
-    seed_global_streams(1)
-    expected = draw(), draw()
-    seed_global_streams(1)
-    assert draw() == expected[0]
-    with pytest.raises(KeyboardInterrupt), global_streams_kept():
-        seed_global_streams(2)
-        raise KeyboardInterrupt
-    assert draw() == expected[1]
 
 
 def test_an_evaluation_that_was_interrupted_leaves_environments_that_can_be_used() -> None:

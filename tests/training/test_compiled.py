@@ -115,6 +115,8 @@ def test_tracing_convolutions_changes_nothing(train_on: Train, traced: None) -> 
         torch.testing.assert_close(compiled[name], tensor, rtol=2e-4, atol=2e-5, msg=name)
 
 
+# With a world beside the two phases, test_compiled_world.py shows it in every test run.
+@pytest.mark.slow
 def test_compiled_and_eager_runs_can_take_turns(train_on: Train, traced: None) -> None:
     """The optimizer's own state is what the graph changes."""
     batches = [both(updates=1, gan_updates=1, seed=seed) for seed in range(4)]
@@ -163,13 +165,17 @@ def test_weights_and_td_errors_pass_through_the_graph(
     )  # fmt: skip
 
 
+# test_noisy_networks.py resumes a compiled run in every test run.
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["target", "gan"])
 def test_a_resumed_compiled_run_equals_the_uninterrupted_one(
     make_run: Callable[..., Any],
     difference: Callable[[Any, Any], str | None],
     tmp_path: Path,
     traced: None,
+    arm: str,
 ) -> None:
-    settings = {"learner": {"compile": True}, "updates_per_batch": 1, "gan_updates": 1}
+    settings = {"learner": {"compile": True}, "updates_per_batch": 1, "gan_updates": 1, "arm": arm}
     whole, checkpoint = uninterrupted(make_run, tmp_path, 25, **settings)
     resumed = make_run(callbacks=[RunCheckpoint(checkpoint.parent)], **settings).fit(checkpoint)
     assert difference(whole.everything(), resumed.everything()) is None

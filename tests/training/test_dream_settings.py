@@ -55,7 +55,7 @@ def learnt(group: str = "", name: str = "") -> tuple[Tensor, ...]:
     """All weights and units after a tiny run in which one setting has another value."""
     world = {name: OTHER_WORLDS[name]} if group == "world" else {}
     dreams = {name: OTHER_DREAMS[name]} if group == "dreams" else {}
-    learner, _ = fitted(world=world, dreams=BASE | dreams, **LEVELS | {"env_steps": 700})
+    learner, _ = fitted(world=world, dreams=BASE | dreams, **LEVELS | {"env_steps": 500})
     parts = (learner.q_network, learner.explorer, learner.world_gan)
     assert all(part is not None for part in parts)
     return tuple(

@@ -3,6 +3,8 @@
 Gymnasium's ``SyncVectorEnv`` merges the infos of all environments, which fails where they differ,
 and steps every environment. Here only success is read from the infos, and a copy whose episode has
 ended waits until it is reset.
+
+Torch is imported when running episodes are saved: processes that only step copies do without it.
 """
 
 from __future__ import annotations
@@ -11,12 +13,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete
 
 from lit_crl.core.checks import ConfigError, RunError
-from lit_crl.envs.gym import returned, snapshots
-from lit_crl.envs.gym.game import game_of
+from lit_crl.envs.gym import returned
+from lit_crl.envs.gym.game import emulated, game_of
 from lit_crl.envs.gym.guard import Env, Guard, SetLevel
 from lit_crl.envs.gym.returned import Array, raise_named, told
 from lit_crl.envs.gym.vectorized import Kind, check_finite, check_in_bounds
@@ -174,15 +175,21 @@ class Copies:
 
     def why_not_saved(self) -> str | None:
         """Why ``state_dict`` cannot hold the running episodes, in words; None: it can."""
+        from lit_crl.envs.gym import snapshots
+
         return snapshots.why_not_saved(self.envs[0])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the running episodes, if they can be saved."""
-        arrays = {name: torch.tensor(getattr(self, name)) for name in SAVED}
+        from lit_crl.envs.gym import snapshots
+
+        arrays = snapshots.tensors({name: getattr(self, name) for name in SAVED})
         return {"envs": [snapshots.snapshot(env) for env in self.envs], **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
+        from lit_crl.envs.gym import snapshots
+
         for env, saved in zip(self.envs, state["envs"], strict=True):
             snapshots.restore(env, saved)
         for name in SAVED:
@@ -191,11 +198,15 @@ class Copies:
 
     def kept_state(self, i: int) -> bytes:
         """The running episode of copy ``i``, if it can be saved, to start from it later."""
-        arrays = {name: torch.tensor(getattr(self, name)[i]) for name in SAVED}
+        from lit_crl.envs.gym import snapshots
+
+        arrays = snapshots.tensors({name: getattr(self, name)[i] for name in SAVED})
         return snapshots.in_bytes({"env": snapshots.snapshot(self.envs[i]), **arrays})
 
     def start_from(self, i: int, kept: bytes) -> None:
         """Start an episode of copy ``i`` in a state that ``kept_state`` gave, of any copy."""
+        from lit_crl.envs.gym import snapshots
+
         state = snapshots.from_bytes(kept)
         snapshots.restore(self.envs[i], state["env"])
         for name in SAVED:
@@ -244,7 +255,7 @@ def _kind_of(env: Env, space: Box) -> Kind:
     assert isinstance(actions, Discrete)
     numbers = int(actions.start), int(actions.n)
     metadata = dict(env.metadata or {})
-    return Kind(space, *numbers, env.spec, metadata, game_of(env), snapshots.emulated(env))
+    return Kind(space, *numbers, env.spec, metadata, game_of(env), emulated(env))
 
 
 def _check_alike(envs: list[Env], name: str) -> None:

@@ -60,7 +60,7 @@ def game_of(env: Env) -> Game:
     assert isinstance(env.action_space, Discrete)
     actions, skipped = int(env.action_space.n), steps_below(wrappers)
     limits, frames = [time_limit(env)], skipped
-    if package == ALE:
+    if is_atari(inner):
         return _of_ale(inner, wrappers, actions, limits)
     words = [f"{actions} actions"]
     if package == "minatar":
@@ -85,6 +85,19 @@ def game_of_vector_entry(entry: type, kwargs: Mapping[str, Any], actions: int) -
         with_version("ale-py"),
     )
     return Game(frames, math.ceil(int(kwargs["max_num_frames_per_episode"]) / frames), words)
+
+
+def is_atari(inner: Any) -> bool:
+    """Whether an environment, without its wrappers, is of the Arcade Learning Environment."""
+    return type(inner).__module__.partition(".")[0] == ALE
+
+
+def emulated(env: Env) -> tuple[str, int, int] | None:
+    """Game, mode and difficulty of an Atari game; None: it is none."""
+    inner: Any = env.unwrapped
+    if not is_atari(inner):
+        return None
+    return str(inner._game), inner._game_mode or 0, inner._game_difficulty or 0
 
 
 def in_words(

@@ -23,6 +23,7 @@ from gymnasium.spaces import Space
 from torch import Tensor
 
 from lit_crl.envs.gym import atari_states, object_graphs
+from lit_crl.envs.gym.game import is_atari
 from lit_crl.envs.gym.guard import Env, layers
 
 #: Packages of environments that keep their state in numbers, arrays and tuples.
@@ -59,7 +60,7 @@ def why_not_saved(env: Env) -> str | None:
             return f"nothing is known of the state of its wrapper {kind.__name__}"
     if not type(inner).__module__.startswith((*_PLAIN_PACKAGES, *_OBJECT_PACKAGES)):
         return f"{type(inner).__name__} has no way to save its state"
-    if _is_atari(inner) and (why := atari_states.why_not_saved(inner)):
+    if is_atari(inner) and (why := atari_states.why_not_saved(inner)):
         return why
     try:
         snapshot(env)
@@ -78,14 +79,14 @@ def snapshot(env: Env) -> dict[str, Any]:
     saved = [_of_objects(x, graph) if _has_objects(x) else _of_plain(x) for x in known]
     rng = _map(_to_torch, env.unwrapped.np_random.bit_generator.state)
     state: dict[str, Any] = {"layers": saved, "rng": rng}
-    if _is_atari(env.unwrapped):
+    if is_atari(env.unwrapped):
         state["emulator"] = atari_states.saved(env.unwrapped)
     return state
 
 
 def restore(env: Env, saved: dict[str, Any]) -> None:
     """Put an environment of the same kind back into the state of a ``snapshot``."""
-    if _is_atari(env.unwrapped):
+    if is_atari(env.unwrapped):
         atari_states.restore(env.unwrapped, saved["emulator"])
     known: list[Any] = layers(env)
     graph = object_graphs.Decoder(_OBJECT_PACKAGES, known)
@@ -94,6 +95,11 @@ def restore(env: Env, saved: dict[str, Any]) -> None:
             is_graph = _has_objects(layer)
             setattr(layer, name, graph.decode(value) if is_graph else _map(_to_numpy, value))
     env.unwrapped.np_random.bit_generator.state = _map(_to_numpy, saved["rng"])
+
+
+def tensors(arrays: dict[str, Any]) -> dict[str, Tensor]:
+    """The same arrays and numbers as tensors, which share no memory with them."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
 def in_bytes(state: dict[str, Any]) -> bytes:
@@ -107,18 +113,6 @@ def from_bytes(state: bytes) -> dict[str, Any]:
     """The state that ``in_bytes`` wrote."""
     loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
     return loaded
-
-
-def emulated(env: Env) -> tuple[str, int, int] | None:
-    """Game, mode and difficulty of an Atari game; None: it is none."""
-    inner: Any = env.unwrapped
-    if not _is_atari(inner):
-        return None
-    return str(inner._game), inner._game_mode or 0, inner._game_difficulty or 0
-
-
-def _is_atari(inner: Any) -> bool:
-    return type(inner).__module__.startswith("ale_py.")
 
 
 def _has_objects(layer: Env) -> bool:

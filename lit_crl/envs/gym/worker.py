@@ -1,7 +1,8 @@
 """A process that holds some copies of a Gymnasium environment, and does what it is asked.
 
 ``main`` is started with the number of an open pipe. Messages come only from the process that
-started it; it ends when that process closes the pipe or dies.
+started it; it ends when that process closes the pipe or dies. It imports torch, which takes longer
+than all the rest, only to save episodes, or because the environment does.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from lit_crl.core.checks import ConfigError, RunError
-from lit_crl.core.seeding import seed_global_streams
+from lit_crl.core.global_streams import seed_global_streams
 from lit_crl.envs.gym import making
 from lit_crl.envs.gym.copies import Copies
 from lit_crl.envs.gym.guard import Env, SetLevel
-from lit_crl.envs.gym.snapshots import from_bytes, in_bytes
 
 #: The arrays that come with every answer.
 ARRAYS = ("observations", "running", "terminated", "truncated", "lost_life", "reported")
@@ -122,8 +122,12 @@ def _answer(copies: Copies, what: str, *args: Any) -> Any:
             seed_global_streams(seed)  # some environments draw from these
         copies.reset(chosen, seed=seed, options=options, levels=levels)
     elif what == "state_dict":
+        from lit_crl.envs.gym.snapshots import in_bytes
+
         found = in_bytes(copies.state_dict())
     elif what == "load_state_dict":
+        from lit_crl.envs.gym.snapshots import from_bytes
+
         copies.load_state_dict(from_bytes(args[0]))
     else:
         found = getattr(copies, what)(*args)

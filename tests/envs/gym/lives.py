@@ -1,5 +1,10 @@
-"""A game with lives, points beyond 1 and a time limit, for tests of what transitions learn from."""
+"""A game with lives, points beyond 1 and a time limit, and one that fails.
 
+Nothing here imports torch, so that a process which makes such a game starts as quickly as a user's.
+"""
+
+import os
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -36,3 +41,23 @@ class ThreeLives(gymnasium.Env[Any, Any]):
         self.steps += 1
         self.lives -= self.steps % LIFE == 0
         return self.picture(), POINTS[int(action)], self.lives == 0, False, self.infos()
+
+
+class Faulty(ThreeLives):
+    """Fails in its third step, or when it is made."""
+
+    def __init__(self, makes: bool = True, dies: bool = False) -> None:
+        if not makes:
+            raise RuntimeError("no licence")
+        super().__init__()
+        self.dies = dies
+
+    def step(self, action: Any) -> Any:
+        if self.steps == 2:
+            if self.dies:
+                os._exit(3)
+            raise ValueError("out of fuel")
+        return super().step(action)
+
+    def close(self) -> None:
+        Path(os.environ["LIT_CRL_CLOSED"]).write_text("closed")

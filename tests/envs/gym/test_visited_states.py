@@ -84,8 +84,15 @@ def test_drawn_levels_are_all_of_them_in_turn() -> None:
     assert all(60 < int((first == code).all(1).sum()) < 140 for code in store.codes)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize(
+    ("name", "vectorization"),
+    [
+        *((name, "sync") for name in GAMES),
+        ("DoorKey", "async"),
+        # A process sends the bytes of any game, and makes the same of them as `sync`.
+        *(pytest.param(name, "async", marks=pytest.mark.slow) for name in ("Breakout", "Seaquest")),
+    ],
+)
 def test_an_episode_from_a_visited_state_goes_on_as_the_game_did(
     name: str, vectorization: str
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from extras import Player, atari, made, minatar, minigrid, same
-from lives import ThreeLives
+from lives import Faulty, ThreeLives
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.envs import GymnasiumEnv
@@ -27,31 +27,13 @@ def processes(env: GymnasiumEnv) -> list[int]:
     return [worker._process.pid for worker in workers(env)._workers]
 
 
-class Faulty(ThreeLives):
-    """Fails in its third step, or when it is made."""
-
-    def __init__(self, makes: bool = True, dies: bool = False) -> None:
-        if not makes:
-            raise RuntimeError("no licence")
-        super().__init__()
-        self.dies = dies
-
-    def step(self, action: Any) -> Any:
-        if self.steps == 2:
-            if self.dies:
-                os._exit(3)
-            raise ValueError("out of fuel")
-        return super().step(action)
-
-    def close(self) -> None:
-        Path(os.environ["LIT_CRL_CLOSED"]).write_text("closed")
-
-
 @pytest.mark.parametrize(
     "settings",
     [
-        {"id": "CartPole-v1"},
-        minatar("Asterix-v1"),
+        # Plain numbers, which Atari's wrappers hold, too.
+        pytest.param({"id": "CartPole-v1"}, marks=pytest.mark.slow),
+        # Objects, as MiniGrid's games are; test_minatar_minigrid.py saves them without processes.
+        pytest.param(minatar("Asterix-v1"), marks=pytest.mark.slow),
         minigrid(),
         atari(clip_rewards=1.0, terminal_on_life_loss=True),
     ],
@@ -87,6 +69,20 @@ def test_four_copies_have_four_starts_and_no_more_processes_than_cores() -> None
     pids = processes(env)
     env.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_process_loads_torch_only_to_save() -> None:
+    def has_torch(pid: int) -> bool:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+    env = GymnasiumEnv(1, id="CartPole-v1", vectorization="async")
+    env.reset(seed=0)
+    env.step(torch.zeros(1, dtype=torch.long))
+    (pid,) = processes(env)
+    assert not has_torch(pid)
+    env.state_dict()
+    assert has_torch(pid)  # or this test sees nothing
+    env.close()
 
 
 def test_a_process_takes_one_core() -> None:

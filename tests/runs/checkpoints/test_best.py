@@ -3,7 +3,7 @@
 import copy
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from lightning.pytorch import Callback
 import lit_crl
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.core.tensor_files import write_atomically
+from lit_crl.envs import CartPole
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.runs.callbacks import BestCheckpoint, RunCheckpoint
 from lit_crl.runs.cli import entry
@@ -304,6 +305,14 @@ TINY = [
     "--data.evaluation.generated_levels=2", "--model.network.hidden=[16]",
     "--model.gan.hidden=[8]",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_cartpole() -> Iterator[None]:
+    """Whoever balances well plays no 500 steps here: most of the time would go into that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CartPole, "max_episode_steps", 100)
+        yield
 
 
 @pytest.fixture(scope="module")

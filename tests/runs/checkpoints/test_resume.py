@@ -168,6 +168,13 @@ def killed(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def checkpoint(killed: Path, tmp_path: Path) -> Path:
+    """The checkpoint of a copy of it, which may be changed."""
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "last.ckpt"
+
+
 @pytest.fixture(scope="module")
 def killed_within(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a checkpoint after every batch."""
@@ -245,7 +252,7 @@ def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
     assert difference(whole, last.everything()) is None
 
 
-@pytest.mark.parametrize("torso", ["plain", "minatar"])
+@pytest.mark.parametrize("torso", [pytest.param("plain", marks=pytest.mark.slow), "minatar"])
 def test_a_convolutional_run_that_is_killed_nine_times_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path, torso: str
 ) -> None:
@@ -342,9 +349,8 @@ def optimizer(kind: str, name: str = "q_optimizer", **settings: Any) -> dict[str
 
 
 def test_other_settings_of_the_gans_optimizers_beat_the_checkpoint(
-    make_run: Make, tmp_path: Path
+    make_run: Make, checkpoint: Path, tmp_path: Path
 ) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 25)
     changed = optimizer("Adam", "generator_optimizer", lr=3e-6, betas=(0.5, 0.9))
     run = make_run(callbacks=[RunCheckpoint(tmp_path)], learner=changed).fit(checkpoint)
     discriminator, generator = (o.param_groups[0] for o in run.trainer.optimizers[1:])
@@ -487,30 +493,30 @@ def test_weights_alone_are_refused(make_run: Make, tmp_path: Path) -> None:
         make_run().fit(tmp_path / "weights.ckpt")
 
 
-def test_what_an_earlier_version_collected_is_refused(make_run: Make, tmp_path: Path) -> None:
-    path = interrupted(make_run, tmp_path, 25)
-    saved = torch.load(path, weights_only=True)
+def test_what_an_earlier_version_collected_is_refused(
+    make_run: Make, checkpoint: Path, tmp_path: Path
+) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
     saved["lit_crl"]["format"] = 1
-    torch.save(saved, path)
+    torch.save(saved, checkpoint)
     run = make_run(callbacks=[RunCheckpoint(tmp_path)])
     with pytest.raises(ConfigError, match="an earlier version of lit_crl has collected"):
-        run.fit(path)
+        run.fit(checkpoint)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_another_number_of_processes_is_refused(
-    make_run: Make, tmp_path: Path, processes: int
+    make_run: Make, checkpoint: Path, tmp_path: Path, processes: int
 ) -> None:
-    path = interrupted(make_run, tmp_path, 25)
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(checkpoint, weights_only=True)
     saved["lit_crl"]["world_size"] = processes
-    torch.save(saved, path)
+    torch.save(saved, checkpoint)
     run = make_run(callbacks=[RunCheckpoint(tmp_path)])
     sentence = rf"saved by {processes} processes, but this run has 1, .*devices {processes}$"
     with pytest.raises(ConfigError, match=sentence):
-        run.fit(path)
+        run.fit(checkpoint)
     tested = make_run(callbacks=[RunCheckpoint(tmp_path)])
-    tested.trainer.test(tested.learner, datamodule=tested.data, ckpt_path=path, verbose=False)
+    tested.trainer.test(tested.learner, datamodule=tested.data, ckpt_path=checkpoint, verbose=False)
 
 
 def test_a_second_fit_says_that_nothing_is_left(
@@ -525,8 +531,9 @@ def test_a_second_fit_says_that_nothing_is_left(
     assert "1,200 env steps were taken" in said and "(data.collect.env_steps) is 1,200" in said
 
 
-def test_companions_without_a_checkpoint_are_removed(make_run: Make, tmp_path: Path) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 25)
+def test_companions_without_a_checkpoint_are_removed(
+    make_run: Make, checkpoint: Path, tmp_path: Path
+) -> None:
     token = torch.load(checkpoint, weights_only=True)["lit_crl"]["token"]
     orphans = [
         "collected-000000000999-0badc0de-rank0.pt",  # killed before its checkpoint
@@ -608,9 +615,8 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes(
 
 
 def test_a_missing_companion_stops_the_resume_but_not_the_test(
-    make_run: Make, tmp_path: Path
+    make_run: Make, checkpoint: Path, tmp_path: Path
 ) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 25)
     (companion,) = companions(checkpoint, torch.load(checkpoint, weights_only=True))
     companion.unlink()
     with pytest.raises(ConfigError, match=f"tested but not resumed.*{companion.name}"):
@@ -633,9 +639,8 @@ def test_a_missing_companion_stops_the_resume_but_not_the_test(
     ids=lambda other: ", ".join(other),
 )
 def test_a_companion_of_another_shape_is_refused(
-    make_run: Make, tmp_path: Path, other: dict[str, Any]
+    make_run: Make, checkpoint: Path, tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 25)
     saved = torch.load(checkpoint, weights_only=True)["lit_crl"]
     collected = torch.load(tmp_path / companion_name(saved, 0), weights_only=True)
     run = make_run(**other)
@@ -644,8 +649,9 @@ def test_a_companion_of_another_shape_is_refused(
         load_collected_state(run.data, run.learner, collected)
 
 
-def test_a_refused_companion_ends_the_fit_in_a_config_error(make_run: Make, tmp_path: Path) -> None:
-    checkpoint = interrupted(make_run, tmp_path, 25)
+def test_a_refused_companion_ends_the_fit_in_a_config_error(
+    make_run: Make, checkpoint: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="does not fit"):
         make_run(callbacks=[RunCheckpoint(tmp_path)], num_envs=4).fit(checkpoint)
 

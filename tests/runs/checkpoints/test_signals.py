@@ -22,6 +22,7 @@ import torch
 
 from lit_crl.runs.cli import entry
 from lit_crl.runs.cli import main as cli
+from lit_crl.training.datamodule import ReplayDataModule
 
 TINY = [
     "--data.collect.env_steps=4000",
@@ -132,7 +133,14 @@ def uninterrupted(
     return whole[experiment]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGINT, id="SIGINT"),
+        # test_interruption.py sends it at every stage; test_data_parallel.py to two processes
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_and_the_printed_command_goes_on(
     signum: int, tmp_path: Path, whole: Any, difference: Any
 ) -> None:
@@ -149,13 +157,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     command = re.search(r"Go on with: (python -m lit_crl .*)", output)
     assert command is not None, output
     words = shlex.split(command[1])[4:]
-    if signum == signal.SIGINT:
-        again = fit(tmp_path, *words)
-        output, errors = finish(again)
-        assert again.returncode == 0, errors
-    else:
-        output = fit_here(tmp_path, *words)
-    assert "Resuming from" in output
+    assert "Resuming from" in fit_here(tmp_path, *words)
     assert difference(expected, left_behind(run)) is None
 
 
@@ -173,14 +175,25 @@ def test_slurm_requeues_and_the_same_command_goes_on(
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     args = [*LEVELS, "--ckpt_path=last"]
-    process = fit(tmp_path, *args)
     run = tmp_path / "runs" / "mountain_car_levels" / "a"
-    wait_for(run / "config.yaml", process)
-    time.sleep(0.4)
-    process.send_signal(signal.SIGUSR1)
-    output, errors = finish(process)
-    assert process.returncode == 128 + signal.SIGUSR1, (output, errors)
+    steps = [0]
+
+    def step_and_signal(data: ReplayDataModule, *given: Any) -> None:
+        steps[0] += 1
+        if steps[0] == 100:  # of 250
+            os.kill(os.getpid(), signal.SIGUSR1)
+        usual(data, *given)
+
+    usual = ReplayDataModule._step
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(ReplayDataModule, "_step", step_and_signal)
+        patch.setattr(sys, "argv", ["lit_crl", "fit", *args])
+        with pytest.raises(SystemExit) as stop:
+            entry.run()
+    assert stop.value.code == 128 + signal.SIGUSR1
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    assert not (run / "test.json").exists()
     assert "Resuming from" in fit_here(tmp_path, *args)
     assert difference(expected, left_behind(run)) is None
 

@@ -378,16 +378,20 @@ def test_a_run_needs_no_utf8(tmp_path: Path) -> None:
 
 
 def test_the_installed_command_finds_what_lies_in_the_working_folder(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("my_arm_here.py").write_text("def arm(n, curriculum, teacher):\n    return None\n")
-    program = "import sys; sys.path.remove(''); from lit_crl.__main__ import run; run()"
+    # What `python -m` puts in front, and `lit-crl` does not.
+    elsewhere = [place for place in sys.path if place not in ("", os.getcwd())]
+    monkeypatch.setattr(sys, "path", elsewhere)
     args = ["fit", "--data.curriculum.arm=my_arm_here.arm", "--print_config"]
-    package = str(Path(cli.__file__).parents[3])
-    done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": package})  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "arm: my_arm_here.arm" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["lit-crl", *args])
+    with pytest.raises(SystemExit) as stop:
+        console()
+    printed = capsys.readouterr()
+    assert not stop.value.code, printed.err
+    assert "arm: my_arm_here.arm" in printed.out
+    monkeypatch.delitem(sys.modules, "my_arm_here")
 
 
 def test_a_fit_of_an_id_ends_by_itself() -> None:

@@ -1,7 +1,7 @@
 """Mistakes of users: one clear sentence, exit status 2, no traceback, nothing damaged."""
 
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -172,12 +172,20 @@ def test_a_run_folder_that_cannot_be_written(
     assert "--trainer.default_root_dir" in message
 
 
-def test_the_console_shows_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lit_crl", "fit", "--data.collect.gamma", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("lit_crl: data.collect.gamma is 2.0")
+def test_the_console_shows_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All of ``python -m lit_crl``, which a killed run of two processes shows from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "lit_crl.__main__", raising=False)  # of another test
+    monkeypatch.setattr(sys, "argv", ["lit_crl", "fit", "--data.collect.gamma", "2"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("lit_crl", run_name="__main__")
+    assert stop.value.code == 2
+    errors = capfd.readouterr().err
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("lit_crl: data.collect.gamma is 2.0")
 
 
 SMALL = [

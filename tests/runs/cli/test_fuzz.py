@@ -149,9 +149,9 @@ def files_of_nonsense(text: str) -> None:
 pairs = {"key": st.sampled_from(KEYS), "value": values}
 texts = {"text": st.text(alphabet=st.sampled_from("abd{}[]:,-$# \n\t'\"&*!|>%@`0é"), max_size=40)}
 
-test_values_in_files = fuzz(15)(given(**pairs)(values_in_files))
-test_values_on_the_command_line = fuzz(15)(given(**pairs)(values_on_the_command_line))
-test_files_of_nonsense = fuzz(15)(given(**texts)(files_of_nonsense))
+test_values_in_files = fuzz(9)(given(**pairs)(values_in_files))
+test_values_on_the_command_line = fuzz(9)(given(**pairs)(values_on_the_command_line))
+test_files_of_nonsense = fuzz(9)(given(**texts)(files_of_nonsense))
 
 test_many_values_in_files = pytest.mark.slow(fuzz(130)(given(**pairs)(values_in_files)))
 test_many_values_on_the_command_line = pytest.mark.slow(

@@ -121,11 +121,21 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+#: What a run draws takes as long as a short run itself. These draw all kinds of it: levels as
+#: pictures, levels as points of each task's own plane, a world's dreams, and no levels.
+DRAW = ("maze", "acrobot_physics", "gusty_pass", "mountain_car", "point_mass", "spiral_levels",
+        "thin_manifold", "gymnasium")  # fmt: skip
+
+
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
-@pytest.mark.usefixtures("drawn")
 def test_every_experiment_trains_tests_and_reports(
-    experiment: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    experiment: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if experiment in DRAW:
+        request.getfixturevalue("drawn")
     if experiment in EXTRAS:
         extra, module = EXTRAS[experiment]
         pytest.importorskip(module, reason=f"its extra is {extra}")
@@ -155,8 +165,9 @@ def test_every_experiment_trains_tests_and_reports(
     assert summary["updates"] > 0
     assert (summary["gan_updates"] > 0) == bool(gan)
     assert bool(summary["world_updates"]) == bool(summary["imagined_steps"]) == has_world
-    assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
-    assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
+    if experiment in DRAW:
+        assert (folder / "figures" / "learning_curve.png").stat().st_size > 10_000
+        assert (folder / "figures" / "generated_levels.png").is_file() == bool(gan)
     rows = table(folder / "metrics.csv")
     assert [int(row["env_steps"]) for row in rows] == sorted(int(row["env_steps"]) for row in rows)
     assert int(rows[-1]["env_steps"]) == steps
