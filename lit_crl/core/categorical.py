@@ -9,6 +9,18 @@ import torch
 from torch import Tensor
 
 
+def one_hot(index: Tensor, size: int) -> Tensor:
+    """The distribution ``[..., size]`` that is certain of an ``index [...]``, in float32.
+
+    Unlike torch's ``one_hot`` it does not look at the numbers, so that it can be recorded.
+
+    >>> one_hot(torch.tensor([2, 0]), 3)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    return (index.unsqueeze(-1) == torch.arange(size, device=index.device)).float()
+
+
 def between(value: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
     """Where each ``value [...]`` lies between two neighbours of ascending ``atoms [A]``.
 

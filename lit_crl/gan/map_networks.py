@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_crl.core.categorical import one_hot
 from lit_crl.envs.mazes.shortest_paths import distances
 from lit_crl.gan.networks import Discriminator
 
@@ -24,7 +25,7 @@ def one_cell(logits: Tensor) -> Tensor:
     >>> one_cell(torch.tensor([[0.0, 2.0, 1.0]]))
     tensor([[0., 1., 0.]])
     """
-    hard = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+    hard = one_hot(logits.argmax(dim=1), logits.shape[1])
     return straight_through(hard, logits.softmax(dim=1))
 
 

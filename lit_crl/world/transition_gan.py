@@ -213,9 +213,7 @@ class TransitionGan(nn.Module):
     def condition(self, obs: Tensor, action: Tensor) -> Tensor:
         """Scaled observations and one-hot actions, ``[..., c]``."""
         scaled = (obs.float() - self.obs_mean) / self.obs_std
-        # As a comparison, because torch's one_hot looks at the numbers on a CPU.
-        chosen = action.unsqueeze(-1) == torch.arange(self.num_actions, device=action.device)
-        return torch.cat([scaled, chosen.float()], -1)
+        return torch.cat([scaled, categorical.one_hot(action, self.num_actions)], -1)
 
     def target(self, obs: Tensor, next_obs: Tensor) -> Tensor:
         """What the generators should make, ``[..., d]``."""

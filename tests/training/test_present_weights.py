@@ -125,10 +125,12 @@ class WidensObservations(Callback):
 
 
 def test_updates_read_the_buffers_that_are_there(request: pytest.FixtureRequest) -> None:
-    settings: dict[str, Any] = {"arm": "target", "gan_updates": 0, "env_steps": 400}
+    settings: dict[str, Any] = {"arm": "target", "gan_updates": 0, "env_steps": 1_200}
 
     def weights(*callbacks: Callback) -> Tensor:
-        run = prepare_run(**settings, validate=False, validate_every=400, callbacks=callbacks).fit()
+        run = prepare_run(
+            **settings, validate=False, validate_every=1_200, callbacks=callbacks
+        ).fit()
         return nn.utils.parameters_to_vector(run.learner.q_network.parameters())
 
     recorded, as_before = weights(WidensObservations()), weights()
