@@ -96,8 +96,8 @@ class CreativeLearner(LightningModule):
             gan: The level GAN and what it minimises.
             world: The world GAN, in whose dreams an explorer learns where to go.
             compile: Compile whole updates. The run then starts up to a minute later (seconds, from
-                a cache; twice that with a world), and its updates take a third to a half of the
-                time, and those of a world two thirds. On a GPU updates are CUDA graphs in any case,
+                a cache; twice that with a world), and its updates take half of the time,
+                and those of a world six tenths. On a GPU updates are CUDA graphs in any case,
                 and compiled ones take half of the time.
             seed: Seed of the first weights, of exploration and of z.
 
