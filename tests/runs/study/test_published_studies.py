@@ -118,6 +118,29 @@ def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
     )
 
 
+#: Rows of the page of experiments, and the study and arm that they are from.
+EXPERIMENTS = {
+    "ours | 500,000": ("minatar_breakout", "dqn"),
+    "ours | 200,000": ("minatar_rainbow_breakout", "dqn"),
+    "ours, Rainbow | 200,000": ("minatar_rainbow_breakout", "rainbow"),
+    "Space Invaders": ("minatar_games", "space_invaders"),
+    "Freeway": ("minatar_games", "freeway"),
+    "Asterix": ("minatar_games", "asterix"),
+    "Seaquest": ("minatar_games", "seaquest"),
+}
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS)
+def test_the_page_of_experiments_says_what_the_results_say(row: str) -> None:
+    name, arm = EXPERIMENTS[row]
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{name}.csv")
+    scores = final_scores(rows, "target_return_mean")[arm]
+    found = interval(iqm, scores[:, None])
+    text = (ROOT / "conf" / "experiment" / "README.md").read_text()
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|.*", text, re.MULTILINE)
+    assert f"| {len(scores)} | {found.value:.1f} [{found.low:.1f}, {found.high:.1f}] |" in line
+
+
 def final(study: str) -> dict[str, Scores]:
     rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{study}.csv")
     return {arm: s[:, None] for arm, s in final_scores(rows, "heldout_success_rate").items()}
