@@ -118,6 +118,36 @@ def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
     )
 
 
+#: Rows of the page of experiments, and the study and arm that they are from.
+EXPERIMENTS = {
+    "ours | 500,000": ("minatar_breakout", "dqn"),
+}
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS)
+def test_the_page_of_experiments_says_what_the_results_say(row: str) -> None:
+    name, arm = EXPERIMENTS[row]
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{name}.csv")
+    scores = final_scores(rows, "target_return_mean")[arm]
+    found = interval(iqm, scores[:, None])
+    text = (ROOT / "conf" / "experiment" / "README.md").read_text()
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|.*", text, re.MULTILINE)
+    assert f"| {len(scores)} | {found.value:.1f} [{found.low:.1f}, {found.high:.1f}] |" in line
+
+
+def test_the_page_of_experiments_says_how_soon_doors_are_opened() -> None:
+    study = read_study(ROOT / "conf" / "study" / "minigrid_doorkey.yaml")
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / "minigrid_doorkey.csv")
+    scores = final_scores(rows, study.metric)["dqn"]
+    found = interval(iqm, scores[:, None])
+    _, ((_, solved, median, worst, *_),) = efficiency_table(study, rows)
+    assert solved == "5 of 5"
+    cells = [str(len(scores)), f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"]
+    cells += [f"{scores.min():.3f}", median, worst]
+    text = (ROOT / "conf" / "experiment" / "README.md").read_text()
+    assert f"| ours | {' | '.join(cells)} |" in text
+
+
 def final(study: str) -> dict[str, Scores]:
     rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{study}.csv")
     return {arm: s[:, None] for arm, s in final_scores(rows, "heldout_success_rate").items()}

@@ -177,6 +177,7 @@ def shipped_arms() -> list[Any]:
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
         settings |= {"data.collect.env_steps": 1_300, "data.evaluation.every": 650}
+        settings["model.compile"] = False  # it takes a minute, and has tests of its own
         del settings["data.env.init_args.dim"]
         file = yaml.safe_load(experiment_config(shipped.experiment).read_text())
         if "world" in file.get("model", {}):
