@@ -22,6 +22,7 @@ from lit_crl.runs.callbacks.report import RunReport
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.batches import ReplayLoader
 from lit_crl.training.compiled import phase
+from lit_crl.training.flat import phase as flat_phase
 from lit_crl.training.graphs import choice
 from lit_crl.training.renamed import RENAMED
 
@@ -289,6 +290,12 @@ def trace_instead(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
         return compile(function, backend=backend, **settings)
 
     monkeypatch.setattr(torch, "compile", trace)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates are recorded at once, also in runs that are too short for it to be worth it."""
+    monkeypatch.setattr(flat_phase, "WORTH_RECORDING", 0)
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_hooks_around_the_backward_pass_are_called_and_change_nothing(
 
 
 def test_updates_of_flat_networks_are_those_under_wrappers_up_to_rounding(
-    train_on: Train, request: pytest.FixtureRequest
+    train_on: Train, recorded: None, request: pytest.FixtureRequest
 ) -> None:
     alone, under = make(), make()
     train_on(alone, [both(), dqn_only(seed=1)], ENV)

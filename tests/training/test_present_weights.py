@@ -82,7 +82,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     ("how", "change"),
     [
         ("eager", in_place),
-        ("eager", replaced),
+        ("recorded", in_place),
+        ("recorded", replaced),
         ("eager", other_data),
         ("compiled", in_place),
         ("compiled", replaced),
@@ -99,6 +100,8 @@ def test_actions_are_those_of_the_present_weights(
 ) -> None:
     if how in ("graphs", "steps alone"):
         request.getfixturevalue("graphs")
+    elif how == "recorded":
+        request.getfixturevalue("recorded")
     torch.compiler.reset()
     changes = Changes(change)
     learner: dict[str, Any] = {"compile": how == "compiled"}
@@ -124,7 +127,9 @@ class WidensObservations(Callback):
             first.scale = 3 * first.scale
 
 
-def test_updates_read_the_buffers_that_are_there(request: pytest.FixtureRequest) -> None:
+def test_updates_read_the_buffers_that_are_there(
+    recorded: None, request: pytest.FixtureRequest
+) -> None:
     settings: dict[str, Any] = {"arm": "target", "gan_updates": 0, "env_steps": 1_200}
 
     def weights(*callbacks: Callback) -> Tensor:
@@ -133,7 +138,7 @@ def test_updates_read_the_buffers_that_are_there(request: pytest.FixtureRequest)
         ).fit()
         return nn.utils.parameters_to_vector(run.learner.q_network.parameters())
 
-    recorded, as_before = weights(WidensObservations()), weights()
+    found, as_before = weights(WidensObservations()), weights()
     request.getfixturevalue("wrapped")  # one operation at a time
-    torch.testing.assert_close(recorded, weights(WidensObservations()), rtol=1e-3, atol=1e-4)
-    assert (recorded - as_before).abs().max() > 1e-2
+    torch.testing.assert_close(found, weights(WidensObservations()), rtol=1e-3, atol=1e-4)
+    assert (found - as_before).abs().max() > 1e-2

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from conftest import prepare_run
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
@@ -104,3 +106,29 @@ def test_hooks_are_seen(hook: Callable[[nn.Module], None]) -> None:
     assert not has_hooks(network)
     hook(network)
     assert has_hooks(network)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "double, with a level GAN": {"arm": "gan", "gan_updates": 2},
+    "dueling, three steps": {"arm": "target", "n_steps": 3, "learner": {"dueling": True}},
+    "target network every other update": {
+        "arm": "target",
+        "learner": {"target_period": 2, "target_rate": 1.0, "double_dqn": False},
+    },
+    "distributions": {"arm": "target", "learner": {"network": {"atoms": 11, "hidden": [16]}}},
+    "noise": {"arm": "target", "learner": {"network": {"noise": 0.5, "hidden": [16]}}},
+    "world": {"arm": "target", "gan_updates": 0, "learner": {"world": {"loss": "gan"}}},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_recorded_updates_are_the_same_bit_for_bit(
+    settings: dict[str, Any], difference: Callable[..., str | None], request: pytest.FixtureRequest
+) -> None:
+    """So a resumed run, whose first updates are not recorded, goes on as if it had not stopped."""
+    before = prepare_run(env_steps=400, validate=False, validate_every=400, **settings).fit()
+    request.getfixturevalue("recorded")
+    after = prepare_run(env_steps=400, validate=False, validate_every=400, **settings).fit()
+    assert difference(before.everything(), after.everything()) is None
+    assert type(after.learner._train_dqn).__name__ == "TracedPhase"
+    assert after.learner._train_dqn._recorded and not before.learner._train_dqn._recorded

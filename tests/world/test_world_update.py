@@ -197,7 +197,9 @@ def traced_phase(learner: LightningModule, update: Any, networks: Any) -> Any:
 
 @pytest.mark.parametrize("phase", [EagerPhase, traced_phase])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_eager_engines_make_these_updates(loss: WorldLoss, phase: Callable[..., Any]) -> None:
+def test_the_eager_engines_make_these_updates(
+    loss: WorldLoss, phase: Callable[..., Any], recorded: None
+) -> None:
     assert_same_updates(loss, phase)
 
 
