@@ -44,7 +44,7 @@ class TracedPhase(Generic[AnyMinibatch]):
         self._engine.rejoin()
         self._engine.take_rates()
         # Recorded operations read the networks' buffers: for others they are recorded anew.
-        kind = (shapes(stack), self._engine.places())
+        kind = (shapes(stack.chunk(slice(0, 1))), self._engine.places())
         self._made[kind] += len(rates)
         if self._made[kind] < WORTH_RECORDING:
             reports = self._updates(rates, stack)
