@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import prepare_run
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.func import functional_call, grad
 
 from lit_crl.dqn.equations import Transitions
 from lit_crl.training.batches import DqnMinibatch, like, tensors_of
-from lit_crl.training.flat.tracing import is_view, traced
+from lit_crl.training.flat.tracing import direct, is_view, traced
 from lit_crl.training.graphs.choice import has_hooks
 
 
@@ -74,6 +75,36 @@ def test_tensors_that_stay_are_looked_at_once() -> None:
     vector += 1
     x = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(recorded(x), product(x))
+
+
+aten = torch.ops.aten
+TWO = torch.arange(6.0).view(2, 3), torch.linspace(-1, 1, 6).view(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "named"),
+    [
+        (aten.mm.default, (TWO[0], TWO[1].t()), {}),
+        (aten.add.Tensor, TWO, {"alpha": 2}),
+        (aten.mul.Tensor, (TWO[0], 3), {}),
+        (aten.where.ScalarOther, (TWO[1] > 0, TWO[0], 0.5), {}),
+        # torch.split, torch.norm and others are Python, and take other arguments
+        (aten.split.Tensor, (TWO[0], 2, 1), {}),
+        (aten.norm.ScalarOpt_dim, (TWO[0], 2, [1]), {}),
+        (aten.view.default, (TWO[0], [3, 2]), {}),
+        (aten.var_mean.correction, (TWO[0], [1]), {"correction": 0, "keepdim": True}),
+        (aten.sum.dim_IntList, (TWO[0], [1], True), {"dtype": torch.float64}),
+        (aten.threshold_backward.default, (*TWO, 0), {}),
+        (aten._to_copy.default, (TWO[0],), {"dtype": torch.int32}),
+        (aten.index.Tensor, (TWO[0], [None, torch.tensor([2, 0])]), {}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, OpOverload) else "",
+)
+def test_an_operation_called_directly_is_the_same_operation(
+    operation: Any, given: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    expected, found = operation(*given, **named), direct(operation)(*given, **named)
+    torch.testing.assert_close(found, type(found)(expected), rtol=0, atol=0)
 
 
 def test_what_depends_on_numbers_cannot_be_recorded() -> None:
