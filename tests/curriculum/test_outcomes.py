@@ -314,8 +314,8 @@ def test_a_curriculum_that_does_not_begin_says_so_once(
     make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mix = {"reference": 0.5, "archive": 0.25, "gan": 0.25}
-    rare = {"steps_per_batch": 8, "updates_per_batch": 1, "label_epsilon": 0.1}
-    make_run(env=Elsewhere, mix=mix, env_steps=8_000, validate=False, **rare).fit()
+    few = {"updates_per_batch": 1, "label_epsilon": 0.1}
+    make_run(env=Elsewhere, mix=mix, env_steps=8_000, validate=False, **few).fit()
     said = [line for line in capsys.readouterr().out.splitlines() if "cannot learn" in line]
     assert len(said) == 1 and "episodes started at a valid level" in said[0]
     steps = re.search(r"After ([\d,]+) env steps", said[0])

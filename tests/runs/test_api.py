@@ -68,7 +68,7 @@ def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With settings for runs of seconds: only the policy is worse."""
     monkeypatch.chdir(tmp_path)
-    long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(2_400)
+    long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(1_800)
     names: dict[str, Any] = {"SETTINGS": {**TINY, "data": short}}
     whole, calls, lightning = examples()
     assert long in whole and "60_000" in lightning
@@ -225,7 +225,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     words += ["--data.collect.env_steps", "900"]
     status, errors = command_line("fit", "--config", str(config), *words)
     assert status == 0, errors
-    assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 880
+    assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 896
 
 
 @pytest.mark.parametrize("kind", ["a lambda", "a partial of a local class"])
@@ -254,7 +254,7 @@ def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
         {"env": env, "collect": {"env_steps": 900}}, name="seed0", ckpt_path="last"
     )
     lit_crl.train(**more)
-    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 880
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 896
 
 
 def test_a_scripts_own_arguments_are_not_read(

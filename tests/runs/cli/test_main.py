@@ -47,6 +47,7 @@ TINY = [
 #: A world that has learnt and dreamt within such a run; without model.world.loss nothing uses it.
 WORLD = [
     "--data.collect.steps_per_batch=4",
+    "--data.world.every=300",
     "--data.world.updates=2",
     "--data.world.first_updates=2",
     "--data.world.batch_size=16",
@@ -151,11 +152,13 @@ def test_every_experiment_trains_tests_and_reports(
     if not experiment.startswith(("acrobot", "cartpole", "gusty_pass", "maze", "facing_maze")):
         budget += [SHORT]
     if experiment == "atari":
-        budget += ["--data.evaluation.share=0.2"]
+        budget += ["--data.evaluation.share=0.2", "--data.collect.num_envs=4"]
     if has_world:
         budget += [*WORLD, "--data.evaluation.share=1"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
         budget += [f"--data.evaluation.every={steps}", "--data.env.init_args.size=5"]
+    if experiment == "maze":
+        budget += ["--model.network.planning_steps=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
 
     folder = Path("runs") / experiment / "x"
