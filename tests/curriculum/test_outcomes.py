@@ -250,9 +250,7 @@ def test_arms_work_behind_the_gymnasium_adapter(make_run: Make, arm: Any) -> Non
     """Its target levels are rows of NaN, the task's own resets: they are no levels to replay."""
     env_steps = 1_000 if arm == "valid_reference" else 8_000
     rare = {"steps_per_batch": 32, "updates_per_batch": 1}
-    run = make_run(
-        env=car_of_gymnasium, arm=arm, env_steps=env_steps, validate=False, **rare
-    ).fit()
+    run = make_run(env=car_of_gymnasium, arm=arm, env_steps=env_steps, validate=False, **rare).fit()
     assert run.data.rollout.log.episodes["own"] > 0
     if arm in ("plr", "accel"):
         assert len(run.data.custom_source) >= 128 and run.data.custom_source.levels.isfinite().all()

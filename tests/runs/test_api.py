@@ -250,9 +250,7 @@ def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
     for words in (["--config", str(config), "--name", "seed0"], ["--ckpt_path", str(checkpoint)]):
         with pytest.raises(ConfigError, match=r"data\.env only that it was made in Python"):
             cli.main(["fit", *words])
-    more = with_objects(
-        {"env": env, "collect": {"env_steps": 900}}, name="seed0", ckpt_path="last"
-    )
+    more = with_objects({"env": env, "collect": {"env_steps": 900}}, name="seed0", ckpt_path="last")
     lit_crl.train(**more)
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == 896
 
