@@ -54,6 +54,7 @@ def uninterrupted(
     """A whole run, and the checkpoint that it would have left if it had been killed."""
     checkpoints, copies = folder / "whole", folder / "killed"
     callbacks = [RunCheckpoint(checkpoints), CopyAt(batches, checkpoints, copies)]
+    callbacks += settings.pop("callbacks", [])
     run = make_run(callbacks=callbacks, **settings).fit()
     saved = torch.load(copies / "last.ckpt", weights_only=True)["lit_crl"]["env_steps"]
     assert 0 < saved < run.data.env_steps

@@ -21,9 +21,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 #: The parameters with which a notebook takes seconds; each must be one that the notebook sets.
 SMALL: dict[str, dict[str, Any]] = {
-    "01_quickstart": {"env_steps": 30_000, "validate_every": 14_000},
-    "02_how_it_works": {"env_steps": 8_000, "generator_updates": 20},
-    "03_your_own_environment": {"env_steps": 4_000, "required_success": 0.0},
+    "01_quickstart": {"env_steps": 24_000, "validate_every": 12_000},
+    "02_how_it_works": {"env_steps": 7_100, "generator_updates": 4},
+    "03_your_own_environment": {"env_steps": 3_000, "required_success": 0.0},
     "04_compare_curricula": {"env_steps": 8_000, "seeds": 1},
     "05_explore_a_run": {"env_steps": 10_000},
     "06_worlds": {"env_steps": 2_400, "validate_every": 1_200, "log_updates": 2_000},

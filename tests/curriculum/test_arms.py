@@ -37,6 +37,8 @@ from lit_crl.training.datamodule import ReplayDataModule
 from lit_crl.training.experience.value_trace import ValueTrace
 
 Make = Callable[..., Any]
+#: Runs long enough for the levels that an arm keeps, and hardly any updates.
+RARE: dict[str, Any] = {"steps_per_batch": 16, "updates_per_batch": 1, "validate": False}
 SCREEN = LearnabilityScreen(screenings=1, share=0.6, candidates=8, episodes=2)
 
 
@@ -431,8 +433,8 @@ def right_half(n: int, curriculum: Curriculum, teacher: Any) -> Tensor:
 @pytest.mark.parametrize("arm", ["plr", "accel", SCREEN, right_half])
 def test_an_arm_trains_and_its_levels_are_counted(make_run: Make, short_car: Any, arm: Any) -> None:
     env_steps = 8_000 if isinstance(arm, LearnabilityScreen) else 4_000
-    run = make_run(env=short_car, arm=copy.deepcopy(arm), env_steps=env_steps, num_envs=16)
-    run.fit()
+    given = {"arm": copy.deepcopy(arm), "env_steps": env_steps, "num_envs": 16}
+    run = make_run(env=short_car, **given, **RARE).fit()
     data = run.data
     assert data.rollout.log.episodes["own"] > 0
     assert sum(data.rollout.log.episodes[source] for source in ("archive", "gan")) == 0
@@ -471,8 +473,8 @@ def test_where_nobody_can_sample_valid_levels_none_are_demanded_of_an_own_arm() 
 def test_what_no_episode_can_start_at_is_never_known(make_run: Make, arm: Any) -> None:
     """Most resets are at illegal levels, but archive and buffer hold none of them."""
     mix = {"target": 0.3, "reference": 0.4, "archive": 0.2, "gan": 0.1}
-    run = make_run(env=ThinManifold, arm=copy.deepcopy(arm), mix=mix, env_steps=4_000, num_envs=16)
-    run.fit()
+    given = {"arm": copy.deepcopy(arm), "mix": mix, "env_steps": 4_000, "num_envs": 16}
+    run = make_run(env=ThinManifold, **given, **RARE, gan_every=1).fit()
     data = run.data
     assert data.rollout.log.episodes["reference"] > 2 * data.rollout.log.episodes["target"] / 3
     assert (len(data.archive.tried) > 0) == (arm in ("archive", "gan"))
@@ -508,7 +510,8 @@ def test_an_arm_by_its_import_path(
             "--experiment=mountain_car_levels",
             "--data.curriculum.arm",
             f"my_arms.{name}",
-            "--data.collect.env_steps=8000",
+            "--data.collect.env_steps=4000",
+            "--data.env.max_episode_steps=60",
             "--trainer.accelerator",
             "cpu",
             "--data.evaluation.test_episodes",

@@ -103,7 +103,10 @@ def test_a_budget_in_which_no_episode_may_end_or_no_phase_fits_is_told(
 
 
 def test_a_single_environment_gives_outcomes(make_run: Make, short_car: Any) -> None:
-    run = make_run(env=short_car, num_envs=1, env_steps=1_500, label_epsilon=0.1, validate=False)
+    rare = {"steps_per_batch": 16, "updates_per_batch": 1}
+    run = make_run(
+        env=short_car, num_envs=1, env_steps=1_000, label_epsilon=0.1, validate=False, **rare
+    )
     run.fit()
     assert len(run.data.archive.tried) >= 8 and run.learner.gan_updates > 0
     assert run.data.metrics()["behaviour/return_mean"] < 0
@@ -173,8 +176,11 @@ def test_an_arm_that_needs_the_gan_is_refused_without_it(arm: Any) -> None:
 
 @pytest.mark.parametrize("arm", [*NEEDS, blind])
 def test_the_gan_trains_only_where_it_is_used(make_run: Make, short_car: Any, arm: Any) -> None:
-    env_steps = 8_000 if arm == "sfl" else 1_600  # a share of which pays for its screenings
-    run = make_run(env=short_car, arm=arm, validate=False, env_steps=env_steps, label_epsilon=1.0)
+    # A share of the budget pays for screenings.
+    budget = {"env_steps": 8_000, "steps_per_batch": 32} if arm == "sfl" else {"env_steps": 800}
+    run = make_run(
+        env=short_car, arm=arm, validate=False, label_epsilon=1.0, updates_per_batch=1, **budget
+    )
     assert run.data.trains_gan == (arm in ("archive", "gan", blind))
     run.fit()
     assert (run.learner.gan_updates > 0) == run.data.trains_gan
@@ -187,7 +193,9 @@ def test_the_gan_trains_only_where_it_is_used(make_run: Make, short_car: Any, ar
 
 def test_no_level_is_generated_before_the_first_gan_phase(make_run: Make) -> None:
     """Outcomes are enough long before: the GAN trains only every 40th batch."""
-    run = make_run(env_steps=3_000, gan_every=40, validate=False, min_outcomes=1)
+    run = make_run(
+        env_steps=1_800, gan_every=40, validate=False, min_outcomes=1, updates_per_batch=1
+    )
     asked, known = [], []
 
     def generate(n: int, difficulty: float | None = None) -> Tensor:
@@ -240,8 +248,9 @@ def car_of_gymnasium(num_envs: int, device: Any = "cpu") -> GymnasiumEnv:
 )
 def test_arms_work_behind_the_gymnasium_adapter(make_run: Make, arm: Any) -> None:
     """Its target levels are rows of NaN, the task's own resets: they are no levels to replay."""
-    env_steps = 2_000 if arm == "valid_reference" else 8_000
-    run = make_run(env=car_of_gymnasium, arm=arm, env_steps=env_steps, validate=False).fit()
+    env_steps = 1_000 if arm == "valid_reference" else 8_000
+    rare = {"steps_per_batch": 32, "updates_per_batch": 1}
+    run = make_run(env=car_of_gymnasium, arm=arm, env_steps=env_steps, validate=False, **rare).fit()
     assert run.data.rollout.log.episodes["own"] > 0
     if arm in ("plr", "accel"):
         assert len(run.data.custom_source) >= 128 and run.data.custom_source.levels.isfinite().all()
@@ -303,7 +312,8 @@ def test_a_curriculum_that_does_not_begin_says_so_once(
     make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mix = {"reference": 0.5, "archive": 0.25, "gan": 0.25}
-    make_run(env=Elsewhere, mix=mix, env_steps=8_000, validate=False, label_epsilon=0.1).fit()
+    few = {"updates_per_batch": 1, "label_epsilon": 0.1}
+    make_run(env=Elsewhere, mix=mix, env_steps=8_000, validate=False, **few).fit()
     said = [line for line in capsys.readouterr().out.splitlines() if "cannot learn" in line]
     assert len(said) == 1 and "episodes started at a valid level" in said[0]
     steps = re.search(r"After ([\d,]+) env steps", said[0])

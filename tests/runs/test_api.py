@@ -33,11 +33,11 @@ README = ROOT / "lit_crl" / "runs" / "README.md"
 TINY: dict[str, Any] = {
     "model": {"network": {"hidden": [16]}, "gan": {"hidden": [8]}, "world": {"loss": "none"}},
     "data": {
-        "collect": {"env_steps": 1_200, "num_envs": 8, "warmup": 300, "steps_per_batch": 4},
+        "collect": {"env_steps": 640, "num_envs": 8, "warmup": 300, "steps_per_batch": 4},
         "replay": {"batch_size": 8, "updates_per_batch": 1},
         "curriculum": {"arm": "gan", "min_outcomes": 1, "label_epsilon": 1.0},
         "gan": {"every": 2, "updates": 2},
-        "evaluation": {"every": 600, "episodes": 1, "test_episodes": 1, "generated_levels": 1},
+        "evaluation": {"every": 320, "episodes": 1, "test_episodes": 1, "generated_levels": 1},
     },
     "trainer": {"accelerator": "cpu"},
 }
@@ -68,7 +68,7 @@ def test_ten_lines_lead_from_import_to_a_policy_that_acts() -> None:
 def test_the_readmes_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With settings for runs of seconds: only the policy is worse."""
     monkeypatch.chdir(tmp_path)
-    long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(2_400)
+    long, short = 'data={"collect": {"env_steps": 60_000}}', with_env_steps(1_800)
     names: dict[str, Any] = {"SETTINGS": {**TINY, "data": short}}
     whole, calls, lightning = examples()
     assert long in whole and "60_000" in lightning
@@ -107,7 +107,7 @@ def test_train_does_what_fit_does_and_twice_in_a_process(
     obs = torch.zeros(1, 4)
     assert torch.equal(first.action_values(obs), second.action_values(obs))
     config = (runs / "seed0" / "config.yaml").read_text()
-    assert "env_steps: 1200" in config and "hidden:\n    - 8" in config
+    assert "env_steps: 640" in config and "hidden:\n    - 8" in config
     other = lit_crl.train(config=str(runs / "seed0" / "config.yaml"), seed_everything=1)
     assert not torch.equal(first.action_values(obs), other.action_values(obs))
     assert (runs / "seed1" / "summary.json").is_file()
@@ -199,7 +199,7 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     lit_crl.train(**settings, callbacks=[second])
     assert seen[0] is MountainCar and seen[1] is exploration and seen[2] == 5_000
     assert [type(optimizer) for optimizer in seen[3:]][:2] == [torch.optim.Adam, torch.optim.SGD]
-    assert seen[4].defaults["lr"] == 0.125 and second.batches > 10
+    assert seen[4].defaults["lr"] == 0.125 and second.batches == 10
     config = tmp_path / "runs" / "MountainCar" / "seed0" / "config.yaml"  # the class names the run
     found = yaml.safe_load(config.read_text())
     assert found["data"]["env"] == "lit_crl.envs.MountainCar"
@@ -222,10 +222,10 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     # Without the object, the command line continues the run that Python started.
     del found["trainer"]["callbacks"]
     config.write_text(yaml.safe_dump(found))
-    words += ["--data.collect.env_steps", "1500"]
+    words += ["--data.collect.env_steps", "900"]
     status, errors = command_line("fit", "--config", str(config), *words)
     assert status == 0, errors
-    assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 1_488
+    assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 896
 
 
 @pytest.mark.parametrize("kind", ["a lambda", "a partial of a local class"])
@@ -250,11 +250,9 @@ def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
     for words in (["--config", str(config), "--name", "seed0"], ["--ckpt_path", str(checkpoint)]):
         with pytest.raises(ConfigError, match=r"data\.env only that it was made in Python"):
             cli.main(["fit", *words])
-    more = with_objects(
-        {"env": env, "collect": {"env_steps": 1_800}}, name="seed0", ckpt_path="last"
-    )
+    more = with_objects({"env": env, "collect": {"env_steps": 900}}, name="seed0", ckpt_path="last")
     lit_crl.train(**more)
-    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1_776
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 896
 
 
 def test_a_scripts_own_arguments_are_not_read(

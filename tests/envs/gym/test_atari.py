@@ -112,15 +112,15 @@ def test_restored_games_go_on_as_before() -> None:
     env.reset(seed=1)
     player = Player(env)
     states = []
-    for _ in range(6):
+    for _ in range(4):
         player.play(29)
         states.append((env.state_dict(), player.rng.get_state(), player.done))
-        states[-1] += (player.play(40),)
+        states[-1] += (player.play(25),)
     for state, rng, done, expected in states * 2:
         env.load_state_dict(state)
         player.rng.set_state(rng)
         player.done = done
-        assert same(player.play(40), expected)
+        assert same(player.play(25), expected)
         assert env.envs.envs[0]._elapsed_steps <= 150  # type: ignore[attr-defined]
 
 
@@ -165,7 +165,7 @@ def test_the_vector_environment_plays_the_same_games() -> None:
     batch = vector(2, terminal_on_life_loss=True)
     assert batch.game.frames_per_step == 4 and batch.max_episode_steps == 27_000
     assert torch.equal(single.reset(seed=5)[0], batch.reset(seed=5)[0])
-    assert same(Player(single).play(700), Player(batch).play(700))
+    assert same(Player(single).play(400), Player(batch).play(400))
 
 
 def test_the_vector_environment_resets_alone_what_it_is_asked_to() -> None:

@@ -44,18 +44,18 @@ def test_restored_games_go_on_as_before(settings: dict[str, Any], tmp_path: Any)
     env.reset(seed=1)
     other.reset(seed=2)
     player, states = Player(env), []
-    for _ in range(6):
+    for _ in range(4):
         player.play(23)
         torch.save(env.state_dict(), tmp_path / "env.pt")
         saved = torch.load(tmp_path / "env.pt", weights_only=True)
-        states.append((saved, player.rng.get_state(), player.done, player.play(100)))
+        states.append((saved, player.rng.get_state(), player.done, player.play(60)))
     for restored in (env, other, env):
         again = Player(restored)
         for saved, rng, done, expected in states:
             restored.load_state_dict(saved)
             again.rng.set_state(rng)
             again.done = done
-            assert same(again.play(100), expected)
+            assert same(again.play(60), expected)
 
 
 def test_a_picture_hides_what_a_restored_game_keeps() -> None:

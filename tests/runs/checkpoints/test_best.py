@@ -27,6 +27,13 @@ Make = Callable[..., Any]
 Difference = Callable[[Any, Any], str | None]
 
 
+@pytest.fixture(scope="module")
+def make_run(make_run: Make) -> Make:
+    """Runs of few updates: whatever they learn, the tests give them the returns of validations."""
+    few = {"updates_per_batch": 1, "gan_updates": 1, "validation_episodes": 1}
+    return lambda **given: make_run(**{**few, **given})
+
+
 class Policies(Callback):
     """Keeps the weights of each validation, by env steps."""
 
@@ -298,7 +305,7 @@ def test_no_fit_goes_on_from_it(make_run: Make, tmp_path: Path) -> None:
 TINY = [
     "--experiment=cartpole_levels", "--name=a", "--trainer.accelerator=cpu",
     "--data.collect.env_steps=2400", "--data.collect.num_envs=8", "--data.collect.warmup=200",
-    "--data.replay.batch_size=16", "--data.replay.updates_per_batch=4", "--data.gan.every=4",
+    "--data.replay.batch_size=16", "--data.replay.updates_per_batch=2", "--data.gan.every=4",
     "--data.gan.updates=2", "--data.gan.batch_size=8", "--data.curriculum.min_outcomes=2",
     "--data.curriculum.label_epsilon=1", "--data.evaluation.every=400",
     "--data.evaluation.episodes=3", "--data.evaluation.test_episodes=10",

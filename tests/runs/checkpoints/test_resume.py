@@ -9,6 +9,7 @@ import copy
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -140,32 +141,52 @@ RUNS: dict[str, dict[str, Any]] = {
     "MiniGrid's visited states from the archive": {
         "env": minigrid_states, "arm": "archive", "label_epsilon": 0.5,
     },
-    "validation between two GAN phases": {"validate_every": 200, "gan_every": 8},
+    "validation between two GAN phases": {"validate_every": 200, "gan_every": 8, "gan_updates": 2},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(make_run: Make) -> Any:
-    """Everything at the end of the default run, which nothing interrupted."""
-    run = make_run().fit()
+def make_run(make_run: Make) -> Make:
+    """Runs of few updates and short validations: no test here looks at what they learn."""
+    short = {
+        "updates_per_batch": 1, "gan_updates": 1, "validation_episodes": 1, "generated_levels": 1,
+    }  # fmt: skip
+    return lambda **given: make_run(**{**short, **given})
+
+
+@dataclass
+class Whole:
+    """The default run, which nothing interrupted."""
+
+    run: Any
+    #: Everything at its end.
+    everything: Any
+    #: Env steps of its validations.
+    validated: list[int]
+    #: What it left at its end, and what it would have left if it had been killed.
+    finished: Path
+    killed: Path
+
+
+@pytest.fixture(scope="module")
+def default(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The default run; it would have been killed after its 25th batch."""
+    notes, folder = Validations(), tmp_path_factory.mktemp("default")
+    run, checkpoint = uninterrupted(make_run, folder, 25, callbacks=[notes])
     assert run.data.env_steps == run.data.schedule.budget and run.learner.gan_updates > 4
-    return run.everything()
+    return Whole(run, run.everything(), notes.at, folder / "whole", checkpoint.parent)
 
 
 @pytest.fixture(scope="module")
-def validated(make_run: Make) -> list[int]:
-    """When the validations of the default run were."""
-    notes = Validations()
-    make_run(callbacks=[notes]).fit()
-    return notes.at
+def whole(default: Whole) -> Any:
+    """Everything at the end of the default run."""
+    return default.everything
 
 
 @pytest.fixture(scope="module")
-def killed(make_run: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the default run leaves that was killed after its 25th batch."""
-    folder = tmp_path_factory.mktemp("killed")
-    interrupted(make_run, folder, 25)
-    return folder
+def killed(default: Whole) -> Path:
+    """What the default run leaves if it is killed after its 25th batch."""
+    return default.killed
 
 
 @pytest.fixture
@@ -173,6 +194,13 @@ def checkpoint(killed: Path, tmp_path: Path) -> Path:
     """The checkpoint of a copy of it, which may be changed."""
     shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     return tmp_path / "last.ckpt"
+
+
+@pytest.fixture
+def finished(default: Whole, tmp_path: Path) -> Path:
+    """A copy of what the default run left, which may be changed."""
+    shutil.copytree(default.finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +226,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert (whole.learner.gan_updates > 4) == (settings.get("arm") != "target")
 
 
-@pytest.mark.parametrize("batches", [9, 10, 11, 12, 13, 20])
+# Within an epoch, at its end, at a GAN phase, after one, and at the end of a later epoch.
+@pytest.mark.parametrize("batches", [9, 10, 12, 13, 20])
 def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
-    make_run: Make,
-    difference: Difference,
-    whole: Any,
-    validated: list[int],
-    tmp_path: Path,
-    batches: int,
+    make_run: Make, difference: Difference, default: Whole, tmp_path: Path, batches: int
 ) -> None:
     class Dies(RunCheckpoint):
         def save_within_epoch(self, trainer: Any) -> None:
@@ -222,23 +246,21 @@ def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
     assert lost == (0 if within else run.data.schedule.steps_of_a_batch)
     notes = Validations()
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path), notes]).fit(tmp_path / "last.ckpt")
-    assert difference(whole, resumed.everything()) is None
-    assert notes.at == [at for at in validated if at > saved] and len(notes.at) >= 2
+    assert difference(default.everything, resumed.everything()) is None
+    assert notes.at == [at for at in default.validated if at > saved] and len(notes.at) >= 2
 
 
 def test_a_run_killed_after_its_last_batch_still_ends_in_a_validation(
-    make_run: Make, difference: Difference, tmp_path: Path
+    make_run: Make, difference: Difference, default: Whole, tmp_path: Path
 ) -> None:
-    notes = Validations()
-    whole = make_run(callbacks=[notes]).fit()
-    last = whole.data.batches_done
-    assert last % whole.data.schedule.batches_per_epoch  # the budget ends within an epoch
+    last = default.run.data.batches_done
+    assert last % default.run.data.schedule.batches_per_epoch  # the budget ends within an epoch
     with pytest.raises(Killed):
         make_run(callbacks=[RunCheckpoint(tmp_path, every_env_steps=1), KillAt(last)]).fit()
     again = Validations()
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path), again]).fit(tmp_path / "last.ckpt")
-    assert again.at == [notes.at[-1]]
-    assert difference(whole.everything(), resumed.everything()) is None
+    assert again.at == [default.validated[-1]]
+    assert difference(default.everything, resumed.everything()) is None
 
 
 def test_a_run_that_is_resumed_twice_equals_the_uninterrupted_one(
@@ -269,7 +291,7 @@ def test_a_convolutional_run_that_is_killed_nine_times_equals_the_uninterrupted_
             again.fit(checkpoint)
     resumed = make_run(callbacks=[RunCheckpoint(tmp_path)], **settings).fit(checkpoint)
     assert difference(whole.everything(), resumed.everything()) is None
-    assert resumed.learner.updates > 40
+    assert resumed.learner.updates > 20
 
 
 def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_end(
@@ -316,21 +338,22 @@ def test_metrics_snapshots_and_counts_continue_without_a_seam(
 
 
 def test_resuming_a_finished_run_changes_nothing(
-    make_run: Make, difference: Difference, whole: Any, tmp_path: Path
+    make_run: Make, difference: Difference, whole: Any, finished: Path, tmp_path: Path
 ) -> None:
-    make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
-    again = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(tmp_path / "last.ckpt")
+    again = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit(finished / "last.ckpt")
     assert difference(whole, again.everything()) is None
 
 
-def test_a_finished_run_goes_on_under_a_larger_budget(make_run: Make, tmp_path: Path) -> None:
-    first = make_run(callbacks=[RunCheckpoint(tmp_path)]).fit()
+def test_a_finished_run_goes_on_under_a_larger_budget(
+    make_run: Make, default: Whole, finished: Path, tmp_path: Path
+) -> None:
+    first = default.run
     longer = make_run(
         callbacks=[RunCheckpoint(tmp_path)], env_steps=first.data.schedule.budget + 640
     )
-    longer.fit(tmp_path / "last.ckpt")
+    longer.fit(finished / "last.ckpt")
     assert longer.data.env_steps == first.data.schedule.budget + 640
-    assert longer.learner.updates == first.learner.updates + 640 // 32 * 2
+    assert longer.learner.updates == first.learner.updates + 640 // 32
 
 
 def test_the_learning_rate_of_the_configuration_beats_the_checkpoint(
@@ -455,7 +478,7 @@ def test_how_the_rest_is_trained_can_be_changed(
     assert run.data.schedule.is_spent(run.data.env_steps) and run.data.env_steps <= 2_400
     left = run.data.env_steps - max(saved["lit_crl"]["env_steps"], changed.get("warmup", 0))
     batches = left // run.data.schedule.steps_of_a_batch
-    per_batch = changed.get("updates_per_batch", 2)
+    per_batch = changed.get("updates_per_batch", 1)
     assert run.learner.updates == saved["learner"]["updates"] + batches * per_batch
     assert run.learner.gan_updates > saved["learner"]["gan_updates"]
     every = run.data.schedule.batches_per_epoch * run.data.schedule.steps_of_a_batch
@@ -486,9 +509,8 @@ def test_without_its_experience_a_checkpoint_is_tested_but_not_resumed(
     assert first.data.env_steps == first.data.schedule.budget == 1_840
 
 
-def test_weights_alone_are_refused(make_run: Make, tmp_path: Path) -> None:
-    first = make_run().fit()
-    first.trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+def test_weights_alone_are_refused(make_run: Make, default: Whole, tmp_path: Path) -> None:
+    default.run.trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
     with pytest.raises(ConfigError, match="has weights alone"):
         make_run().fit(tmp_path / "weights.ckpt")
 

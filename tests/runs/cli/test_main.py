@@ -27,19 +27,19 @@ from lit_crl.runs.study.plan import read_study
 #: Enough for a warm-up, some batches, a GAN phase, a validation and the final test.
 TINY = [
     "--trainer.accelerator=cpu",
-    "--data.collect.env_steps=1600",
+    "--data.collect.env_steps=800",
     "--data.collect.num_envs=8",
-    "--data.collect.warmup=400",
+    "--data.collect.warmup=200",
     "--data.replay.capacity=4000",
     "--data.replay.batch_size=16",
-    "--data.replay.updates_per_batch=2",
+    "--data.replay.updates_per_batch=1",
     "--data.gan.batch_size=16",
     "--data.gan.every=4",
     "--data.curriculum.min_outcomes=2",
     "--data.curriculum.label_epsilon=1.0",
-    "--data.evaluation.every=800",
+    "--data.evaluation.every=400",
     "--data.evaluation.episodes=2",
-    "--data.evaluation.test_episodes=3",
+    "--data.evaluation.test_episodes=2",
     "--data.evaluation.generated_levels=4",
     "--model.network.hidden=[16,16]",
     "--model.gan.hidden=[16,16]",
@@ -47,6 +47,7 @@ TINY = [
 #: A world that has learnt and dreamt within such a run; without model.world.loss nothing uses it.
 WORLD = [
     "--data.collect.steps_per_batch=4",
+    "--data.world.every=300",
     "--data.world.updates=2",
     "--data.world.first_updates=2",
     "--data.world.batch_size=16",
@@ -58,13 +59,13 @@ WORLD = [
 ]
 #: For tests that do not look at what a run learns or measures.
 QUICK = [
-    "--data.collect.env_steps=480",
+    "--data.collect.env_steps=320",
     "--data.collect.warmup=200",
     "--trainer.limit_val_batches=0",
     "--data.evaluation.test_episodes=1",
 ]
 #: A curriculum of levels, in episodes that end soon.
-SHORT = "--data.env.max_episode_steps=60"
+SHORT = "--data.env.max_episode_steps=30"
 LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2", SHORT]
 
 #: Experiments that need an extra: its name, and a module that it brings.
@@ -145,17 +146,19 @@ def test_every_experiment_trains_tests_and_reports(
     trains_gan = arm != "target" and updates != 0
     gan = ["--data.gan.updates=2"] if trains_gan else []
     for long in (Acrobot, CartPole):
-        monkeypatch.setattr(long, "max_episode_steps", 60)
-    steps = 800 if experiment == "atari" else 1600  # there an env step takes milliseconds
+        monkeypatch.setattr(long, "max_episode_steps", 30)
+    steps = 400 if experiment == "atari" else 800  # there an env step takes milliseconds
     budget = [f"--data.collect.env_steps={steps}", f"--data.evaluation.every={steps // 2}"]
     if not experiment.startswith(("acrobot", "cartpole", "gusty_pass", "maze", "facing_maze")):
         budget += [SHORT]
     if experiment == "atari":
-        budget += ["--data.evaluation.share=0.2"]
+        budget += ["--data.evaluation.share=0.2", "--data.collect.num_envs=4"]
     if has_world:
         budget += [*WORLD, "--data.evaluation.share=1"]
     if "maze" in experiment:  # plays hundreds of held-out mazes: small ones, and at the end alone
         budget += [f"--data.evaluation.every={steps}", "--data.env.init_args.size=5"]
+    if experiment == "maze":
+        budget += ["--model.network.planning_steps=5"]
     run("fit", "--experiment", experiment, "--name", "x", *TINY, *gan, *budget)
 
     folder = Path("runs") / experiment / "x"
@@ -212,7 +215,7 @@ def test_a_world_is_one_more_configuration(run: Run) -> None:
 def test_a_memory_is_one_more_configuration(run: Run) -> None:
     files = ["--experiment=facing_maze", "--config=conf/arm/memory.yaml"]
     short = ["--data.replay.burn_in=2", "--data.replay.sequence_length=3", "--data.gan.updates=0"]
-    less = ["--data.collect.env_steps=1000", "--data.curriculum.arm=target"]
+    less = ["--data.curriculum.arm=target"]
     cli = run("fit", *files, "--name=x", *TINY, *short, *less, "--data.evaluation.share=0.2")
     assert cli.run_folder == Path("runs/facing_maze/x")
     summary = json.loads((cli.run_folder / "summary.json").read_text())
@@ -299,7 +302,8 @@ def test_interpolation_sees_the_command_line(run: Run) -> None:
 def test_switching_the_arm_changes_only_the_levels(run: Run) -> None:
     configs = {}
     for arm in ("target", "reference", "archive", "gan"):
-        cli = run("fit", "--name", arm, *LEVELS, f"--data.curriculum.arm={arm}", *TINY)
+        words = [f"--data.curriculum.arm={arm}", *TINY, "--trainer.limit_val_batches=0"]
+        cli = run("fit", "--name", arm, *LEVELS, *words)
         configs[arm] = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
         assert configs[arm]["data"]["curriculum"].pop("arm") == arm
         configs[arm].pop("name")
@@ -326,13 +330,13 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     run: Run, finished: CreativeCLI
 ) -> None:
     episodes = sum(finished.datamodule.rollout.log.episodes.values())
-    more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=2560"]
+    more = [a for a in TINY if "env_steps" not in a] + ["--data.collect.env_steps=1280"]
     lr = "--model.dqn.optimizer.init_args.lr=0.007"
     resumed = run(
         "fit", "--name", "a", *ORIGINAL, "--ckpt_path", "last", lr, *more,
         "--model.dqn.final_lr=1.0",
     )  # fmt: skip
-    assert resumed.datamodule.env_steps == 2560
+    assert resumed.datamodule.env_steps == 1280
     assert resumed.model.updates > finished.model.updates
     assert sum(resumed.datamodule.rollout.log.episodes.values()) > episodes
     optimizer = resumed.trainer.optimizers[0]
@@ -340,7 +344,7 @@ def test_resuming_a_finished_run_with_a_larger_budget_goes_on(
     rows = table(Path("runs/mountain_car_levels/a/metrics.csv"))
     steps = [int(row["env_steps"]) for row in rows]
     assert steps == sorted(steps)
-    assert steps[0] < 1600 < steps[-1]
+    assert steps[0] < 800 < steps[-1]
 
 
 def test_resuming_where_nothing_was_saved_starts_afresh(
@@ -389,14 +393,13 @@ def test_test_validate_and_predict_find_the_run_of_a_checkpoint(
 
 
 def test_play_films_the_policy_of_a_checkpoint(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, finished: CreativeCLI, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fitted = run("fit", "--name", "a", *LEVELS, *TINY)
     checkpoint = "runs/mountain_car_levels/a/checkpoints/last.ckpt"
     before = Path(checkpoint).read_bytes()
     capsys.readouterr()
     played = run("play", "--ckpt_path", checkpoint, "--episodes=2", "--fps=25")
-    assert same(weights(fitted), weights(played))
+    assert same(weights(finished), weights(played))
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2
     for line, kind in zip(printed, ("target", "generated"), strict=True):

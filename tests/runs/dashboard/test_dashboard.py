@@ -44,7 +44,7 @@ TINY = [
     "--data.collect.warmup=500",
     "--data.replay.capacity=4000",
     "--data.replay.batch_size=16",
-    "--data.replay.updates_per_batch=2",
+    "--data.replay.updates_per_batch=1",
     "--data.gan.batch_size=16",
     "--data.gan.updates=2",
     "--data.gan.every=4",
@@ -278,7 +278,7 @@ def test_the_run_can_be_found(logged: Segment) -> None:
 
 
 def test_an_offline_run_goes_on_as_another_segment_of_the_same_name(copy: Path) -> None:
-    more = ["--name=wandb", "--ckpt_path=last", "--data.collect.env_steps=4500", "--group=study"]
+    more = ["--name=wandb", "--ckpt_path=last", "--data.collect.env_steps=3600", "--group=study"]
     fit("--logger=wandb", *more)
     first, second = segments(copy / "wandb")
     assert first.run.run_id != second.run.run_id
@@ -287,7 +287,7 @@ def test_an_offline_run_goes_on_as_another_segment_of_the_same_name(copy: Path) 
         assert getattr(first.run, field) == getattr(second.run, field)
     assert all(row["env_steps"] > 3000 for row in second.history)
     written = json.loads((copy / "wandb" / "summary.json").read_text())
-    assert second.summary["env_steps"] == written["env_steps"] > 4400
+    assert second.summary["env_steps"] == written["env_steps"] > 3500
 
 
 def test_an_online_run_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def shipped_arms() -> list[Any]:
     given = []
     for shipped in SHIPPED:
         settings = shipped.settings | SMALL["settings"]
-        settings |= {"data.collect.env_steps": 1_300, "data.evaluation.every": 650}
+        settings |= {"data.collect.env_steps": 1_000, "data.evaluation.every": 1_000}
         settings["model.compile"] = False  # it takes a minute, and has tests of its own
         del settings["data.env.init_args.dim"]
         file = yaml.safe_load(experiment_config(shipped.experiment).read_text())
@@ -188,7 +188,7 @@ def shipped_arms() -> list[Any]:
         if shipped.experiment in ("acrobot", "cartpole"):  # no setting of theirs
             del settings["data.env.init_args.max_episode_steps"]
         if shipped.experiment == "maze":
-            settings["data.env.init_args.size"] = 5
+            settings |= {"data.env.init_args.size": 5, "model.network.planning_steps": 3}
         once = replace(shipped, seeds=1, settings=settings)
         for arm, whole in shipped.arms.items():
             own = {key: value for key, value in whole.items() if key != "data.collect.env_steps"}
