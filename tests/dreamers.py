@@ -25,7 +25,7 @@ DREAMS = {
 #: A run in which the GAN of levels learns soon.
 LEVELS: dict[str, Any] = {
     "arm": "gan", "gan_updates": 2, "gan_every": 4, "gan_batch_size": 16, "min_outcomes": 2,
-    "tried": 256, "visited": 512, "label_epsilon": 1.0, "env_steps": 1_200,
+    "tried": 256, "visited": 512, "label_epsilon": 1.0, "env_steps": 720,
 }  # fmt: skip
 
 
@@ -39,8 +39,8 @@ def prepared(
     **data: Any,
 ) -> tuple[CreativeLearner, ReplayDataModule, Any]:
     tiny = {
-        "env_steps": 800, "num_envs": 4, "capacity": 2_000, "warmup": 160, "batch_size": 16,
-        "updates_per_batch": 2, "gan_updates": 0, "arm": "target", "validate_every": 400,
+        "env_steps": 480, "num_envs": 4, "capacity": 2_000, "warmup": 160, "batch_size": 16,
+        "updates_per_batch": 2, "gan_updates": 0, "arm": "target", "validate_every": 240,
         "validation_episodes": 2, "n_steps": 1, "seed": 3,
     } | data  # fmt: skip
     learner = CreativeLearner(

@@ -83,8 +83,8 @@ def everything(run: Run, notes: Notes) -> dict[str, Any]:
     return {**run.everything(), "drawn": notes.drawn, "noise": notes.noise}
 
 
-#: Enough for 300 updates of the Q-network in two processes, and for two checkpoints.
-LONG = {"env_steps": 3_000, "updates_per_batch": 8, "validate_every": 1_200}
+#: Enough for 100 updates of the Q-network in two processes, and for two checkpoints.
+LONG = {"env_steps": 1_500, "updates_per_batch": 6, "validate_every": 600}
 
 
 class Dies(Callback):
@@ -132,7 +132,7 @@ def memory(folder: Path, world_size: int, rank: int) -> None:
     """A short run with a memory."""
     network = {"hidden": (16,), "memory": 8}
     replay = {"burn_in": 2, "sequence_length": 4, "n_steps": 2, "capacity": 2_000, "batch_size": 8}
-    short = {"env_steps": 1_200, "validate_every": 600, "arm": "target", "updates_per_batch": 2}
+    short = {"env_steps": 900, "validate_every": 600, "arm": "target", "updates_per_batch": 2}
     run, notes = train(folder, world_size, learner={"network": network}, replay=replay, **short)
     torch.save(everything(run, notes), folder / f"rank{rank}.pt")
 
@@ -229,13 +229,13 @@ def keep_best(folder: Path, world_size: int, rank: int) -> None:
     def fit(*callbacks: Callback, checkpoint: Path | None = None) -> dict[str, Any]:
         # The second process has another folder in mind, but the first one alone reads and writes.
         best = BestCheckpoint(folder if rank == 0 else folder / "elsewhere")
-        short = {"env_steps": 3_000, "validate_every": 400, "checkpoint": checkpoint}
+        short = {"env_steps": 1_600, "validate_every": 240, "checkpoint": checkpoint}
         run, _ = train(folder, world_size, callbacks=[best, *callbacks], **short)
         run.trainer.test(run.learner, datamodule=run.data, verbose=False)
         assert best.best is not None
         return {"best": [*best.best], "numbers": best.numbers}
 
-    stopped = fit(StopsAt(25))
+    stopped = fit(StopsAt(14))
     found = {"stopped": stopped, "resumed": fit(checkpoint=folder / "last.ckpt")}
     torch.save(found, folder / f"rank{rank}.pt")
 
@@ -257,7 +257,7 @@ def imagine(folder: Path, world_size: int, rank: int) -> None:
     """A run with a world, whose second process has nothing to learn from at first; and resumed."""
 
     def fit(*callbacks: Callback, checkpoint: str | None = None) -> dict[str, Any]:
-        learner, data, _ = prepared(env_steps=1_120, dreams={"gate": 0.9, "held_back": 0.3})
+        learner, data, _ = prepared(env_steps=960, dreams={"gate": 0.9, "held_back": 0.3})
         trainer = make_trainer(
             callbacks=[RunCheckpoint(folder), *callbacks], limit_val_batches=0, **spread(world_size)
         )
@@ -328,16 +328,16 @@ def work(task: str, folder: Path) -> None:
     if task == "train":
         run, notes = train(folder, world_size, **LONG)
     elif task == "die":
-        train(folder, world_size, **LONG, callbacks=[Dies(30, rank=1)])
+        train(folder, world_size, **LONG, callbacks=[Dies(12, rank=1)])
         return
     elif task == "crash":
         with contextlib.suppress(Killed):
-            train(folder, world_size, **LONG, callbacks=[KillAt(30)])
+            train(folder, world_size, **LONG, callbacks=[KillAt(12)])
         if rank == 0:
             shutil.copy(folder / "last.ckpt", folder / "crashed.ckpt")
         return
     elif task == "signal":
-        last, signalled = folder / "last.ckpt", [Signalled(40, rank=1)]
+        last, signalled = folder / "last.ckpt", [Signalled(15, rank=1)]
         with Signals() as signals:
             try:
                 train(folder, world_size, **LONG, checkpoint=last, callbacks=signalled,

@@ -65,7 +65,7 @@ def test_all_processes_have_the_same_weights_and_optimizers(
     trained: list[dict[str, Any]], difference: Difference
 ) -> None:
     first, second = trained
-    assert first["learner"]["updates"] >= 300 and first["learner"]["gan_updates"] > 10
+    assert first["learner"]["updates"] >= 100 and first["learner"]["gan_updates"] > 4
     assert difference(first["weights"], second["weights"]) is None
     assert difference(first["optimizers"], second["optimizers"]) is None
     assert not any(w.isnan().any() for w in first["weights"].values() if w.is_floating_point())
@@ -119,16 +119,16 @@ def test_outcomes_are_shared_and_env_steps_counted_over_all_processes(
         assert difference(first["rings"][field], second["rings"][field]) is None
     assert not torch.equal(first["rings"]["visited.levels"], second["rings"]["visited.levels"])
     for result in trained:
-        assert 2 * result["data"]["rollout"]["env_steps"] == 2_992  # 3 000, in whole vector steps
+        assert 2 * result["data"]["rollout"]["env_steps"] == 1_488  # 1 500, in whole vector steps
     saved = torch.load(done / "train" / "last.ckpt", weights_only=True)["lit_crl"]
-    assert saved["env_steps"] == 2_992 and saved["world_size"] == 2
+    assert saved["env_steps"] == 1_488 and saved["world_size"] == 2
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(
     done: Path, trained: list[dict[str, Any]], tmp_path: Path, difference: Difference
 ) -> None:
     saved = torch.load(done / "crashed" / "crashed.ckpt", weights_only=True)["lit_crl"]
-    assert 0 < saved["env_steps"] < 2_000
+    assert 0 < saved["env_steps"] < 1_000
     for whole, again in zip(trained, results(done / "crashed", 2), strict=True):
         for part in ("weights", "optimizers", "learner", "data"):
             assert difference(whole[part], again[part]) is None
@@ -214,7 +214,7 @@ def test_processes_agree_on_the_best_policy_and_the_first_one_keeps_it(
     saved = torch.load(path, weights_only=True)["lit_crl"]
     assert resumed["best"] == [saved["score"], saved["env_steps"]]
     # One process that tests the file finds the same.
-    alone = prepare_run(env_steps=3_000, validate_every=400)
+    alone = prepare_run(env_steps=1_600, validate_every=240)
     alone.trainer.test(alone.learner, datamodule=alone.data, ckpt_path=str(path), verbose=False)
     for name, number in alone.trainer.callback_metrics.items():
         if f"best_{name}" in resumed["numbers"]:

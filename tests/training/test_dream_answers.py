@@ -130,7 +130,7 @@ def test_no_dream_starts_where_the_task_has_ended() -> None:
 
     _, data = fitted(env=Line, callbacks=(Spy(),), dreams={"first_states": 0.1, "dreams": 32})
     drawn = torch.cat(starts)
-    assert len(drawn) > 500 and not drawn[:, 3].any()
+    assert len(drawn) > 400 and not drawn[:, 3].any()
     assert (drawn[:, :3].sum(0) > 20).all()  # anywhere else
     assert data.replay.obs[:, 3].sum() > 100
 
@@ -160,7 +160,7 @@ def test_dreaming_leaves_replay_and_environments_as_they_are(
 
     trainer.callbacks.append(Watch())
     trainer.fit(learner, datamodule=data)
-    assert compared > 5
+    assert compared >= 5
 
 
 def test_a_fixed_policy_lives_the_same_life_with_and_without_dreams(

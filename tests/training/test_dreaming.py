@@ -93,21 +93,25 @@ def test_explorer_and_judge_choose_their_own_actions() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "has_dreamed"),
     [
-        {},
-        {"dreams": {"level_states": 0.5, "judge_share": 0.25, "curiosity": -1.0}, **LEVELS},
-        {"dreams": {"dynamics": "perfect", "gate": 0.5}},
-        # Dreams have not yet begun when it stops.
-        {"dreams": {"error_bound": 0.45, "updates": 20}, "env_steps": 1_600},
+        ({}, True),
+        ({"dreams": {"level_states": 0.5, "judge_share": 0.25, "curiosity": -1.0}, **LEVELS}, True),
+        ({"dreams": {"dynamics": "perfect", "gate": 0.5}}, True),
+        ({"dreams": {"error_bound": 0.55, "updates": 20}}, False),
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, difference: Callable[[Any, Any], str | None], given: dict[str, Any]
+    tmp_path: Path,
+    difference: Callable[[Any, Any], str | None],
+    given: dict[str, Any],
+    has_dreamed: bool,
 ) -> None:
+    """Dreams have begun when it stops, or begin later."""
+
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            if trainer.datamodule.batches_done == 23:
+            if trainer.datamodule.batches_done == 8:
                 trainer.should_stop = True
 
     def everything(learner: CreativeLearner, data: ReplayDataModule) -> dict[str, Any]:
@@ -118,7 +122,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     whole = everything(*fitted(**given))
     learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path), Stop()), **given)
     trainer.fit(learner, datamodule=data)
-    assert data.batches_done == 23
+    assert data.batches_done == 8 and data.dreaming is not None
+    assert (data.dreaming.imagined_steps > 0) == has_dreamed
     learner, data, trainer = prepared(callbacks=(RunCheckpoint(tmp_path),), **given)
     trainer.fit(learner, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"))
     resumed = everything(learner, data)

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import prepare_run
+from dreamers import DREAMS, WORLD
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.func import functional_call, grad
 
 from lit_crl.dqn.equations import Transitions
 from lit_crl.training.batches import DqnMinibatch, like, tensors_of
+from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.flat.tracing import direct, is_view, traced
 from lit_crl.training.graphs.choice import has_hooks
 
@@ -140,7 +142,7 @@ def test_hooks_are_seen(hook: Callable[[nn.Module], None]) -> None:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "double, with a level GAN": {"arm": "gan", "gan_updates": 2},
+    "double, with a level GAN": {"arm": "gan", "gan_updates": 2, "min_outcomes": 2},
     "dueling, three steps": {"arm": "target", "n_steps": 3, "learner": {"dueling": True}},
     "target network every other update": {
         "arm": "target",
@@ -148,18 +150,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "distributions": {"arm": "target", "learner": {"network": {"atoms": 11, "hidden": [16]}}},
     "noise": {"arm": "target", "learner": {"network": {"noise": 0.5, "hidden": [16]}}},
-    "world": {"arm": "target", "gan_updates": 0, "learner": {"world": {"loss": "gan"}}},
+    "world": {
+        "arm": "target",
+        "gan_updates": 0,
+        "world": DREAMS,
+        "learner": {"world": WORLD | {"loss": "gan"}},
+    },
 }
+#: What learns beside the Q-network.
+BESIDE = {"double, with a level GAN": {"gan"}, "world": {"world", "explorer"}}
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_recorded_updates_are_the_same_bit_for_bit(
-    settings: dict[str, Any], difference: Callable[..., str | None], request: pytest.FixtureRequest
+    name: str, difference: Callable[..., str | None], request: pytest.FixtureRequest
 ) -> None:
     """So a resumed run, whose first updates are not recorded, goes on as if it had not stopped."""
-    before = prepare_run(env_steps=400, validate=False, validate_every=400, **settings).fit()
+    settings = {"env_steps": 400, "validate": False, "validate_every": 400, **SETTINGS[name]}
+    before = prepare_run(**settings).fit()
     request.getfixturevalue("recorded")
-    after = prepare_run(env_steps=400, validate=False, validate_every=400, **settings).fit()
+    after = prepare_run(**settings).fit()
     assert difference(before.everything(), after.everything()) is None
-    assert type(after.learner._train_dqn).__name__ == "TracedPhase"
-    assert after.learner._train_dqn._recorded and not before.learner._train_dqn._recorded
+    for phase in {"dqn"} | BESIDE.get(name, set()):
+        one, other = (getattr(run.learner, f"_train_{phase}") for run in (before, after))
+        assert isinstance(other, TracedPhase)
+        assert other._recorded and not one._recorded, phase

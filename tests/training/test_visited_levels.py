@@ -40,6 +40,11 @@ ARMS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+SHORT: dict[str, Any] = {
+    "label_epsilon": 0.5, "env_steps": 720, "validate": False, "validate_every": 720,
+}  # fmt: skip
+
+
 def game(num_envs: int, device: torch.device, **settings: Any) -> GymnasiumEnv:
     pytest.importorskip(settings["id"].partition(":")[0], reason="needs an extra")
     limits = {"max_episode_steps": 25, "visited_levels": 200}
@@ -52,7 +57,7 @@ def game(num_envs: int, device: torch.device, **settings: Any) -> GymnasiumEnv:
      *(("Breakout", arm) for arm in ("gan, as it proposes", "accel", "sfl"))],
 )  # fmt: skip
 def test_arms_start_from_visited_states(make_run: Make, name: str, arm: str) -> None:
-    run = make_run(env=partial(game, **GAMES[name]), label_epsilon=0.5, **ARMS[arm]())
+    run = make_run(env=partial(game, **GAMES[name]), **SHORT, **ARMS[arm]())
     drawn: list[tuple[Tensor, Tensor]] = []
     played: list[Tensor] = []
 
@@ -82,7 +87,7 @@ def test_arms_start_from_visited_states(make_run: Make, name: str, arm: str) -> 
 
 
 def test_generated_levels_are_played_by_evaluation_in_the_run_that_visits(make_run: Make) -> None:
-    run = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"]())
+    run = make_run(env=partial(game, **GAMES["Breakout"]), **SHORT, **ARMS["gan"]())
     run.fit()
     tested = run.trainer.test(run.learner, datamodule=run.data, verbose=False)[0]
     assert tested["levels_valid_rate"] == 1 and tested["levels_measured"] > 0
@@ -90,7 +95,7 @@ def test_generated_levels_are_played_by_evaluation_in_the_run_that_visits(make_r
 
 def test_elsewhere_there_are_no_levels_to_play(make_run: Make) -> None:
     """A new process has not visited anything: no number is made up of the one state it has."""
-    trained = make_run(env=partial(game, **GAMES["Breakout"]), label_epsilon=0.5, **ARMS["gan"]())
+    trained = make_run(env=partial(game, **GAMES["Breakout"]), **SHORT, **ARMS["gan"]())
     trained.fit()
     other = make_run(env=partial(game, **GAMES["Breakout"]), **ARMS["gan"]())
     tested = other.trainer.test(trained.learner, datamodule=other.data, verbose=False)[0]

@@ -40,7 +40,7 @@ def test_the_summary_is_that_of_a_run_without_a_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {
-        "collect": {"env_steps": 600, "num_envs": 4, "warmup": 160},
+        "collect": {"env_steps": 300, "num_envs": 4, "warmup": 160},
         "replay": {"batch_size": 8, "updates_per_batch": 1},
         "curriculum": {"arm": "target"},
         "gan": {"updates": 0},

@@ -68,8 +68,8 @@ def prepared(
     **data: Any,
 ) -> tuple[CreativeLearner, ReplayDataModule, Any]:
     tiny = {
-        "env_steps": 800, "num_envs": 4, "capacity": 2_000, "warmup": 160, "batch_size": 16,
-        "updates_per_batch": 2, "gan_updates": 0, "arm": "target", "validate_every": 200,
+        "env_steps": 608, "num_envs": 4, "capacity": 2_000, "warmup": 160, "batch_size": 16,
+        "updates_per_batch": 2, "gan_updates": 0, "arm": "target", "validate_every": 112,
         "validation_episodes": 3, "test_episodes": 4, "n_steps": 1, "seed": 3,
     } | data  # fmt: skip
     learner = CreativeLearner(**learner_settings(hidden=(16,), seed=3), world=WORLD | (world or {}))
@@ -173,7 +173,7 @@ def test_watching_changes_nothing_that_trains() -> None:
             self.counts.append(trainer.datamodule.dreaming.starts.counts.clone())
 
     states = []
-    for validate_every in (200, 100, 800):
+    for validate_every in (112, 64, 608):
         count = Count()
         learner, data, _ = fitted(count, validate_every=validate_every)
         collected = collected_state(data, learner)
@@ -310,12 +310,13 @@ def test_a_resumed_watch_says_what_the_uninterrupted_one_says(
             if trainer.datamodule.env_steps >= 200 + 2 * 4 * 4:
                 trainer.should_stop = True
 
-    _, whole, _ = fitted(env=Free)
+    settings = {"env": Free, "env_steps": 800, "validate_every": 200}
+    _, whole, _ = fitted(**settings)
     capsys.readouterr()
-    _, data, _ = fitted(RunCheckpoint(tmp_path), Stop(), env=Free)
+    _, data, _ = fitted(RunCheckpoint(tmp_path), Stop(), **settings)
     assert data.env_steps < 400 and "exploited" not in capsys.readouterr().out
     first = data.watch.state_dict()
-    learner, data, trainer = prepared(RunCheckpoint(tmp_path), env=Free)
+    learner, data, trainer = prepared(RunCheckpoint(tmp_path), **settings)
     trainer.fit(learner, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"))
     assert first["running"]["exploited"] == 1
     assert data.watch.state_dict()["running"]["exploited"] == 4
@@ -357,7 +358,7 @@ class Handmade(Generators):
 @pytest.mark.parametrize("bias", [0.0, 0.01, 5.0])
 def test_errors_of_a_world_that_knows_the_task(bias: float) -> None:
     """The car's own dynamics, and a position that is wrong by a bias at each step."""
-    learner, data, _ = fitted()
+    learner, data, _ = fitted(env_steps=800, validate_every=800)
     world, dreaming = learner.world_gan, data.dreaming
     assert world is not None and dreaming is not None
     car = ShortCar(1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from worlds import train
+from worlds import train_recorded
 
 from lit_crl.envs import GustyPass
 from lit_crl.envs.gusty_pass import PATH, SIDE
@@ -30,7 +30,7 @@ def test_a_gan_knows_that_no_gust_leads_to_the_path(
     torch.manual_seed(0)
     world, rows = TransitionGan(2, 2, settings), steps_at_random(2000, rng)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 1500 if loss == "gan" else 500, rng)
+    train_recorded(world, settings, rows, 1500 if loss == "gan" else 300, rng)
     env = GustyPass(2000)
     env.reset(seed=1)
     east = torch.ones(2000, dtype=torch.int64)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
-from worlds import steps, train
+from worlds import steps, train, train_recorded
 
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import World
@@ -39,7 +39,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[TransitionGan, RealSteps]:
     torch.manual_seed(0)
     world, rows = TransitionGan(2, 3, settings), steps(4000, rng)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 500, rng)
+    train_recorded(world, settings, rows, 500, rng)
     world.fit_disagreement(rows.obs[:1000], rows.action[:1000])
     return world, steps(4000, rng)
 
@@ -89,7 +89,7 @@ def test_a_gan_imagines_both_outcomes_and_the_mean_of_a_likelihood_is_neither() 
         torch.manual_seed(0)
         world = TransitionGan(1, 1, settings)
         world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-        train(world, settings, rows, 700 if loss == "gan" else 300, rng, size=128)
+        train_recorded(world, settings, rows, 700 if loss == "gan" else 300, rng, size=128)
         change = world.imagine(rows.obs, rows.action, rng).next_obs - rows.obs
         assert 0.4 < (change > 0).float().mean() < 0.6
         between[loss] = (change.abs() < 0.5).float().mean().item()
@@ -114,7 +114,7 @@ def test_bits_are_imagined_as_bits(loss: WorldLoss) -> None:
     torch.manual_seed(0)
     world = TransitionGan(6, 2, settings, binary=True)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 300, rng)
+    train_recorded(world, settings, rows, 300, rng)
     imagined = world.imagine(rows.obs, rows.action, rng).next_obs
     right = (imagined == rows.next_obs).all(1).float().mean()
     assert set(imagined.unique().tolist()) == {0.0, 1.0}
@@ -135,7 +135,7 @@ def test_a_reward_that_comes_once_in_two_hundred_steps_is_promised_nowhere_else(
     torch.manual_seed(0)
     world = TransitionGan(2, 1, settings)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 1000, rng)
+    train_recorded(world, settings, rows, 1000, rng)
     known, _ = world.judge(rows.obs, rows.action, rows.next_obs)
     assert known[pays].mean() > 0.5
     others = torch.rand(1000, 2, generator=rng) * torch.tensor([0.9, 1.0])
@@ -170,7 +170,7 @@ def test_rewards_are_learnt_in_any_unit_and_stay_within_those_seen() -> None:
     torch.manual_seed(0)
     world = TransitionGan(2, 1, settings)
     world.fit_normaliser(rows.obs, rows.reward, rows.next_obs)
-    train(world, settings, rows, 300, rng)
+    train_recorded(world, settings, rows, 300, rng)
     reward, _ = world.judge(rows.obs, rows.action, rows.next_obs)
     assert (reward - rows.reward).square().mean().sqrt() < 50
     far, _ = world.judge(50 * rows.obs, rows.action, rows.next_obs)

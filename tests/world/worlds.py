@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_crl.envs import MountainCar
-from lit_crl.training.batches import WorldMinibatch
-from lit_crl.training.updates import world_update
+from lit_crl.training.batches import WorldMinibatch, like, tensors_of
+from lit_crl.training.flat.engine import FlatEngine
+from lit_crl.training.flat.tracing import traced
+from lit_crl.training.updates import Engine, Report, world_update
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.equations import end_log_odds
 from lit_crl.world.settings import WorldSettings
@@ -88,3 +91,29 @@ def train(
     for _ in range(updates):
         report = world_update(world, settings, engine, minibatch(world, rows, rng, **sizes))
     return report
+
+
+def train_recorded(
+    world: TransitionGan,
+    settings: WorldSettings,
+    rows: RealSteps,
+    updates: int,
+    rng: torch.Generator,
+    **sizes: int,
+) -> None:
+    """As ``train``, for hundreds of updates: a recorded one takes less than half the time."""
+
+    def update(engine: Engine, batch: WorldMinibatch, rate: float | Tensor) -> Report:
+        return world_update(world, settings, engine, batch)
+
+    optimizers = Adams.of(world, settings).optimizers.items()
+    networks: Any = {network: SimpleNamespace(optimizer=adam) for network, adam in optimizers}
+    engine = FlatEngine(update, networks)
+    engine.rejoin()
+    engine.take_rates()
+    first = minibatch(world, rows, rng, **sizes)
+    with engine.undone():
+        recorded = traced(lambda *given: engine.update(None, like(first, given)), tensors_of(first))
+    with torch.inference_mode():
+        for _ in range(updates):
+            recorded(*tensors_of(minibatch(world, rows, rng, **sizes)))
