@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_crl.core import bernoulli
 from lit_crl.gan.equations import gradient_penalty
 
 #: Largest shift of log odds, and how often the interval of possible ones is halved.
@@ -125,7 +126,7 @@ def gaussian_loss(target: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor) -
 
 def bernoulli_loss(target: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
     """−log P(bits) for each bit, from log odds ``[E, B, d]``."""
-    nll = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    nll = bernoulli.negative_log_likelihood(logit, target)
     return masked_mean(nll.mean(-1), mask)
 
 
@@ -165,8 +166,7 @@ def end_loss(logit: Tensor, ended: Tensor, log_odds: Tensor, mask: Tensor) -> Te
     tensor([0.6931])
     """
     drawn_logit = logit + log_odds.unsqueeze(-1)
-    nll = F.binary_cross_entropy_with_logits(drawn_logit, ended, reduction="none")
-    return masked_mean(nll, mask)
+    return masked_mean(bernoulli.negative_log_likelihood(drawn_logit, ended), mask)
 
 
 def matching_shift(logit: Tensor, weight: Tensor, ends: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lit_crl.training.batches import like, shapes, tensors_of
 from lit_crl.training.eager import count_steps
+from lit_crl.training.flat.direct import DirectEngine
 from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.flat.tracing import traced
-from lit_crl.training.updates import AnyMinibatch, Report
+from lit_crl.training.updates import AnyMinibatch, Networks, Report, Update
 
 #: An update is recorded once there are so many of its kind: to record it takes as long as some
 #: hundred updates that are not.
@@ -27,14 +28,11 @@ class TracedPhase(Generic[AnyMinibatch]):
     It is for one process without a loss scaler and without hooks around a step, and for Adam.
     """
 
-    def __init__(self, trainer: Trainer, engine: FlatEngine[AnyMinibatch]) -> None:
-        """Record nothing yet.
-
-        Args:
-            trainer: Counts the steps of optimizers.
-            engine: Has the networks, and makes an update.
-        """
-        self._trainer, self._engine = trainer, engine
+    def __init__(self, trainer: Trainer, update: Update[AnyMinibatch], networks: Networks) -> None:
+        """Flatten the networks of ``update``, and record nothing yet; ``trainer`` counts steps."""
+        self._trainer = trainer
+        self._engine: FlatEngine[AnyMinibatch] = FlatEngine(update, networks)
+        self._direct = DirectEngine(update, self._engine)
         self._recorded: dict[object, Recorded] = {}
         #: Updates of each kind so far.
         self._made: Counter[object] = Counter()
@@ -55,7 +53,7 @@ class TracedPhase(Generic[AnyMinibatch]):
 
     def _updates(self, rates: Sequence[float], stack: AnyMinibatch) -> list[Report]:
         given = zip(self._held(rates), rates, stack.unstack(), strict=True)
-        update = self._engine.update
+        update = self._direct.update
         return [update(held if rate > 0 else None, batch) for held, rate, batch in given]
 
     def _recorded_updates(
@@ -76,7 +74,7 @@ class TracedPhase(Generic[AnyMinibatch]):
 
     def _record(self, moves: bool, minibatch: AnyMinibatch) -> Recorded:
         def update(rate: Tensor, *tensors: Tensor) -> Report:
-            return self._engine.update(rate if moves else None, like(minibatch, tensors))
+            return self._direct.update(rate if moves else None, like(minibatch, tensors))
 
         with self._engine.undone():
             rate = torch.zeros((), device=self._engine.device)
