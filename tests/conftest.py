@@ -45,7 +45,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         and config.option.markexpr == "not slow and not gpu"
         and not config.option.keyword
     )
-    workers = min(os.cpu_count() or 1, 4)
+    workers = min((os.cpu_count() or 1) + 1, 4)  # one more: some tests wait for processes
     return workers if is_whole and workers > 1 else 0
 
 

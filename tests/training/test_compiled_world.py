@@ -69,6 +69,8 @@ def test_tracing_other_worlds_changes_nothing(
     assert_same_training(train_on, [batch(seed) for seed in range(3)], **settings)
 
 
+# By default the same pair of networks is traced as a part of the run below, without mutations left.
+@pytest.mark.slow
 def test_tracing_a_world_beside_a_level_gan_changes_nothing(
     train_on: Train, traced_as_built: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
