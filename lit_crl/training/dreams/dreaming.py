@@ -127,7 +127,7 @@ class Dreaming:
             graphs = GraphedDreams(*given)
         self.dreams = Dreams(self.env, gamma, self.rng, graphs)
         self.condition = DreamCondition(settings.error_bound)
-        members = world.heads.end.members
+        members = world.generators.members
         self.member_rngs = [
             random_stream(seed, f"member {i}", device=device) for i in range(members)
         ]
@@ -177,7 +177,8 @@ class Dreaming:
             settings.rare,
             self.member_rngs,
         )
-        z = self.world.draw_noise(updates, members, settings.batch_size, 2, rng=self.rng)
+        draws = self.world.generators.draws_learnt_from
+        z = self.world.draw_noise(updates, members, settings.batch_size, draws, rng=self.rng)
         self.phases += 1
         self._phase_at, self.is_stale = env_steps, True
         self._learnt.copy_(self.replay.cursor)
