@@ -18,8 +18,12 @@ from lit_crl.world.networks import Ensemble, Generators, LikelihoodGenerators, N
 from lit_crl.world.rewards import reward_atoms
 from lit_crl.world.settings import WorldSettings
 
-#: Filters of each hidden convolution, and components of a likelihood.
-FILTERS, COMPONENTS = 32, 4
+#: Filters of each convolution of generators and discriminators, and of the heads.
+FILTERS, HEADS_FILTERS = 32, 16
+#: Components of a likelihood.
+COMPONENTS = 4
+#: How far components are apart at the start, as a share of their weights.
+APART = 0.01
 #: Log odds of a flip before anything was learnt: nothing changes.
 STAYS = -4.0
 
@@ -147,6 +151,22 @@ class MapMixtureGenerators(LikelihoodGenerators):
         self.shape = shape
         inputs = shape.channels + shape.actions
         self.network = painters(members, inputs, COMPONENTS * (shape.channels + 1))
+        self._start_alike()
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Let components be equally likely, and differ but little.
+
+        Otherwise one of them fits all maps best by chance, long before what happens in a map is
+        told from what else could have happened, and then no other one ever learns.
+        """
+        channels = self.shape.channels
+        last = self.network.weights[-1].view(self.members, COMPONENTS * (channels + 1), FILTERS)
+        of_flips, of_weights = last.split([COMPONENTS * channels, COMPONENTS], 1)
+        first, *others = of_flips.chunk(COMPONENTS, 1)
+        for other in others:
+            other.mul_(APART).add_(first)
+        of_weights.zero_()
 
     def parameters_of(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Log odds of flips ``[E, N, M, d]`` and log weights ``[E, N, M]`` of M components.
@@ -180,23 +200,23 @@ class MapMixtureGenerators(LikelihoodGenerators):
         """Flips have no scale."""
 
 
-class MapJudges(nn.Module):
+class MapHead(nn.Module):
     """E networks from a transition to numbers: convolutions, then fully connected layers."""
 
     def __init__(self, members: int, shape: MapShape, hidden: Sequence[int], outputs: int) -> None:
         """``members`` networks with these ``hidden`` layers behind the convolutions."""
         super().__init__()
         self.members, self.shape = members, shape
-        planes = [3 * shape.channels + shape.actions, FILTERS, FILTERS]
+        planes = [3 * shape.channels + shape.actions, HEADS_FILTERS, HEADS_FILTERS]
         self.convolutions = ConvolutionalEnsemble(members, planes, [(3, 1), (3, 2)])
         cells = math.prod(-(-side // 2) for side in shape.size)
-        self.judges = Ensemble(members, [FILTERS * cells, *hidden, outputs])
+        self.layers = Ensemble(members, [HEADS_FILTERS * cells, *hidden, outputs])
 
     def forward(self, rows: Tensor) -> Tensor:
         """Numbers ``[E, N, outputs]`` of rows ``[N, c + d]`` or ``[E, N, c + d]``."""
         seen = F.silu(self.convolutions(self.shape.transition(rows)).flatten(-3))
-        judged: Tensor = self.judges(seen)
-        return judged
+        told: Tensor = self.layers(seen)
+        return told
 
 
 class MapHeads(nn.Module):
@@ -205,8 +225,8 @@ class MapHeads(nn.Module):
     def __init__(self, members: int, shape: MapShape, hidden: Sequence[int], atoms: int) -> None:
         """``members`` networks for each of the two, with these ``hidden`` layers."""
         super().__init__()
-        self.reward = MapJudges(members, shape, hidden, atoms)
-        self.end = MapJudges(members, shape, hidden, 1)
+        self.reward = MapHead(members, shape, hidden, atoms)
+        self.end = MapHead(members, shape, hidden, 1)
 
     def forward(self, condition: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the reward's atoms ``[E, N, A]``, and log odds of an end ``[E, N]``."""
@@ -215,16 +235,21 @@ class MapHeads(nn.Module):
 
 
 class MapDiscriminators(nn.Module):
-    """E discriminators of flips under conditions."""
+    """E discriminators of flips under conditions, each the sum of one in every cell.
 
-    def __init__(self, members: int, shape: MapShape, hidden: Sequence[int]) -> None:
-        """``members`` networks with these ``hidden`` layers behind the convolutions."""
+    What 5×5 cells look like is judged alike everywhere (Isola et al. 2017, PatchGAN, §3.2.2). Where
+    a real map and an imagined one under the same condition are the same, their logits are, too.
+    """
+
+    def __init__(self, members: int, shape: MapShape) -> None:
+        """``members`` networks for maps of ``shape``."""
         super().__init__()
-        self.network = MapJudges(members, shape, hidden, 1)
+        self.shape = shape
+        self.network = painters(members, 3 * shape.channels + shape.actions, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Realness logits ``[E, N]`` of rows ``[E, N, c + d]``, conditions with their targets."""
-        return torch.squeeze(self.network(rows), -1)
+        return torch.sum(self.network(self.shape.transition(rows)), (-3, -2, -1))
 
 
 def map_networks(
@@ -238,6 +263,6 @@ def map_networks(
         generators = MapMixtureGenerators(members, shape)
     else:
         generators = MapNoiseGenerators(members, shape, settings.noise_dim)
-        discriminators = MapDiscriminators(members, shape, settings.hidden)
+        discriminators = MapDiscriminators(members, shape)
     heads = MapHeads(members, shape, settings.head_hidden, len(reward_atoms()))
     return Networks(generators, discriminators, heads)

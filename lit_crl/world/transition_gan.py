@@ -159,10 +159,11 @@ class TransitionGan(nn.Module):
         environment's units does not jump. Inputs have new units at once: a world that kept
         those of its first few steps would see all later ones far outside them.
         """
-        self._fit_observations(obs.double(), next_obs.double())
+        self._fit_observations(obs, next_obs)
         self._fit_rewards(reward.double())
 
     def _fit_observations(self, obs: Tensor, next_obs: Tensor) -> None:
+        obs, next_obs = obs.double(), next_obs.double()
         delta_scale = floored(mean_of_rows((next_obs - obs).square()).sqrt(), obs)
         if not self.binary:
             self.generators.rescale(rescaling(self.delta_scale, delta_scale))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from lit_crl.envs import CartPole, Maze
 from lit_crl.runs.callbacks import RunCheckpoint
 from lit_crl.runs.checkpoints.experience import collected_state
 from lit_crl.training.dreams.checks import check_world
+
+#: Shows maps of bits.
+SMALL_MAZE = partial(Maze, size=5, max_episode_steps=20)
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -100,6 +104,7 @@ def test_explorer_and_judge_choose_their_own_actions() -> None:
         {"dreams": {"dynamics": "perfect", "gate": 0.5}},
         # Dreams have not yet begun when it stops.
         {"dreams": {"error_bound": 0.45, "updates": 20}, "env_steps": 1_600},
+        {"env": SMALL_MAZE, "world": {"loss": "gan", "hidden": (128, 128)}},
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(

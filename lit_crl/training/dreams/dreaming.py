@@ -200,7 +200,8 @@ class Dreaming:
         if not self.settings.makes_dreams:
             return
         if self.settings.dynamics == "learnt":
-            self.condition.look(self._one_step_error(), when)
+            if not self.condition.is_met:
+                self.condition.look(self._one_step_error(), when)
             if not self.condition.is_met:
                 return
         self._prepare_starts(agent)
@@ -226,6 +227,8 @@ class Dreaming:
         drawn = torch.randint(len(rows), (MEASURED,), generator=self.rng, device=rows.device)
         real = steps_at(self.replay, rows[drawn])
         self.world.fit_disagreement(real.obs, real.action)
+        if self.settings.gate == 1:
+            return  # it cuts nothing
         held = of_all_processes(steps_at(self.replay, self.held_back().nonzero().squeeze(1)))
         if len(held.action):
             found = self.world.disagreement(held.obs, held.action)
