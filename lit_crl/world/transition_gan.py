@@ -84,7 +84,8 @@ class TransitionGan(nn.Module):
 
     Methods take observations ``[..., d]`` and actions ``[...]`` as the environment gives them. The
     networks see a *condition* (scaled observation and one-hot action) and a *target*: the change
-    of the observation in units of its root mean square or, for bits, the next bits.
+    of the observation in units of its root mean square or, for bits, the next bits. The world of
+    maps of bits is in ``map_gan.py``.
 
     Attributes:
         generators: Make targets.

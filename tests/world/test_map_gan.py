@@ -27,7 +27,9 @@ def fast(params: Any) -> Adam:
 
 
 def small(loss: str, **settings: Any) -> WorldSettings:
-    small = {"members": 2, "head_hidden": (16,)} | ({} if loss == "likelihood" else {"r2": 0.0})
+    small = {"members": 2, "head_hidden": (16,)} | (
+        {} if loss == "likelihood" else {"r1": 0.01, "r2": 0.0}
+    )
     optimizers = {"generator_optimizer": fast, "discriminator_optimizer": fast}
     return WorldSettings(**{"loss": loss, **small, **optimizers, **settings})
 
