@@ -153,6 +153,20 @@ def test_recorded_updates_of_maps_are_the_same_bit_for_bit(
         assert torch.equal(after.state_dict()[name], weights), name
 
 
+def test_a_compiled_world_of_maps_is_the_eager_one(traced: None) -> None:
+    given: dict[str, Any] = {
+        "env": partial(Maze, size=5, max_episode_steps=20), "env_steps": 320,
+        "world": {"loss": "gan", "hidden": (128, 128)},
+    }  # fmt: skip
+    (eager, _), (compiled, _) = (fitted(compile=compile, **given) for compile in (False, True))
+    assert compiled.world_updates == eager.world_updates > 0
+    assert eager.world_gan is not None and compiled.world_gan is not None
+    for name, weights in eager.world_gan.state_dict().items():
+        close = {"rtol": 0.02, "atol": 1e-3}
+        found = compiled.world_gan.state_dict()[name]
+        torch.testing.assert_close(found, weights, **close, msg=name)
+
+
 def test_the_spread_of_bytes_is_that_of_numbers() -> None:
     values = torch.randint(256, (20_000, 3, 2), dtype=torch.uint8)
     values[:, 0, 0] = 255
