@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lit_crl.core import categorical
 from lit_crl.core.distributed import largest, mean_of_rows, smallest
 from lit_crl.world import equations
+from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import Imagined
 from lit_crl.world.networks import Generators, Networks, vector_networks
 from lit_crl.world.rewards import reward_atoms
@@ -217,6 +218,10 @@ class TransitionGan(nn.Module):
         if self.binary:
             return next_obs.float()
         return (next_obs.float() - obs.float()) / one_or(self.delta_scale)
+
+    def learns(self, rows: RealSteps) -> Tensor:
+        """Which rows ``[...]`` generators and discriminators learn."""
+        return rows.learns_next
 
     def next_obs(self, obs: Tensor, target: Tensor) -> Tensor:
         """The observation ``[..., d]`` that a target leads to, before any bounds."""

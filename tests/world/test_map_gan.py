@@ -113,6 +113,19 @@ def test_what_happens_together_is_drawn_together() -> None:
     assert 0.35 < moved < 0.65
 
 
+@pytest.mark.parametrize("loss", ["gan", "likelihood"])
+def test_what_is_seen_at_an_end_is_learnt_too(loss: str) -> None:
+    torch.manual_seed(0)
+    rng, settings = torch.Generator().manual_seed(0), small(loss)
+    rows = dots(50, rng)
+    ends = torch.ones_like(rows.terminated)
+    world = world_of(SPACE, 2, settings)
+    before = [weights.clone() for weights in world.generators.parameters()]
+    train(world, settings, rows._replace(terminated=ends, learns_next=~ends), 1, rng, size=8)
+    for old, new in zip(before, world.generators.parameters(), strict=True):
+        assert not torch.equal(old, new)
+
+
 def test_imagined_maps_are_bits_and_a_restored_world_imagines_the_same() -> None:
     world, rows = trained("gan", 5)
     world.fit_disagreement(rows.obs, rows.action)
