@@ -100,6 +100,16 @@ def layout_in(space: Box) -> ImageLayout | None:
     return space.layout if isinstance(space, ImageSpace) else None
 
 
+def are_maps_of_bits(space: Box) -> bool:
+    """Whether observations in a space are images whose pixels are 0 or 1: maps of things.
+
+    >>> are_maps_of_bits(ImageSpace(Box(0, 1, (10, 10, 4), np.uint8), "HWC"))
+    True
+    """
+    is_small = bool((space.low == 0).all() and (space.high == 1).all())
+    return isinstance(space, ImageSpace) and space.dtype == np.uint8 and is_small
+
+
 def looks_like_image(space: Box) -> bool:
     """Whether a space has bytes or truth values in three or more axes, or in two long ones.
 

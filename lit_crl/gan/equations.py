@@ -30,6 +30,11 @@ class Critic(Protocol):
         """Logits ``[B]`` of p̂."""
 
 
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """``hard`` forward, the gradient of ``soft`` backward, Bengio et al. 2013, §4."""
+    return hard + (soft - soft.detach())  # in this order nothing is rounded
+
+
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """−E[log D(x)] − E[log(1 − D(G(z)))], Goodfellow et al. 2014, eq. 1.
 

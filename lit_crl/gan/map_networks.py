@@ -8,15 +8,11 @@ from torch.nn import functional as F
 
 from lit_crl.core.categorical import one_hot
 from lit_crl.envs.mazes.shortest_paths import distances
+from lit_crl.gan.equations import straight_through
 from lit_crl.gan.networks import Discriminator
 
 #: Channels of the convolutions.
 CHANNELS = 32
-
-
-def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """``hard`` forward, the gradient of ``soft`` backward, Bengio et al. 2013, §4."""
-    return hard + (soft - soft.detach())  # in this order nothing is rounded
 
 
 def one_cell(logits: Tensor) -> Tensor:

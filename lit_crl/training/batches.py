@@ -91,7 +91,8 @@ class WorldMinibatch(NamedTuple):
     rare: RealSteps
     #: By how much ``rare`` raises the log odds of an end (``end_log_odds``), ``[E]``.
     end_log_odds: Tensor
-    #: Two draws of the generators' noise for each of ``rows``, ``[E, B, 2, noise_dim]``.
+    #: Draws of the generators' noise for each of ``rows``, ``[E, B, draws, noise_dim]``: two, or
+    #: none where a likelihood has no use for them.
     z: Tensor
 
     def unstack(self) -> Iterator["WorldMinibatch"]:

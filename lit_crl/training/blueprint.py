@@ -21,6 +21,7 @@ from lit_crl.envs.bits import BitSpace, is_bits
 from lit_crl.envs.images import layout_in, space_of, with_layout
 from lit_crl.gan.level_gan import LevelGan
 from lit_crl.gan.settings import GanSettings
+from lit_crl.world.making import world_of
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -118,21 +119,14 @@ class Blueprint:
         return LevelGan(self.level_space, self.level_shape, sizes.noise_dim, sizes.gan_hidden)
 
     def world_gan(self, settings: WorldSettings) -> TransitionGan | None:
-        """A new world, of bits where observations are; None where the settings want none.
+        """A new world that fits the observations; None where the settings want none.
 
         Raises:
-            ConfigError: If they want one, but observations are no vectors.
+            ConfigError: If they want one, but observations are images that are no maps of bits.
         """
         if settings.loss == "none":
             return None
-        space = self.obs_space
-        binary = is_bits(space)
-        if len(space.shape) != 1 or (space.dtype == "uint8" and not binary):
-            raise ConfigError(
-                f"model.world.loss is {settings.loss!r}, but observations {space} are no vectors "
-                "of numbers or bits, which a world needs: set it to none"
-            )
-        return TransitionGan(space.shape[0], self.num_actions, settings, binary)
+        return world_of(self.obs_space, self.num_actions, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""

@@ -318,7 +318,7 @@ def world_update(
     generators, discriminators, heads = world.generators, world.discriminators, world.heads
     rows, z = batch.rows, batch.z
     condition = world.condition(rows.obs, rows.action)
-    target, learns = world.target(rows.obs, rows.next_obs), rows.learns_next
+    target, learns = world.target(rows.obs, rows.next_obs), world.learns(rows)
     real = torch.cat([condition, target], -1)
 
     def loss_of_heads() -> LossAndReport:

@@ -15,5 +15,6 @@ class RealSteps(NamedTuple):
     terminated: Tensor
     #: What followed; at the end of an episode its last observation, not the next episode's first.
     next_obs: Tensor
-    #: Whether generators and discriminators learn this row. The heads learn every row.
+    #: Whether the task goes on. Only such rows are learnt by generators and discriminators, but for
+    #: those of maps, which learn every row, as the heads do.
     learns_next: Tensor

@@ -130,6 +130,39 @@ def bernoulli_loss(target: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(nll.mean(-1), mask)
 
 
+def flipped(bits: Tensor, flips: Tensor) -> Tensor:
+    """Bits after some of them flipped, b + f − 2 b f: exclusive or, linear in either; ``[...]``.
+
+    >>> flipped(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    tensor([0., 1., 1., 0.])
+    """
+    return bits + flips - 2 * bits * flips
+
+
+def bernoulli_mixture_loss(
+    target: Tensor, logit: Tensor, log_weight: Tensor, mask: Tensor
+) -> Tensor:
+    """−log Σ_m π_m Π_i P_m(bit i), for each bit: Bishop 2006, eq. 9.47, of each member, ``[E]``.
+
+    Bits of one component are independent. What happens together, as a thing that vanishes in one
+    cell and appears in the next, is a component.
+
+    Args:
+        target: Bits ``[E, B, d]``.
+        logit: Log odds of each bit in each of M components, ``[E, B, M, d]``.
+        log_weight: log π, ``[E, B, M]``.
+        mask: Rows that count, ``[E, B]``.
+
+    >>> sure, even = 99 * torch.tensor([[[[1.0, 1.0], [-1.0, -1.0]]]]), torch.full((1, 1, 2), 0.5)
+    >>> bernoulli_mixture_loss(torch.ones(1, 1, 2), sure, even.log(), torch.ones(1, 1))  # ½ log 2
+    tensor([0.3466])
+    """
+    # log P(bit) is −softplus(logit), and that much more where the bit is 1.
+    log_likelihood = (logit * target.unsqueeze(-2) - F.softplus(logit)).sum(-1)
+    nll = -torch.logsumexp(log_weight + log_likelihood, -1)
+    return masked_mean(nll, mask) / target.shape[-1]
+
+
 def reward_loss(logits: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of each member's rewards, from ``logits`` and two-hot targets ``[E, B, A]``.
 

@@ -4,12 +4,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_crl.world import equations
+from lit_crl.world.rewards import reward_atoms
+from lit_crl.world.settings import WorldSettings
 
 #: Bounds of a Gaussian's log σ, smoothed, in units of the target: 1/100 and 3 of its spread.
 LOG_STD_BOUNDS = (math.log(0.01), math.log(3.0))
@@ -58,14 +61,19 @@ class Generators(nn.Module, ABC):
     """E generators of targets ``[d]`` under conditions ``[c]``.
 
     Attributes:
-        network: The members.
+        members: Number E of generators.
         noise_dim: Length of the standard normal noise z of one draw.
+        draws_learnt_from: Draws of noise that come with each row of an update. A likelihood needs
+            none; those of vectors get two nevertheless, so that the random numbers of a run are
+            the same whatever its loss.
     """
 
-    def __init__(self, network: Ensemble, noise_dim: int) -> None:
-        """Draw from what ``network`` says, with ``noise_dim`` numbers of noise."""
+    draws_learnt_from = 2
+
+    def __init__(self, members: int, noise_dim: int) -> None:
+        """Prepare ``members`` generators that draw with ``noise_dim`` numbers of noise."""
         super().__init__()
-        self.network, self.noise_dim = network, noise_dim
+        self.members, self.noise_dim = members, noise_dim
 
     @abstractmethod
     def forward(self, condition: Tensor, z: Tensor) -> Tensor:
@@ -87,7 +95,8 @@ class NoiseGenerators(Generators):
         self, members: int, condition_dim: int, dim: int, hidden: Sequence[int], noise_dim: int
     ) -> None:
         """Make ``members`` networks with these ``hidden`` layers."""
-        super().__init__(Ensemble(members, [condition_dim + noise_dim, *hidden, dim]), noise_dim)
+        super().__init__(members, noise_dim)
+        self.network = Ensemble(members, [condition_dim + noise_dim, *hidden, dim])
 
     def forward(self, condition: Tensor, z: Tensor) -> Tensor:
         """See ``Generators``."""
@@ -118,7 +127,8 @@ class GaussianGenerators(LikelihoodGenerators):
 
     def __init__(self, members: int, condition_dim: int, dim: int, hidden: Sequence[int]) -> None:
         """Make ``members`` networks with these ``hidden`` layers."""
-        super().__init__(Ensemble(members, [condition_dim, *hidden, 2 * dim]), dim)
+        super().__init__(members, dim)
+        self.network = Ensemble(members, [condition_dim, *hidden, 2 * dim])
 
     def parameters_of(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log standard deviations, ``[E, N, d]`` each.
@@ -156,7 +166,8 @@ class BernoulliGenerators(LikelihoodGenerators):
 
     def __init__(self, members: int, condition_dim: int, dim: int, hidden: Sequence[int]) -> None:
         """Make ``members`` networks with these ``hidden`` layers."""
-        super().__init__(Ensemble(members, [condition_dim, *hidden, dim]), dim)
+        super().__init__(members, dim)
+        self.network = Ensemble(members, [condition_dim, *hidden, dim])
 
     def logits(self, condition: Tensor) -> Tensor:
         """Log odds of each bit ``[E, N, d]``."""
@@ -212,3 +223,31 @@ class Discriminators(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Realness logits ``[E, N]`` of rows ``[E, N, c + d]``, conditions with their targets."""
         return torch.squeeze(self.network(rows), -1)
+
+
+class Networks(NamedTuple):
+    """All that a world is made of."""
+
+    generators: Generators
+    #: None where the loss is a likelihood.
+    discriminators: nn.Module | None
+    heads: nn.Module
+
+
+def vector_networks(
+    obs_dim: int, num_actions: int, settings: WorldSettings, binary: bool
+) -> Networks:
+    """Fully connected networks for vectors of ``obs_dim`` numbers or, if ``binary``, bits."""
+    members, hidden = settings.members, settings.hidden
+    condition_dim = obs_dim + num_actions
+    generators: Generators
+    discriminators = None
+    if settings.loss == "likelihood":
+        of_likelihood = BernoulliGenerators if binary else GaussianGenerators
+        generators = of_likelihood(members, condition_dim, obs_dim, hidden)
+    else:
+        generators = NoiseGenerators(members, condition_dim, obs_dim, hidden, settings.noise_dim)
+        discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
+    atoms = len(reward_atoms())
+    heads = Heads(members, condition_dim + obs_dim, settings.head_hidden, atoms)
+    return Networks(generators, discriminators, heads)

@@ -29,15 +29,17 @@ class WorldSettings:
 
     Args:
         loss: ``none`` (there is no world), ``gan`` (relativistic), ``gan_reconstruction``
-            (λ · L_GAN + the squared error of the mean over z), or ``likelihood`` (Gaussian, or
-            Bernoulli for observations of bits).
+            (λ · L_GAN + the squared error of the mean over z), or ``likelihood`` (Gaussian,
+            Bernoulli for observations of bits, or a mixture of Bernoullis for maps of bits).
         lambda_gan: λ of ``gan_reconstruction``, in L_GAN for each unit of squared error; the
             error is in units of the spread of Δobs.
         members: Number E of generators, each with its discriminator and heads.
         noise_dim: Length of the generators' noise z; a likelihood has one number for each
             dimension of the observation.
-        hidden: Width of each hidden layer of generators and discriminators.
-        head_hidden: Width of each hidden layer of the heads for reward and end.
+        hidden: Width of each hidden layer of generators and discriminators. Those of maps of bits
+            have convolutions instead, and another width is refused.
+        head_hidden: Width of each hidden layer of the heads for reward and end; for maps of bits,
+            of those behind their convolutions.
         r1: Weight of the gradient penalty on real transitions.
         r2: Weight of the gradient penalty on imagined transitions.
         generator_optimizer: Optimizer of the generators.

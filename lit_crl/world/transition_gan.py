@@ -6,15 +6,9 @@ from torch import Tensor, nn
 from lit_crl.core import categorical
 from lit_crl.core.distributed import largest, mean_of_rows, smallest
 from lit_crl.world import equations
+from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import Imagined
-from lit_crl.world.networks import (
-    BernoulliGenerators,
-    Discriminators,
-    GaussianGenerators,
-    Generators,
-    Heads,
-    NoiseGenerators,
-)
+from lit_crl.world.networks import Generators, Networks, vector_networks
 from lit_crl.world.rewards import reward_atoms
 from lit_crl.world.settings import WorldSettings
 
@@ -76,7 +70,7 @@ def of_drawn_members(
     Each member is as likely as the others. The rows are dealt out, so that no row is computed by
     members that it does not get.
     """
-    rows, members = len(condition), generators.network.members
+    rows, members = len(condition), generators.members
     dealt = -(-rows // members)
     slot = torch.randperm(members * dealt, generator=rng, device=rng.device)[:rows]
     slot = slot.to(condition.device)
@@ -91,7 +85,8 @@ class TransitionGan(nn.Module):
 
     Methods take observations ``[..., d]`` and actions ``[...]`` as the environment gives them. The
     networks see a *condition* (scaled observation and one-hot action) and a *target*: the change
-    of the observation in units of its root mean square or, for bits, the next bits.
+    of the observation in units of its root mean square or, for bits, the next bits. The world of
+    maps of bits is in ``map_gan.py``.
 
     Attributes:
         generators: Make targets.
@@ -102,7 +97,7 @@ class TransitionGan(nn.Module):
     """
 
     generators: Generators
-    discriminators: Discriminators | None
+    discriminators: nn.Module | None
     obs_mean: Tensor
     obs_std: Tensor
     delta_scale: Tensor
@@ -116,7 +111,12 @@ class TransitionGan(nn.Module):
     mean_disagreement: Tensor
 
     def __init__(
-        self, obs_dim: int, num_actions: int, settings: WorldSettings, binary: bool = False
+        self,
+        obs_dim: int,
+        num_actions: int,
+        settings: WorldSettings,
+        binary: bool = False,
+        networks: Networks | None = None,
     ) -> None:
         """Make the networks that fit the observations.
 
@@ -125,22 +125,14 @@ class TransitionGan(nn.Module):
             num_actions: How many actions there are.
             settings: Loss, number of members, and sizes.
             binary: Whether observations are bits, 0 or 1.
+            networks: Networks of another kind; None: fully connected ones.
         """
         super().__init__()
         self.num_actions, self.binary = num_actions, binary
-        members, hidden = settings.members, settings.hidden
-        condition_dim = obs_dim + num_actions
-        self.discriminators = None
-        if settings.loss == "likelihood":
-            of_likelihood = BernoulliGenerators if binary else GaussianGenerators
-            self.generators = of_likelihood(members, condition_dim, obs_dim, hidden)
-        else:
-            self.generators = NoiseGenerators(
-                members, condition_dim, obs_dim, hidden, settings.noise_dim
-            )
-            self.discriminators = Discriminators(members, condition_dim + obs_dim, hidden)
-        atoms = reward_atoms()
-        self.heads = Heads(members, condition_dim + obs_dim, settings.head_hidden, len(atoms))
+        if networks is None:
+            networks = vector_networks(obs_dim, num_actions, settings, binary)
+        self.generators, self.discriminators, self.heads = networks
+        members, atoms = settings.members, reward_atoms()
         zeros, ones = torch.zeros(obs_dim), torch.ones(obs_dim)
         everywhere = torch.full((obs_dim,), torch.inf)
         for name, start in {
@@ -169,7 +161,11 @@ class TransitionGan(nn.Module):
         environment's units does not jump. Inputs have new units at once: a world that kept
         those of its first few steps would see all later ones far outside them.
         """
-        obs, reward, next_obs = (values.double() for values in (obs, reward, next_obs))
+        self._fit_observations(obs, next_obs)
+        self._fit_rewards(reward.double())
+
+    def _fit_observations(self, obs: Tensor, next_obs: Tensor) -> None:
+        obs, next_obs = obs.double(), next_obs.double()
         delta_scale = floored(mean_of_rows((next_obs - obs).square()).sqrt(), obs)
         if not self.binary:
             self.generators.rescale(rescaling(self.delta_scale, delta_scale))
@@ -180,6 +176,8 @@ class TransitionGan(nn.Module):
         low, high = smallest(next_obs.amin(0)), largest(next_obs.amax(0))
         self.obs_low.copy_(low - MARGIN * (high - low))
         self.obs_high.copy_(high + MARGIN * (high - low))
+
+    def _fit_rewards(self, reward: Tensor) -> None:
         largest_reward = largest(reward.abs().max())
         self.reward_scale.copy_(torch.where(largest_reward > 0, largest_reward, 1.0))
         self.reward_low.copy_(smallest(reward.min()))
@@ -221,6 +219,10 @@ class TransitionGan(nn.Module):
             return next_obs.float()
         return (next_obs.float() - obs.float()) / one_or(self.delta_scale)
 
+    def learns(self, rows: RealSteps) -> Tensor:
+        """Which rows ``[...]`` generators and discriminators learn."""
+        return rows.learns_next
+
     def next_obs(self, obs: Tensor, target: Tensor) -> Tensor:
         """The observation ``[..., d]`` that a target leads to, before any bounds."""
         if self.binary:
@@ -247,12 +249,16 @@ class TransitionGan(nn.Module):
         fewer of the rare ends than real episodes do wherever the heads are in doubt.
         """
         condition = self.condition(obs, action)
-        next_obs = self._drawn(condition, obs, rng).clamp(self.obs_low, self.obs_high)
+        next_obs = self.bounded(self._drawn(condition, obs, rng))
         reward, end = self._predicted(condition, self.target(obs, next_obs))
         reward = reward.clamp(self.reward_low, self.reward_high)
         chance = torch.rand(len(obs), generator=rng, device=rng.device).to(end.device)
         disagreement = self._apart(condition) / self.mean_disagreement
         return Imagined(next_obs, reward, chance < end, disagreement)
+
+    def bounded(self, obs: Tensor) -> Tensor:
+        """Imagined observations ``[..., d]`` within a margin around the real ones."""
+        return obs.clamp(self.obs_low, self.obs_high)
 
     @torch.no_grad()
     def draw_next(self, obs: Tensor, action: Tensor, rng: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """Worlds of bits: which observations are bits, and that everything around a world takes them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.logs.npz import NpzLog
 from lit_crl.dqn.logs.recording import StepRecorder
 from lit_crl.dqn.logs.task import LoggedTask
-from lit_crl.envs import GymnasiumEnv
+from lit_crl.envs import GymnasiumEnv, Maze
 from lit_crl.envs.bits import BitSpace, is_bits
 from lit_crl.training.blueprint import Blueprint
-from lit_crl.training.dreams.measurements import measure
+from lit_crl.training.dreams.measurements import measure, spread_of_bytes
+from lit_crl.world.map_gan import MapGan
+from lit_crl.world.map_networks import MapMixtureGenerators
 from lit_crl.world.networks import BernoulliGenerators
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -76,10 +79,15 @@ def test_whole_numbers_from_0_to_1_are_bits_and_others_are_not(
     assert isinstance(world.generators, BernoulliGenerators) == bits
 
 
-def test_maps_of_bits_are_refused() -> None:
-    env = GymnasiumEnv(1, make=lambda: Shows(Box(0, 1, (10, 10, 4), np.bool_)))
-    with pytest.raises(ConfigError, match="no vectors of numbers or bits"):
-        world_in(env)
+MAPS = Box(0, 1, (5, 6, 2), np.bool_)
+
+
+def test_maps_of_bits_have_convolutions_and_other_images_are_refused() -> None:
+    world = world_in(GymnasiumEnv(1, make=lambda: Shows(MAPS)), hidden=(128, 128))
+    assert isinstance(world, MapGan) and isinstance(world.generators, MapMixtureGenerators)
+    pixels = GymnasiumEnv(1, make=lambda: Shows(Box(0, 255, (10, 10, 4), np.uint8)))
+    with pytest.raises(ConfigError, match="no vectors and no maps of bits"):
+        world_in(pixels)
 
 
 def test_a_checkpoint_knows_that_observations_are_bits() -> None:
@@ -106,6 +114,64 @@ def test_a_run_of_bits_dreams_bits_and_everything_of_it_is_measured(loss: str) -
     found = measure(dreaming, learner, None, torch.Generator().manual_seed(0))
     assert {"world/error_1", "world/error_5", "world/disagreement_far"} <= set(found)
     assert all(np.isfinite(number) for number in found.values())
+
+
+@pytest.mark.parametrize("loss", ["gan", "likelihood"])
+def test_a_run_of_maps_dreams_maps_and_everything_of_it_is_measured(loss: str) -> None:
+    learner, data = fitted(
+        env=lambda: Shows(MAPS),
+        world={"loss": loss, "hidden": (128, 128)},
+        dreams={"held_back": 0.3, "judge_share": 0.25, "gate": 0.9},
+    )
+    dreaming = data.dreaming
+    assert dreaming is not None and isinstance(dreaming.world, MapGan)
+    assert dreaming.store is not None and learner.world_updates > 0
+    for obs in (dreaming.store.obs, dreaming.store.next_obs, data.replay.obs):
+        assert obs.dtype == torch.uint8 and obs.shape[1:] == MAPS.shape and int(obs.max()) == 1
+    assert 0 < dreaming.env.gate < torch.inf
+    found = measure(dreaming, learner, None, torch.Generator().manual_seed(0))
+    assert {"world/error_1", "world/error_5", "world/disagreement_far", "world/z_used"} <= set(
+        found
+    )
+    assert all(np.isfinite(number) for number in found.values())
+
+
+@pytest.mark.parametrize("loss", ["gan_reconstruction", "likelihood"])
+def test_recorded_updates_of_maps_are_the_same_bit_for_bit(
+    loss: str, request: pytest.FixtureRequest
+) -> None:
+    given: dict[str, Any] = {
+        "env": partial(Maze, size=5, max_episode_steps=20), "env_steps": 320,
+        "world": {"loss": loss, "hidden": (128, 128)},
+    }  # fmt: skip
+    before, _ = fitted(**given)
+    request.getfixturevalue("recorded")
+    after, _ = fitted(**given)
+    assert type(after._train_world).__name__ == "TracedPhase"
+    assert before.world_updates == after.world_updates > 0
+    for name, weights in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], weights), name
+
+
+def test_a_compiled_world_of_maps_is_the_eager_one(traced: None) -> None:
+    given: dict[str, Any] = {
+        "env": partial(Maze, size=5, max_episode_steps=20), "env_steps": 320,
+        "world": {"loss": "gan", "hidden": (128, 128)},
+    }  # fmt: skip
+    (eager, _), (compiled, _) = (fitted(compile=compile, **given) for compile in (False, True))
+    assert compiled.world_updates == eager.world_updates > 0
+    assert eager.world_gan is not None and compiled.world_gan is not None
+    for name, weights in eager.world_gan.state_dict().items():
+        close = {"rtol": 0.02, "atol": 1e-3}
+        found = compiled.world_gan.state_dict()[name]
+        torch.testing.assert_close(found, weights, **close, msg=name)
+
+
+def test_the_spread_of_bytes_is_that_of_numbers() -> None:
+    values = torch.randint(256, (20_000, 3, 2), dtype=torch.uint8)
+    values[:, 0, 0] = 255
+    expected = values.double().std(0, correction=0).float()
+    torch.testing.assert_close(spread_of_bytes(values), expected, rtol=1e-6, atol=0)
 
 
 def test_bytes_that_are_bits_stay_bytes_in_dreams() -> None:

@@ -23,7 +23,7 @@ from lit_crl.training.dreams.measurements import measure, noise
 from lit_crl.training.dreams.watch import WorldWatch
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.interface import Imagined
-from lit_crl.world.networks import Ensemble, Generators
+from lit_crl.world.networks import Generators
 from lit_crl.world.settings import WorldSettings
 from lit_crl.world.transition_gan import TransitionGan
 
@@ -337,8 +337,7 @@ class Handmade(Generators):
     """Members that all are one function of the observation, the action and the noise."""
 
     def __init__(self, world: TransitionGan, target: Callable[..., Tensor]) -> None:
-        members = world.heads.end.members
-        super().__init__(Ensemble(members, [1, 1]), world.generators.noise_dim)
+        super().__init__(world.generators.members, world.generators.noise_dim)
         self._world, self._target = [world], target  # in a list: it is no part of this module
 
     def forward(self, condition: Tensor, z: Tensor) -> Tensor:
@@ -346,7 +345,7 @@ class Handmade(Generators):
         scaled, action = condition[..., : -world.num_actions], condition[..., -world.num_actions :]
         obs = world.obs_mean + world.obs_std * scaled
         made = self._target(obs, action.argmax(-1), z)
-        return made if made.ndim == 3 else made.expand(self.network.members, -1, -1)
+        return made if made.ndim == 3 else made.expand(self.members, -1, -1)
 
     def centre(self, condition: Tensor) -> Tensor:
         return self(condition, condition.new_zeros(*condition.shape[:-1], self.noise_dim))

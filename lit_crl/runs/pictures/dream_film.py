@@ -142,7 +142,8 @@ def beside(
         rng: The world's noise.
 
     Raises:
-        ConfigError: If observations are no vectors, so that nothing can be drawn.
+        ConfigError: If observations are neither vectors nor maps of bits, so that nothing can be
+            drawn.
     """
     episodes = list(episodes)
     dreams = [follow_actions(world, each.obs[:1], each.action[None], rng) for each in episodes]
@@ -156,7 +157,7 @@ def beside_of_run(learner: CreativeLearner, data: ReplayDataModule, n: int) -> l
     Random streams and environments are made for it, and nothing of the run changes.
 
     Raises:
-        ConfigError: If there is no world, or observations are no vectors.
+        ConfigError: If there is no world, or observations are neither vectors nor maps of bits.
     """
     if learner.world_gan is None:
         raise ConfigError(

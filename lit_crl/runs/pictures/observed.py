@@ -1,7 +1,8 @@
 """How observations look, real or imagined: in a plane of two axes, and as pictures.
 
-A built-in task whose observations determine its state is drawn as everywhere else. Of any other,
-the two dimensions in which the observations spread most are drawn.
+A built-in task whose observations determine its state is drawn as everywhere else. Maps of bits
+are pictures themselves. Of any other task, the two dimensions in which the observations spread most
+are drawn.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from torch import Tensor
 from lit_crl.core.checks import ConfigError
 from lit_crl.envs import Acrobot, BatchedEnv, LevelEnv
 from lit_crl.envs.acrobot import TURN
+from lit_crl.envs.images import ImageSpace, are_maps_of_bits, space_of
 from lit_crl.runs.pictures.canvas import Array, Pen, on_axes
+from lit_crl.runs.pictures.maps_of_bits import picture_of
 from lit_crl.runs.pictures.scenes import SQUARE, Draw, draw_trail, scene
 from lit_crl.world.perfect import states_of
 
@@ -47,7 +50,7 @@ class Plane(NamedTuple):
 class Look(NamedTuple):
     """Pictures of observations."""
 
-    #: What ``draw`` takes of observations ``[n, d]``: an array ``[n, s]``.
+    #: What ``draw`` takes of observations ``[n, ...]``: an array ``[n, ...]``.
     seen: Callable[[Tensor], Array]
     #: Makes a picture of the last row of such an array, with the path so far; needs no level.
     draw: Draw
@@ -137,12 +140,18 @@ def look_of(env: LevelEnv, seen: Tensor) -> Look:
 
     Args:
         env: The task.
-        seen: Real observations ``[n, d]``; only a plain plane depends on them. What lies beyond it
-            is drawn at its border.
+        seen: Real observations ``[n, ...]``; only a plain plane depends on them. What lies beyond
+            it is drawn at its border.
 
     Raises:
-        ConfigError: If observations are no vectors.
+        ConfigError: If observations are neither vectors nor maps of bits.
     """
+    space = space_of(env)
+    if isinstance(space, ImageSpace) and are_maps_of_bits(space):
+        return Look(
+            lambda obs: obs.cpu().numpy(),
+            lambda path, level: picture_of(path[-1], space, SQUARE[0]),
+        )
     if not shows_state(env):
         plane = plane_of(env, seen)
         canvas = on_axes(plane.draw, *SQUARE)

@@ -127,7 +127,7 @@ class Dreaming:
             graphs = GraphedDreams(*given)
         self.dreams = Dreams(self.env, gamma, self.rng, graphs)
         self.condition = DreamCondition(settings.error_bound)
-        members = world.heads.end.members
+        members = world.generators.members
         self.member_rngs = [
             random_stream(seed, f"member {i}", device=device) for i in range(members)
         ]
@@ -177,7 +177,8 @@ class Dreaming:
             settings.rare,
             self.member_rngs,
         )
-        z = self.world.draw_noise(updates, members, settings.batch_size, 2, rng=self.rng)
+        draws = self.world.generators.draws_learnt_from
+        z = self.world.draw_noise(updates, members, settings.batch_size, draws, rng=self.rng)
         self.phases += 1
         self._phase_at, self.is_stale = env_steps, True
         self._learnt.copy_(self.replay.cursor)
@@ -199,7 +200,8 @@ class Dreaming:
         if not self.settings.makes_dreams:
             return
         if self.settings.dynamics == "learnt":
-            self.condition.look(self._one_step_error(), when)
+            if not self.condition.is_met:
+                self.condition.look(self._one_step_error(), when)
             if not self.condition.is_met:
                 return
         self._prepare_starts(agent)
@@ -225,6 +227,8 @@ class Dreaming:
         drawn = torch.randint(len(rows), (MEASURED,), generator=self.rng, device=rows.device)
         real = steps_at(self.replay, rows[drawn])
         self.world.fit_disagreement(real.obs, real.action)
+        if self.settings.gate == 1:
+            return  # it cuts nothing
         held = of_all_processes(steps_at(self.replay, self.held_back().nonzero().squeeze(1)))
         if len(held.action):
             found = self.world.disagreement(held.obs, held.action)

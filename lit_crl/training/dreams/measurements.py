@@ -22,6 +22,8 @@ from lit_crl.world.transition_gan import TransitionGan, floored
 HORIZONS = (5, 20, 50)
 #: Most windows at each horizon, most held-back steps, and most dreams that are compared.
 MOST_WINDOWS, MOST_ROWS, MOST_DREAMS = 64, 2048, 32
+#: Bytes are counted so many rows at a time.
+ROWS_AT_ONCE = 16_384
 #: Steps on which the spread over z is measured, and draws on each.
 NOISE_ROWS, NOISE_DRAWS = 512, 8
 #: Episodes that may last longer than this are not dreamed: it would take too long.
@@ -45,9 +47,27 @@ def going_on(steps: RealSteps) -> RealSteps:
 
 
 def spread_of_observations(replay: ReplayBuffer) -> Tensor:
-    """Standard deviation of each dimension of real observations ``[d]``; 0 if it is rounding."""
-    known = replay.obs[replay.startable].double()
+    """Standard deviation of each number of real observations ``[...]``; 0 if it is rounding."""
+    known = replay.obs[replay.startable]
+    if known.dtype == torch.uint8:
+        return spread_of_bytes(known)
+    known = known.double()
     return floored(known.std(0, correction=0), known)
+
+
+def spread_of_bytes(values: Tensor) -> Tensor:
+    """Standard deviation of each byte of ``values [n, ...]``, exact, with little memory.
+
+    >>> spread_of_bytes(torch.tensor([[0, 7], [2, 7]], dtype=torch.uint8))
+    tensor([1., 0.])
+    """
+    total = torch.zeros(values.shape[1:], dtype=torch.int64, device=values.device)
+    of_squares = torch.zeros_like(total)
+    for some in torch.split(values, ROWS_AT_ONCE):
+        total += some.sum(0)
+        of_squares += some.to(torch.int32).square().sum(0)
+    n = len(values)
+    return ((n * of_squares - total.square()).double().sqrt() / n).float()
 
 
 def error_of_one_step(dreaming: Dreaming, rng: torch.Generator) -> Found:
@@ -75,7 +95,7 @@ def errors_of_dreams(dreaming: Dreaming, held_back: Tensor, rng: torch.Generator
             by_step = metrics.error_by_step(imagined, real.obs[:, 1:], spread)
             found[f"error_{horizon}"] = by_step[-1]
             bounds = world.obs_low, world.obs_high
-            found["beyond_bounds"] = metrics.beyond_bounds(imagined, *bounds)
+            found["beyond_bounds"] = metrics.beyond_bounds(imagined.flatten(2), *bounds)
     return found
 
 
@@ -114,9 +134,9 @@ def noise(world: TransitionGan, steps: RealSteps, rng: torch.Generator) -> Found
 
 def disagreement_far(dreaming: Dreaming, rng: torch.Generator) -> Found:
     """Disagreement at points drawn uniformly from the box of all real observations, or at bits."""
-    known = dreaming.replay.obs[dreaming.replay.startable].float()
-    low, high = known.amin(0), known.amax(0)
-    uniform = torch.rand(NOISE_ROWS, known.shape[1], generator=rng, device=rng.device)
+    known = dreaming.replay.obs[dreaming.replay.startable]
+    low, high = known.amin(0).float(), known.amax(0).float()
+    uniform = torch.rand(NOISE_ROWS, *known.shape[1:], generator=rng, device=rng.device)
     actions = dreaming.world.num_actions
     action = torch.randint(actions, (NOISE_ROWS,), generator=rng, device=rng.device)
     points = low + uniform * (high - low)
@@ -144,13 +164,13 @@ def frequencies(dreaming: Dreaming) -> Found:
 def coverage(dreaming: Dreaming) -> Found:
     """The share of the state space that was visited, really and in the newest dreams."""
     replay, real = dreaming.replay, dreaming.replay.startable
-    obs = replay.obs[real].float()
+    obs = replay.obs[real].flatten(1).float()
     mean, std = obs.mean(0), obs.std(0, correction=0)
     points = metrics.plane_of(obs, mean, std)
     low, high = box(dreaming, points)
     found = {"coverage_real": metrics.visited_cells(points, low, high).float().mean()}
     if (dreams := dreaming.store) is not None:
-        points = metrics.plane_of(dreams.obs.float(), mean, std)
+        points = metrics.plane_of(dreams.obs.flatten(1).float(), mean, std)
         found["coverage_dreams"] = metrics.visited_cells(points, low, high).float().mean()
     return found
 

@@ -11,6 +11,10 @@ from extras import STICKY, Player, made, minatar, minigrid, same
 from lit_crl.core.checks import ConfigError
 from lit_crl.dqn.networks import QNetwork
 from lit_crl.envs import GymnasiumEnv
+from lit_crl.envs.images import space_of
+from lit_crl.world.making import world_of
+from lit_crl.world.map_gan import MapGan
+from lit_crl.world.settings import WorldSettings
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 GRIDS = (
@@ -147,3 +151,12 @@ def test_what_cannot_be_saved_is_said() -> None:
     assert wrapped.why_not_resumable == (
         "nothing is known of the state of its wrapper RecordEpisodeStatistics"
     )
+
+
+def test_a_world_takes_maps_of_bits_and_no_other_images() -> None:
+    one_hot = ("OneHotPartialObsWrapper", "ImgObsWrapper")
+    settings = WorldSettings(loss="likelihood", members=1, head_hidden=(8,))
+    for game in (minatar("Breakout-v1"), minigrid(GRIDS[0], *one_hot)):
+        assert isinstance(world_of(space_of(made(1, game)), 3, settings), MapGan)
+    with pytest.raises(ConfigError, match="no vectors and no maps of bits"):
+        world_of(space_of(made(1, minigrid(GRIDS[0], "ImgObsWrapper"))), 3, settings)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from lit_crl.envs import (
     Spiral,
     ThinManifold,
 )
+from lit_crl.envs.images import ImageSpace, space_of
 from lit_crl.runs.cli.main import main
 from lit_crl.runs.pictures import dreams, record_episodes, write_gif
 from lit_crl.runs.pictures.canvas import Picture
@@ -39,13 +41,16 @@ from lit_crl.runs.pictures.dream_film import (
     film_beside,
     moments,
 )
+from lit_crl.runs.pictures.maps_of_bits import colours_of
 from lit_crl.runs.pictures.observed import look_of, plane_of
 from lit_crl.runs.pictures.played import play_episode
 from lit_crl.runs.pictures.style import BLUE, GREEN, ORANGE, VERMILLION
 from lit_crl.world.batch import RealSteps
 from lit_crl.world.imagined_env import ImaginedEnv
 from lit_crl.world.interface import Imagined, World
+from lit_crl.world.making import world_of
 from lit_crl.world.perfect import PerfectWorld
+from lit_crl.world.settings import WorldSettings
 
 Array = NDArray[Any]
 
@@ -203,10 +208,49 @@ def test_elsewhere_the_two_widest_dimensions_are_drawn_and_named() -> None:
     assert np.array_equal(plane_of(env, single).points(single), single[:, [0, 0]].numpy())
 
 
-def test_images_are_refused_with_a_sentence() -> None:
-    env = Maze(1, size=5)
+class Grey:
+    """An environment that shows grey images."""
+
+    single_observation_space = Box(0, 255, (9, 9), np.uint8)
+    image_layout = "HW"
+
+
+def test_images_that_are_no_maps_of_bits_are_refused_with_a_sentence() -> None:
+    env: Any = Grey()
     with pytest.raises(ConfigError, match="have no plane: only vectors are drawn"):
-        look_of(env, env.current_observations())
+        look_of(env, torch.zeros(1, 9, 9))
+
+
+def test_maps_of_bits_are_pictures_of_their_cells() -> None:
+    env = Maze(1, size=5)
+    obs, _ = env.reset(seed=0)
+    look = look_of(env, obs)
+    picture = look.draw(look.seen(torch.cat((1 - obs, obs))), np.empty(0))  # the last one counts
+    colours = colours_of(2)
+    rows, columns = obs.shape[2:]
+    pixels = picture.shape[0] // rows
+    assert picture.shape == (rows * pixels, columns * pixels, 3) and pixels % 2 == 0
+    seen = set()
+    for row in range(rows):
+        for column in range(columns):
+            things = [k for k in range(2) if obs[0, k, row, column]]
+            expected = colours[1 + things[-1] if things else 0]
+            cell = picture[row * pixels : (row + 1) * pixels, column * pixels :][:, :pixels]
+            assert (cell == expected).all()
+            seen.add(tuple(expected))
+    assert len(seen) == 3
+
+
+def test_a_world_of_maps_has_a_film() -> None:
+    env = Maze(1, size=5)
+    learner = torch.Generator().manual_seed(0)
+    space = space_of(env)
+    assert isinstance(space, ImageSpace)
+    world = world_of(space, 4, WorldSettings(loss="gan", members=2, head_hidden=(8,)))
+    episode = play_episode(lambda obs: torch.ones(1, dtype=torch.int64), env, seed=0, longest=5)
+    (found,) = beside(world, env, [episode], learner)
+    frames = list(found.frames())
+    assert len(frames) >= 2 and all(frame.shape == frames[0].shape for frame in frames)
 
 
 def test_the_error_is_drawn_over_env_steps_where_it_was_measured() -> None:
