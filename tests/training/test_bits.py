@@ -153,6 +153,8 @@ def test_recorded_updates_of_maps_are_the_same_bit_for_bit(
         assert torch.equal(after.state_dict()[name], weights), name
 
 
+# By default a world of vectors is traced in the same way, and one of maps recorded.
+@pytest.mark.slow
 def test_a_compiled_world_of_maps_is_the_eager_one(traced: None) -> None:
     given: dict[str, Any] = {
         "env": partial(Maze, size=5, max_episode_steps=20), "env_steps": 320,

@@ -121,6 +121,8 @@ def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
 #: Rows of the page of experiments, and the study and arm that they are from.
 EXPERIMENTS = {
     "ours | 500,000": ("minatar_breakout", "dqn"),
+    "DQN": ("minatar_rainbow_breakout", "dqn"),
+    "Rainbow": ("minatar_rainbow_breakout", "rainbow"),
     "Space Invaders": ("minatar_games", "space_invaders"),
     "Freeway": ("minatar_games", "freeway"),
     "Asterix": ("minatar_games", "asterix"),
