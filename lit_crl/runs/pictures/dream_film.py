@@ -90,7 +90,8 @@ class Beside:
 
 def progress(reward: Tensor, step: int) -> str:
     """The number of a step, and the rewards [T] up to it in sum."""
-    return f"step {step} · reward {float(reward[:step].double().sum()):.4g}"
+    # A dreamt reward is never quite 0, on either side of it.
+    return f"step {step} · reward {round(float(reward[:step].double().sum()), 3) + 0.0:.4g}"
 
 
 def moments(steps: int, at_most: int) -> list[int]:
