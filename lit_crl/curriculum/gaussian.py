@@ -25,8 +25,7 @@ def principal_components(levels: Tensor, kept: float) -> tuple[Tensor, Tensor, T
     mean = levels.mean(dim=0)
     _, spread, components = torch.linalg.svd(levels - mean, full_matrices=False)
     variance = spread.square() / (len(levels) - 1)
-    share = variance.cumsum(0) / variance.sum().clamp(min=1e-12)
-    needed = min(int((share < kept).sum()) + 1, len(share))
+    needed = min(int((variance.cumsum(0) < kept * variance.sum()).sum()) + 1, len(variance))
     return mean, components[:needed], variance[:needed].sqrt()
 
 

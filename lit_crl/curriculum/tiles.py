@@ -39,7 +39,7 @@ def drawn_ends(given: Tensor, walls: Tensor, rng: torch.Generator) -> Tensor:
     start = torch.multinomial(possible.flatten(1), 1, generator=rng)[:, 0]
     starts = one_hot(start, possible.shape[1:].numel()).view(possible.shape)
     maps = torch.cat([walls.flatten(1)[:, None], starts, at_goal[:, None]], dim=1)
-    return maps.view(n, -1, *walls.shape[1:])
+    return maps.view(n, *given.shape[1:])
 
 
 def tiles(n: int, curriculum: SourceContext, teacher: object) -> Tensor:

@@ -58,7 +58,7 @@ class ArmPoses(BatchedEnv):
     0.15 rad to the right, and action 2k + 1 turns it back; limits stop it. The pose is taken when
     all three places are within 0.15 m of those of the level. Observation: the three places, then
     those of the level. Target: angles drawn uniformly between their limits. Reference: uniform over
-    the box, where links would have to stretch or to shrink nearly always.
+    the box, of which one level in a hundred is a pose that the arm can take.
     """
 
     single_action_space = Discrete(2 * len(LINKS))

@@ -48,15 +48,17 @@ def read_levels(path: Path, names: Sequence[str], key: str) -> npt.NDArray[Any]:
 
 def _npz(path: Path, key: str) -> npt.NDArray[Any]:
     remedy = f"write it by np.savez({path.name!r}, {ARRAY}=...) with an array of numbers"
+    if not zipfile.is_zipfile(path):  # np.load would take it for something else
+        raise GivenError(f"{key} cannot be read (it is no .npz file, or not whole): {remedy}")
     try:
         with np.load(path, allow_pickle=False) as file:
             if ARRAY not in file:
                 has = ", ".join(file.files) or "nothing"
                 raise GivenError(f"{key} has {has}, but no array {ARRAY!r}: {remedy}")
             levels: npt.NDArray[Any] = file[ARRAY]
+    except GivenError:
+        raise
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        if isinstance(error, GivenError):
-            raise
         raise GivenError(f"{key} cannot be read ({error}): {remedy}") from error
     if levels.dtype.kind not in "biuf":
         raise GivenError(f"{key} holds {levels.dtype}, but levels are numbers: {remedy}")
