@@ -52,13 +52,14 @@ def farthest(places: Tensor, goal: Tensor) -> Tensor:
 
 
 class ArmPoses(BatchedEnv):
-    """Bring an arm of three links from upright to a pose; reward 1 for it, else 0; 60 steps.
+    """Bring an arm of three links from upright to a pose; reward 1 for it, else 0.
 
     Level: the pose as x and y of the elbow, the wrist and the hand (m). Action 2k turns joint k by
     0.15 rad to the right, and action 2k + 1 turns it back; limits stop it. The pose is taken when
-    all three places are within 0.15 m of those of the level. Observation: the three places, then
-    those of the level. Target: angles drawn uniformly between their limits. Reference: uniform over
-    the box, of which one level in a hundred is a pose that the arm can take.
+    all three places are within 0.15 m of those of the level; an episode lasts 60 steps at most.
+    Observation: the three places, then those of the level. Target: angles drawn uniformly between
+    their limits. Reference: uniform over the box, of which one level in a hundred is a pose that
+    the arm can take.
     """
 
     single_action_space = Discrete(2 * len(LINKS))
@@ -71,10 +72,18 @@ class ArmPoses(BatchedEnv):
         np.repeat(np.cumsum(LINKS), 2).astype(np.float32),
     )
     single_observation_space = Box(np.tile(level_space.low, 2), np.tile(level_space.high, 2))
-    max_episode_steps = 60
 
-    def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
-        """Build ``num_envs`` arms, whose tensors live on ``device``."""
+    def __init__(
+        self, num_envs: int, device: torch.device | str = "cpu", *, max_episode_steps: int = 60
+    ) -> None:
+        """Build the arms.
+
+        Args:
+            num_envs: Number of environments N that step together.
+            device: Where all tensors live.
+            max_episode_steps: Env steps after which an episode is truncated.
+        """
+        self.max_episode_steps = max_episode_steps
         self.links = torch.tensor(LINKS, device=device)
         self.limits = torch.tensor(LIMITS, device=device)
         joints = torch.eye(len(LINKS), device=device)
