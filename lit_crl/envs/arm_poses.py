@@ -114,6 +114,11 @@ class ArmPoses(BatchedEnv):
         """Draw [n, 6] poses, with each angle uniform between its limits."""
         return places(uniform_levels(n, -self.limits, self.limits, rng), self.links)
 
+    def heldout(self) -> dict[str, Tensor]:
+        """Return ``poses`` [256, 6]: fixed poses that the arm can take."""
+        # Drawn on the CPU, so that the held-out set is the same on every device.
+        return {"poses": self.target_levels(256, torch.Generator().manual_seed(0))}
+
     def symmetries(self, levels: Tensor) -> Tensor:
         """The poses and their mirror images [2, n, 6]: left and right are alike."""
         mirror = levels.new_tensor([-1.0, 1.0]).repeat(len(LINKS))
