@@ -86,7 +86,7 @@ class PrioritizedLevelReplay:
 
     def __call__(self, n: int, curriculum: SourceContext, teacher: object) -> Tensor:
         """``n`` levels ``[n, d]``, by priority; none while too few are known."""
-        if self.levels is None or len(self) < self._needed(curriculum):
+        if self.levels is None or not self._knows_enough(curriculum):
             return curriculum.no_levels()
         score, _, last = self.numbers.unbind(1)
         priority = torch.lerp(
@@ -99,11 +99,12 @@ class PrioritizedLevelReplay:
         self.numbers[pick, 2] = self.drawn
         return self.levels[pick]
 
-    def _needed(self, curriculum: SourceContext) -> int:
-        """How many levels must be known. There may never be more than the given ones."""
-        if not has_given_levels(curriculum.env):
-            return self.least
-        return min(self.least, len(distinct(given_levels(curriculum.env))))
+    def _knows_enough(self, curriculum: SourceContext) -> bool:
+        """Whether ``least`` levels are known, or as many as a user gave: others may never come."""
+        if len(self) >= self.least:
+            return True
+        env = curriculum.env
+        return has_given_levels(env) and len(self) >= len(distinct(given_levels(env)))
 
     def record(self, finished: FinishedEpisodes) -> None:
         """Update the scores of known levels, and add new levels whose scores are high enough."""

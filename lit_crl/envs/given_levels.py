@@ -50,6 +50,11 @@ def distinct(levels: Tensor) -> Tensor:
     return once
 
 
+def contents(levels: Tensor) -> list[bytes]:
+    """The bytes of each of the levels ``[K, d]`` on the CPU: equal levels have equal bytes."""
+    return [level.tobytes() for level in (levels + 0.0).numpy()]  # −0 + 0 is 0
+
+
 def has_given_levels(env: object) -> bool:
     """Whether a user has given the target levels of an environment."""
     return hasattr(env, "given_levels")
@@ -134,15 +139,14 @@ class GivenLevels:
         Raises:
             GivenError: If the user gives the same level for both.
         """
-        if self.target is None or not len(fresh.levels):
-            return fresh if len(fresh.levels) else None
-        shared = (fresh.levels[:, None] == self.target.levels).all(2).any(1)
-        if shared.any() and not isinstance(self._heldout, int | None):
+        given = set[bytes]() if self.target is None else set(contents(self.target.levels))
+        is_new = torch.tensor([content not in given for content in contents(fresh.levels)])
+        if not is_new.all() and not isinstance(self._heldout, int | None):
             raise GivenError(
-                f"data.given_heldout has {int(shared.sum())} of the levels of data.given, but "
+                f"data.given_heldout has {int((~is_new).sum())} of the levels of data.given, but "
                 "held-out levels must not be trained on: take them out of one of the two"
             )
-        return LevelSet(fresh.levels[~shared])
+        return LevelSet(fresh.levels[is_new.bool()]) if is_new.any() else None
 
 
 def check_takes_levels(env: LevelEnv, key: str) -> None:
