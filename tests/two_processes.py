@@ -185,7 +185,7 @@ def descend(folder: Path, world_size: int, rank: int) -> None:
     whole = parts(6, 64, 4)
     mine = Batch(
         Transitions(*(field[:, learner.part] for field in whole.dqn)),
-        GanBatch(*(field[:, learner.part] for field in whole.gan)),
+        GanBatch(*whole.gan.map(lambda field: field[:, learner.part])),
         0.0,
     )
     trainer = make_trainer(max_epochs=1, limit_val_batches=0, **spread(world_size))

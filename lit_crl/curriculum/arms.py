@@ -15,10 +15,15 @@ from typing import Literal
 import torch
 
 from lit_crl.core.checks import ConfigError
+from lit_crl.curriculum.edits import TargetEdits
+from lit_crl.curriculum.gaussian import PcaGaussian
 from lit_crl.curriculum.plr import EditedLevelReplay, PrioritizedLevelReplay
 from lit_crl.curriculum.sfl import LearnabilityScreen, valid_reference
 from lit_crl.curriculum.sources import SOURCES, CustomSource, Source
+from lit_crl.curriculum.symmetries import symmetries, symmetries_of
+from lit_crl.curriculum.tiles import tiles
 from lit_crl.envs import LevelEnv
+from lit_crl.envs.given_levels import has_given_levels
 
 #: The sources of the mix; ``own`` gets the rest.
 MIXED = SOURCES[:4]
@@ -26,7 +31,19 @@ MIXED = SOURCES[:4]
 EQUAL_MIX: Mapping[str, float] = dict.fromkeys(MIXED, 0.25)
 
 Arm = Literal[
-    "target", "reference", "archive", "gan", "valid_reference", "plr", "accel", "sfl", "oracle"
+    "target",
+    "reference",
+    "archive",
+    "gan",
+    "valid_reference",
+    "plr",
+    "accel",
+    "sfl",
+    "oracle",
+    "symmetries",
+    "edits",
+    "gaussian",
+    "tiles",
 ]
 #: The named arms that have a custom source: a function, or a class that has state.
 CUSTOM_SOURCES: Mapping[str, CustomSource] = {
@@ -35,6 +52,10 @@ CUSTOM_SOURCES: Mapping[str, CustomSource] = {
     "accel": EditedLevelReplay,
     "sfl": LearnabilityScreen,
     "oracle": LearnabilityScreen,
+    "symmetries": symmetries,
+    "edits": TargetEdits,
+    "gaussian": PcaGaussian,
+    "tiles": tiles,
 }
 
 
@@ -44,6 +65,9 @@ class Needs:
 
     Args:
         levels: An environment that can be reset to levels.
+        given: Target levels that a user has given, to make others from.
+        symmetric: Symmetries of the levels, which the environment declares.
+        kind: The kind of levels: maps of tiles, vectors of numbers, or either.
         success: Episodes whose success is known.
         played: Levels at which episodes have started, to draw from or to learn from.
         outcomes: Outcomes of training episodes, from which p̂ learns.
@@ -53,6 +77,9 @@ class Needs:
     """
 
     levels: bool = True
+    given: bool = False
+    symmetric: bool = False
+    kind: Literal["maps", "vectors", "either"] = "either"
     success: bool = False
     played: bool = False
     outcomes: bool = False
@@ -72,6 +99,10 @@ NEEDS: Mapping[str, Needs] = {
     "accel": Needs(played=True),
     "sfl": Needs(success=True, time_limit=True, one_process=True),
     "oracle": Needs(success=True, time_limit=True, one_process=True),
+    "symmetries": Needs(given=True, symmetric=True),
+    "edits": Needs(given=True),
+    "gaussian": Needs(given=True, kind="vectors"),
+    "tiles": Needs(given=True, kind="maps"),
 }
 #: What a user's arm needs. Nobody knows whether it will ask the GAN, so the GAN trains in any case.
 USERS_NEEDS = Needs(gan=True)
@@ -114,16 +145,30 @@ def arm_name(arm: Arm | CustomSource) -> str:
 
 
 def check_environment(arm: str, needs: Needs, env: LevelEnv) -> None:
-    """Check that the environment can be reset and ends as the arm needs it.
+    """Check that the environment has levels, can be reset and ends as the arm needs it.
 
     Raises:
-        ConfigError: If it takes no levels, or has no time limit.
+        ConfigError: If it takes no levels, or none of the kind that the arm makes; if the user gave
+            none to make others from; or if it has no time limit.
     """
     if needs.levels and env.level_space is None:
         raise ConfigError(
             f"data.curriculum.arm is {arm!r}, but {env.gymnasium_id or 'this environment'} has no "
             "level_space: use data.curriculum.arm target, or give level_space and set_level"
         )
+    if needs.given and not has_given_levels(env):
+        raise ConfigError(
+            f"data.curriculum.arm is {arm!r}, which makes levels from given ones: give data.given, "
+            "a file of levels"
+        )
+    kind = "vectors" if getattr(env, "level_shape", None) is None else "maps"
+    if needs.kind not in (kind, "either"):
+        raise ConfigError(
+            f"data.curriculum.arm is {arm!r}, which makes {needs.kind}, but the levels of "
+            f"{type(env).__name__} are {kind}: use data.curriculum.arm edits or gan"
+        )
+    if needs.symmetric:
+        symmetries_of(env)
     if needs.time_limit and env.max_episode_steps is None:
         raise ConfigError(
             f"data.curriculum.arm is {arm!r}, but the environment has no time limit, so that "
@@ -194,6 +239,31 @@ def check_played(
             "task's own resets, which are not levels: give data.curriculum.mix a reference share, "
             "or data.env target_levels"
         )
+
+
+def check_reals(
+    reals: str, proposals: str, symmetric: bool, env: LevelEnv, rng: torch.Generator
+) -> None:
+    """Check that there are the levels from which the GAN shall learn, and what they need.
+
+    Raises:
+        ConfigError: If ``target`` levels are the task's own resets, no given maps can say where
+            starts and goals are ``redrawn``, or the environment declares no symmetries.
+    """
+    if reals == "target" and not env.target_levels(1, rng).isfinite().all():
+        raise ConfigError(
+            "data.gan.reals is target, but target levels are the task's own resets, which are not "
+            "levels: give data.given, or data.env target_levels"
+        )
+    if proposals == "redrawn" and not (
+        has_given_levels(env) and getattr(env, "level_shape", None) is not None
+    ):
+        raise ConfigError(
+            "data.curriculum.proposals is redrawn, which places start and goal as in given maps: "
+            "give data.given with an environment of maps, or use frontier or valid"
+        )
+    if symmetric:
+        symmetries_of(env)
 
 
 def check_visited(reals: str, proposals: str, env: LevelEnv) -> None:

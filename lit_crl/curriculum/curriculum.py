@@ -31,12 +31,14 @@ from lit_crl.curriculum.sources import (
     Source,
     Teacher,
 )
+from lit_crl.curriculum.symmetries import signed_places, symmetries_of
+from lit_crl.curriculum.tiles import with_new_ends
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.factory import EnvFactory
 from lit_crl.gan.batch import GanBatch
 
 #: What the GAN takes for real, see ``Curriculum.reals``.
-Reals = Literal["frontier", "labelled", "visited"]
+Reals = Literal["frontier", "labelled", "visited", "target"]
 #: The fewest archive levels from which each drawn one is chosen.
 CANDIDATES_PER_LEVEL = 4
 #: At most one in this many levels is drawn without replacement. A larger part would distort the
@@ -112,7 +114,8 @@ class Curriculum:
             rng: Random stream.
             proposals: Which valid generated levels are played: preferably those near the
                 ``frontier``; of these only ``realistic`` ones; in place of each the nearest visited
-                state (``projected``); or all ``valid`` ones with equal weight.
+                state (``projected``); maps with start and goal ``redrawn``; or all ``valid`` ones
+                with equal weight.
             own: The custom source, for arms that have one: in shares and metrics it is ``own``.
             make_env: Makes further environments like ``env``, for sources that try levels.
             budget: Env steps of the run, of which these trials take a share.
@@ -240,6 +243,8 @@ class Curriculum:
         ):
             return self.no_levels()
         candidates = teacher.generate_levels(self.candidates)
+        if self.proposals == "redrawn":
+            candidates = with_new_ends(candidates, self.env, self.rng)
         valid = self.env.valid(candidates)
         self.counts.valid += int(valid.sum())
         if self.proposals == "projected":
@@ -281,7 +286,7 @@ class Curriculum:
         Args:
             kind: ``frontier``: archive levels by frontier weight; ``labelled``: archive levels
                 uniformly, labelled by whether their p̂ is on the frontier; ``visited``: visited
-                states uniformly.
+                states uniformly; ``target``: target levels.
             n: How many.
             reference_share: Share of reference levels among them, which keeps the generator
                 diverse: it would otherwise train on its own levels. Invalid ones are replaced.
@@ -291,24 +296,26 @@ class Curriculum:
             Levels ``[n, d]`` and labels ``[n]``.
         """
         num_reference = round(reference_share * n)
-        archived = self._archived(kind, n - num_reference, teacher)
+        archived = self._real_levels(kind, n - num_reference, teacher)
         reference = self.env.reference_levels(num_reference, self.rng)
         reference = reference[self.env.valid(reference)]
-        missing = self._archived(kind, num_reference - len(reference), teacher)
+        missing = self._real_levels(kind, num_reference - len(reference), teacher)
         levels = torch.cat([archived, missing, reference])
         levels = levels[torch.randperm(n, generator=self.rng, device=levels.device)]
         if kind == "labelled" and teacher.gan_updates:
             return levels, on_frontier(teacher.success_probability(levels)).float()
         return levels, torch.ones(n, device=levels.device)
 
-    def _archived(self, kind: Reals, n: int, teacher: Teacher) -> Tensor:
-        """``n`` archive levels that count as real, ``[n, d]``."""
+    def _real_levels(self, kind: Reals, n: int, teacher: Teacher) -> Tensor:
+        """``n`` levels that count as real, ``[n, d]``, beside reference levels."""
         if n == 0:
             return self.no_levels()
         if kind == "frontier":
             return self.frontier(n, teacher)
         if kind == "labelled":
             return self.archive.candidates(n, self.rng)
+        if kind == "target":
+            return self.env.target_levels(n, self.rng)
         return self.archive.visited.draw(n, self.rng)[0]
 
     def gan_batch(
@@ -318,13 +325,34 @@ class Curriculum:
         reference_share: float,
         teacher: Teacher,
         rng: torch.Generator,
+        *,
+        symmetries: bool = False,
+        noise: float = 0.0,
     ) -> GanBatch:
-        """Reals, and outcomes drawn with ``rng``, for G updates on B levels, ``shape = (G, B)``."""
-        n = shape[0] * shape[1]
+        """Reals, and outcomes drawn with ``rng``, for G updates on B levels, ``shape = (G, B)``.
+
+        Args:
+            shape: Of the batch.
+            kind: What is real, as in ``reals``.
+            reference_share: Share of reference levels among the reals.
+            teacher: Judges the levels.
+            rng: Draws outcomes.
+            symmetries: The discriminator sees reals and generated levels under random symmetries.
+            noise: Standard deviation of the noise on both, as a share of the level space's width.
+        """
+        n, dim = shape[0] * shape[1], self.box.dim
         real, label = self.reals(kind, n, reference_share, teacher)
         level, success = self.archive.draw_outcomes(n, rng)
-        fields = (real, label, level, success)
-        return GanBatch(*(field.view(*shape, *field.shape[1:]) for field in fields))
+        fields = [real, label, level, success]
+        batch = GanBatch(*(field.view(*shape, *field.shape[1:]) for field in fields))
+        if symmetries:
+            places = signed_places(symmetries_of(self.env), self.box)
+            pick = torch.randint(len(places), shape, generator=self.rng, device=self.rng.device)
+            batch = batch._replace(places=places[pick])
+        if noise > 0:
+            drawn = torch.randn(*shape, dim, generator=self.rng, device=self.rng.device)
+            batch = batch._replace(noise=2 * noise * drawn)  # the unit cube is 2 wide
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, the counts, the random stream, and the custom source's state."""

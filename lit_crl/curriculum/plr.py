@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_crl.curriculum.edits import valid_edits
 from lit_crl.curriculum.sources import FinishedEpisodes, SourceContext
-from lit_crl.gan.level_gan import perturbed
+from lit_crl.envs.given_levels import distinct, given_levels, has_given_levels
 
 Score = Literal["max_mc", "td_error"]
 
@@ -65,7 +66,8 @@ class PrioritizedLevelReplay:
 
         Args:
             size: Levels that are kept.
-            least: This source gives no levels before it knows this many.
+            least: This source gives no levels before it knows this many, or as many as a user has
+                given (``data.given``).
             score: ``max_mc`` or ``td_error`` (mean |δ| of the newest episode).
             temperature: β of the priorities by rank; with a small one only the best are replayed.
             staleness: Share ρ of priority by the time since a level was last played.
@@ -84,7 +86,7 @@ class PrioritizedLevelReplay:
 
     def __call__(self, n: int, curriculum: SourceContext, teacher: object) -> Tensor:
         """``n`` levels ``[n, d]``, by priority; none while too few are known."""
-        if self.levels is None or len(self) < self.least:
+        if self.levels is None or not self._knows_enough(curriculum):
             return curriculum.no_levels()
         score, _, last = self.numbers.unbind(1)
         priority = torch.lerp(
@@ -96,6 +98,13 @@ class PrioritizedLevelReplay:
         self.drawn += n
         self.numbers[pick, 2] = self.drawn
         return self.levels[pick]
+
+    def _knows_enough(self, curriculum: SourceContext) -> bool:
+        """Whether ``least`` levels are known, or as many as a user gave: others may never come."""
+        if len(self) >= self.least:
+            return True
+        env = curriculum.env
+        return has_given_levels(env) and len(self) >= len(distinct(given_levels(env)))
 
     def record(self, finished: FinishedEpisodes) -> None:
         """Update the scores of known levels, and add new levels whose scores are high enough."""
@@ -155,8 +164,6 @@ class EditedLevelReplay(PrioritizedLevelReplay):
         levels = super().__call__(n, curriculum, teacher)
         if not len(levels):
             return levels
-        env, box, rng = curriculum.env, curriculum.box, curriculum.rng
-        shape: tuple[int, int, int] | None = getattr(env, "level_shape", None)
-        changed = perturbed(box.to_unit(levels), self.edit, box, shape, rng)
-        coin = torch.rand(n, generator=rng, device=levels.device) < 0.5
-        return torch.where((coin & env.valid(changed))[:, None], changed, levels)
+        changed = valid_edits(levels, self.edit, curriculum)
+        coin = torch.rand(n, generator=curriculum.rng, device=levels.device) < 0.5
+        return torch.where(coin[:, None], changed, levels)

@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_crl.gan.equations import learnability
 
 #: Which of the generator's candidates are played, see ``proposal_weight``.
-Proposals = Literal["frontier", "realistic", "projected", "valid"]
+Proposals = Literal["frontier", "realistic", "projected", "redrawn", "valid"]
 #: A ``realistic`` level looks more real to the discriminator than this share of the real levels.
 REJECTED_SHARE = 0.2
 #: Visited states among which a proposal finds its nearest one. With more of them the nearest one is
@@ -62,10 +62,10 @@ def proposal_weight(kind: Proposals, p: Tensor) -> Tensor:
     """How likely valid candidates of p̂ ``[m]`` are to be played, up to a factor, ``[m]``.
 
     For ``frontier``, ``realistic`` and ``projected`` this is (4 p̂ (1 − p̂) + 0.01)², so that some
-    are played even while no candidate has a p̂ between 0.1 and 0.9. For ``valid`` all weights are
-    equal, as in a generator without labels.
+    are played even while no candidate has a p̂ between 0.1 and 0.9. For ``valid`` and ``redrawn``
+    all weights are equal, as in a generator without labels.
     """
-    return torch.ones_like(p) if kind == "valid" else (learnability(p) + 0.01).square()
+    return torch.ones_like(p) if kind in ("valid", "redrawn") else (learnability(p) + 0.01).square()
 
 
 def realistic(candidate: Tensor, real: Tensor) -> Tensor:

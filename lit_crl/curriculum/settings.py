@@ -19,13 +19,16 @@ class CurriculumSettings:
             levels; ``archive``: also visited states and tried levels near the frontier; ``gan``:
             also generated levels. In place of archive and generator: ``valid_reference``, legal
             random levels; ``plr``, replay by MaxMC; ``accel``, replay with edits; ``sfl``, levels
-            screened for p (1 − p); ``oracle``, the same at no cost in env steps; or a function or
-            class of your own.
+            screened for p (1 − p); ``oracle``, the same at no cost in env steps. From the levels of
+            ``data.given``: their ``symmetries``; ``edits`` of them; ``gaussian``, a normal
+            distribution fitted to vectors; ``tiles``, maps of independent tiles, as often as there.
+            Or a function or class of your own.
         mix: Share of resets from each source under the arm ``gan``. Another arm gives the shares
             of the sources that it lacks to its own source. Default: 25 % each.
         proposals: Generated levels to play: ``valid`` ones alike; preferably those at the
-            ``frontier``; only ``realistic`` ones among those; or in place of each the nearest
-            visited state (``projected``).
+            ``frontier``; only ``realistic`` ones among those; in place of each the nearest
+            visited state (``projected``); or maps with start and goal ``redrawn``, as often in each
+            place as in the maps of ``data.given``.
         min_outcomes: Outcomes needed before the GAN trains.
         novelty_exponent: How much novelty counts when archive levels are drawn; 0: not at all.
         tried: Newest outcomes that the success head learns from.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_crl.core.checks import ConfigError, positive, positive_unit_interval
+from lit_crl.curriculum.rejection import valid_levels
 from lit_crl.curriculum.sources import SourceContext, Teacher
 from lit_crl.dqn.equations import epsilon_greedy
 from lit_crl.envs.episodes import run_episodes
@@ -16,8 +17,8 @@ from lit_crl.gan.equations import learnability
 EPSILON = 0.05
 #: Fewest levels that a screening can choose from.
 MIN_CANDIDATES = 4
-#: How many reference levels are drawn at once at most, and in all, in search of valid ones.
-MAX_AT_ONCE, MAX_DRAWN = 2**16, 2**26
+#: How many reference levels are drawn at most in search of valid ones.
+MAX_DRAWN = 2**26
 
 
 def valid_reference(n: int, curriculum: SourceContext, teacher: Teacher) -> Tensor:
@@ -28,18 +29,12 @@ def valid_reference(n: int, curriculum: SourceContext, teacher: Teacher) -> Tens
     Raises:
         ConfigError: If hardly any reference level is valid.
     """
-    env, rng, at_once, drawn = curriculum.env, curriculum.rng, n, 0
-    found = env.reference_levels(0, rng)
-    while len(found) < n:
-        if drawn >= MAX_DRAWN:
-            raise ConfigError(
-                f"data.curriculum.arm is 'valid_reference', but of {drawn:,} reference levels only "
-                f"{len(found)} are valid: use archive or gan"
-            )
-        levels = env.reference_levels(at_once, rng)
-        found, drawn = torch.cat([found, levels[env.valid(levels)]]), drawn + at_once
-        at_once = min(2 * at_once, MAX_AT_ONCE)
-    return found[:n]
+    env, rng = curriculum.env, curriculum.rng
+
+    def draw(k: int) -> Tensor:
+        return env.reference_levels(k, rng)
+
+    return valid_levels(draw, n, env, MAX_DRAWN, "valid_reference", "use archive or gan")
 
 
 class LearnabilityScreen:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "Acrobot",
+    "ArmPoses",
     "BatchedEnv",
     "CartPole",
     "FacingMaze",
@@ -20,6 +21,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lit_crl.envs.acrobot import Acrobot
+    from lit_crl.envs.arm_poses import ArmPoses
     from lit_crl.envs.batched import BatchedEnv
     from lit_crl.envs.cartpole import CartPole
     from lit_crl.envs.gusty_pass import GustyPass
@@ -35,6 +37,7 @@ else:
     # Imported when they are first asked for: a process that steps environments does without torch.
     _MODULES = {
         "Acrobot": "acrobot",
+        "ArmPoses": "arm_poses",
         "BatchedEnv": "batched",
         "CartPole": "cartpole",
         "FacingMaze": "mazes.facing_maze",

@@ -31,6 +31,9 @@ class LevelEnv(Protocol):
       where states are levels and not every level is a state;
     - ``visited``: the states that are levels, where only visited ones are; None where not;
     - ``has_levels``: whether there are levels that an evaluation can examine;
+    - ``symmetries(levels)``: levels [n, d] under each of g symmetries of the task, [g, n, d]; a
+      symmetry lets coordinates change places or signs (in the box scaled to [-1, 1]);
+    - ``given_levels``: the levels [K, d] that a user gave as target levels, if one did;
     - ``optimal_steps(levels)``: the fewest steps [n] that solve levels;
     - ``benchmark_return(success, steps)``: the score [n] that a public benchmark reports.
 

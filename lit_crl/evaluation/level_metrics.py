@@ -128,6 +128,38 @@ class PathLengthQuantiles(Metric):
         return {name: steps.quantile(q) for name, q in self.QUANTILES.items()}
 
 
+class StartGoalPairs(Metric):
+    """How many pairs of start and goal maps have, counted by exp(entropy) (Hill 1973, order 1).
+
+    n pairs that are equally frequent count n. A generator may make new walls in each map, and yet
+    always place start and goal in the same few cells.
+
+    >>> metric = StartGoalPairs()
+    >>> metric.update(torch.eye(3).view(1, 3, 1, 3).expand(4, -1, -1, -1))  # four equal maps
+    >>> metric.compute()
+    tensor(1.)
+    """
+
+    pairs: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Start without levels; ``kwargs`` are those of ``torchmetrics.Metric``."""
+        super().__init__(**kwargs)
+        self.add_state("pairs", [], dist_reduce_fx="cat")
+
+    def update(self, maps: Tensor) -> None:
+        """Add maps ``[n, C, H, W]``: walls, starts (one map for each way to face), and the goal."""
+        start = maps[:, 1:-1].amax(dim=1).flatten(1).argmax(dim=1)
+        goal = maps[:, -1].flatten(1).argmax(dim=1)
+        self.pairs.append(start * maps[0, 0].numel() + goal)
+
+    def compute(self) -> Tensor:
+        """The effective number of pairs so far."""
+        _, counts = torch.unique(dim_zero_cat(self.pairs), return_counts=True)
+        share = counts / counts.sum()
+        return torch.exp(-(share * share.log()).sum())
+
+
 class _AgainstReference(Metric):
     """Compares generated with reference levels; collects both."""
 

@@ -26,6 +26,7 @@ from lit_crl.evaluation.level_metrics import (
     FrontierHitRate,
     Learnability,
     PathLengthQuantiles,
+    StartGoalPairs,
     UniqueRate,
     measure,
 )
@@ -232,6 +233,9 @@ class Evaluation:
             lengths.update(env.optimal_steps(generated[valid]))
             quantiles = lengths.compute().items()
             results |= {f"levels_path_length_{name}": float(value) for name, value in quantiles}
+        if (shape := getattr(env, "level_shape", None)) is not None:
+            pairs = measure(StartGoalPairs, generated.view(-1, *shape))
+            results["levels_start_goal_pairs"] = pairs
         success = self._attempts(learner, torch.stack([generated, reference], dim=1), allowance)
         if success is None:
             return results

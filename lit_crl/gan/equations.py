@@ -142,6 +142,26 @@ def gradient_penalty(
     return 0.5 * gradient.flatten(1).square().sum(dim=1), logit
 
 
+def augmented(level: Tensor, places: Tensor | None, noise: Tensor | None) -> Tensor:
+    """T(x): a level as the discriminator sees it, Zhao et al. 2020 (DiffAugment), eq. 4 and 5.
+
+    T is a symmetry of the levels, and then noise. Reals and generated levels get it alike, and the
+    generator's gradient passes through it. So the discriminator of few reals cannot learn them by
+    heart, and the generator does not learn to make noise.
+
+    Args:
+        level: Levels x of the unit cube ``[B, d]``.
+        places: Where each coordinate comes from in ``[x, −x]``, ``[B, d]``; None: they stay.
+        noise: What is added ``[B, d]``; None: nothing.
+
+    >>> augmented(torch.tensor([[0.1, 0.2]]), torch.tensor([[1, 2]]), None)  # they change places
+    tensor([[ 0.2000, -0.1000]])
+    """
+    if places is not None:
+        level = torch.cat([level, -level], -1).gather(-1, places)
+    return level if noise is None else level + noise
+
+
 def discriminator_losses(
     discriminator: Callable[[Tensor], Tensor],
     kind: GANLoss,

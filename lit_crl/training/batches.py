@@ -74,12 +74,13 @@ class GanMinibatch(NamedTuple):
 
     def unstack(self) -> Iterator["GanMinibatch"]:
         """See ``Minibatch``."""
-        levels = map(GanBatch, *(field.unbind() for field in self.levels))
+        fields = self.levels.map(Tensor.unbind)
+        levels = map(GanBatch, *(repeat(None) if field is None else field for field in fields))
         return map(GanMinibatch, self.z.unbind(), levels)
 
     def chunk(self, rows: slice) -> "GanMinibatch":
         """See ``Minibatch``."""
-        return GanMinibatch(self.z[rows], GanBatch(*(field[rows] for field in self.levels)))
+        return GanMinibatch(self.z[rows], GanBatch(*self.levels.map(lambda field: field[rows])))
 
 
 class WorldMinibatch(NamedTuple):

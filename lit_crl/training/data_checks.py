@@ -24,6 +24,9 @@ def check_levels(settings: DataSettings, arm: str, needs: Needs, env: LevelEnv, 
     arms.check_environment(arm, needs, env)
     arms.check_visited(settings.gan.reals, settings.curriculum.proposals, env)
     rng = random_stream(seed, "check of the arm", device=env.device)
+    if needs.gan and settings.gan.updates:
+        gan = settings.gan
+        arms.check_reals(gan.reals, settings.curriculum.proposals, gan.symmetries, env, rng)
     arms.check_played(arm, needs, settings.curriculum.shares, env, rng)
 
 

@@ -30,6 +30,7 @@ from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import GymnasiumEnv, LevelEnv
 from lit_crl.envs.factory import GivenEnv, env_factory
+from lit_crl.envs.given_levels import Given, GivenLevels
 from lit_crl.evaluation.absent import evaluation_of
 from lit_crl.evaluation.final import FinalEvaluation
 from lit_crl.evaluation.pool import EvaluationEnvs
@@ -82,6 +83,8 @@ class ReplayDataModule(LightningDataModule):
         evaluation: EvaluationSettings = EvaluationSettings(),
         transitions: str | None = None,
         keep_transitions: bool = False,
+        given: Given | None = None,
+        given_heldout: Given | None = None,
         seed: int = 0,
     ) -> None:
         """Configure environments, replay, curriculum and evaluation.
@@ -101,6 +104,12 @@ class ReplayDataModule(LightningDataModule):
             transitions: A log to learn from, in the place of environments: a .npz file, or a Minari
                 dataset by its folder or as minari:ID.
             keep_transitions: Write all real steps of the run to transitions.npz in its folder.
+            given: Levels that take the place of the environment's target levels: a .npz file with
+                an array ``levels [K, d]``; a .csv file with a level in each row; the rows
+                themselves; or K, for K of its target levels, drawn once by the seed.
+            given_heldout: The held-out levels ``fresh``, which are never trained on, in the same
+                ways. Default with ``given``: 256 of the environment's own target levels, if it can
+                draw them.
             seed: Seed of every random stream of the data.
 
         Raises:
@@ -114,6 +123,7 @@ class ReplayDataModule(LightningDataModule):
                 "data.env is missing: give an environment, or a log with data.transitions"
             )
         self.transitions, self.keep_transitions = transitions, keep_transitions
+        self.given = GivenLevels(given, given_heldout, seed)
         collect, has_log = self.settings.collect, transitions is not None
         self.schedule = schedule_in_updates(self.settings) if has_log else schedule(self.settings)
         self._make_env = env_factory(self._logged_task if env is None else env)
@@ -186,7 +196,7 @@ class ReplayDataModule(LightningDataModule):
                 self._set_up_log()
 
     def make_env(self, num_envs: int, device: torch.device, **changes: Any) -> VectorEnv:
-        """Make environments of the task; where levels are visited states, all have the same ones.
+        """Make environments of the task, all with the same visited or given levels.
 
         Args:
             num_envs: How many step together.
@@ -196,7 +206,7 @@ class ReplayDataModule(LightningDataModule):
         made = self._make_env(num_envs, device, **changes)
         if isinstance(made, GymnasiumEnv):
             made.share_levels(getattr(self, "env", None))
-        return made
+        return self.given.played_in(made)
 
     def _set_up_env(self) -> None:
         checks.default_dtype()
@@ -320,6 +330,7 @@ class ReplayDataModule(LightningDataModule):
             curriculum__arm=self.arm,
             seed=self.seed,
             transitions=None if self.transitions is None else str(self._log.fingerprint),
+            given=None if self.given.target is None else str(self.given.target),
         )
         return {"batches_done": self.batches_done, "settings": kept}
 

@@ -108,7 +108,15 @@ def draw_levels(
     if not distributed.all_agree(curriculum.ready(settings.reals), rng.device):
         return None
     shape = (settings.updates, settings.batch_size)
-    return curriculum.gan_batch(shape, settings.reals, settings.reference_reals, teacher, rng)
+    return curriculum.gan_batch(
+        shape,
+        settings.reals,
+        settings.reference_reals,
+        teacher,
+        rng,
+        symmetries=settings.symmetries,
+        noise=settings.noise,
+    )
 
 
 def draw_batch(

@@ -57,8 +57,13 @@ class GanPhaseSettings:
             under the arms archive and gan, and under your own.
         batch_size: Levels in one update of the GAN, in each process.
         reals: What the discriminator takes for real: archive levels at the ``frontier``; all
-            archive levels, ``labelled`` as at the frontier or not; or ``visited`` states alike.
+            archive levels, ``labelled`` as at the frontier or not; ``visited`` states alike; or
+            ``target`` levels, for instance those of ``data.given``.
         reference_reals: Share of reference levels among the reals.
+        symmetries: Show the discriminator reals and generated levels alike under random symmetries
+            of the levels (which the environment declares): few reals then count as many.
+        noise: Standard deviation of the noise on both, as a share of the level space's width, so
+            that the discriminator cannot learn few reals by heart.
     """
 
     every: int = 16
@@ -66,13 +71,15 @@ class GanPhaseSettings:
     batch_size: int = 128
     reals: Reals = "frontier"
     reference_reals: float = 0.25
+    symmetries: bool = False
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         fields = Fields("data.gan", self)
         fields.one_of("reals", Reals)
         fields.positive("every", "batch_size")
-        fields.non_negative("updates")
+        fields.non_negative("updates", "noise")
         fields.unit_interval("reference_reals")
 
 

@@ -280,8 +280,9 @@ def gan_update(
     kind, r1, r2 = settings.loss, settings.r1, settings.r2
     z, levels = batch
     real, tried = level_gan.box.to_unit(levels.real), level_gan.box.to_unit(levels.level)
+    real = gan.augmented(real, levels.places, levels.noise)
     with torch.no_grad():
-        fake = generator(z)
+        fake = gan.augmented(generator(z), levels.places, levels.noise)
 
     def loss_of_discriminator() -> LossAndReport:
         report = gan.discriminator_losses(discriminator, kind, real, levels.label, fake, r1, r2)
@@ -291,7 +292,8 @@ def gan_update(
         return loss, report | {"gan/discriminator_objective": loss}
 
     def loss_of_generator() -> LossAndReport:
-        challenge, adversarial = gan.generator_losses(discriminator, kind, real, generator(z))
+        made = gan.augmented(generator(z), levels.places, levels.noise)
+        challenge, adversarial = gan.generator_losses(discriminator, kind, real, made)
         loss = gan.generator_objective(challenge, adversarial, settings.lambda_gan)
         report = {"gan/challenge": challenge, "gan/generator_loss": adversarial}
         return loss, report | {"gan/generator_objective": loss}

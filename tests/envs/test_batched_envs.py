@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_crl.envs import (
     Acrobot,
+    ArmPoses,
     BatchedEnv,
     CartPole,
     GustyPass,
@@ -29,7 +30,7 @@ Make = Callable[..., BatchedEnv]
 WEAK_CAR = partial(MountainCar, force=0.0005, sparse=True, max_episode_steps=300)
 ODD_ARM = partial(Acrobot, physics_spread=1.5)
 PHYSICAL: list[Make] = [MountainCar, CartPole, Acrobot, WEAK_CAR, ODD_ARM]
-ALL: list[Make] = [*PHYSICAL, PointMass, Maze, Spiral, ThinManifold, GustyPass]
+ALL: list[Make] = [*PHYSICAL, PointMass, Maze, Spiral, ThinManifold, ArmPoses, GustyPass]
 
 
 def generator(seed: int = 0) -> torch.Generator:

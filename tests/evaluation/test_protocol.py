@@ -4,6 +4,8 @@ That evaluation leaves training alone is checked bit for bit, on runs that diffe
 """
 
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -493,6 +495,9 @@ def test_generated_mazes_have_path_lengths() -> None:
     for name, share in (("p10", 10), ("p50", 50), ("p90", 90)):
         assert results[f"levels_path_length_{name}"] == pytest.approx(np.percentile(lengths, share))
     assert results["levels_path_length_p10"] < results["levels_path_length_p90"]
+    ends = Counter(tuple(level.view(3, 25)[1:].argmax(dim=1).tolist()) for level in levels)
+    entropy = -sum(n / 20 * math.log(n / 20) for n in ends.values())
+    assert results["levels_start_goal_pairs"] == pytest.approx(math.exp(entropy), rel=1e-4)
 
 
 def breadth_first(maps: list[list[list[float]]]) -> int:

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from torch.func import functional_call, grad
 
 from lit_crl.dqn.equations import Transitions
+from lit_crl.envs import Maze
 from lit_crl.training.batches import DqnMinibatch, like, tensors_of
 from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.flat.tracing import direct, is_view, traced
@@ -143,6 +144,20 @@ def test_hooks_are_seen(hook: Callable[[nn.Module], None]) -> None:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "double, with a level GAN": {"arm": "gan", "gan_updates": 2, "min_outcomes": 2},
+    "a level GAN that sees mazes from all sides": {
+        "env": partial(Maze, size=5, target="perfect"),
+        "given": 6,
+        "mix": {"target": 0.5, "gan": 0.5},
+        "gan": {
+            "every": 4,
+            "updates": 2,
+            "batch_size": 32,
+            "reals": "target",
+            "reference_reals": 0.0,
+            "symmetries": True,
+            "noise": 0.02,
+        },
+    },
     "dueling, three steps": {"arm": "target", "n_steps": 3, "learner": {"dueling": True}},
     "target network every other update": {
         "arm": "target",

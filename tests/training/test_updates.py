@@ -159,6 +159,52 @@ def test_the_generator_faces_the_discriminator_that_has_just_learned() -> None:
     assert engine.loss[made].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_discriminator_sees_reals_and_generated_levels_changed_alike() -> None:
+    """Both losses are those of levels that a loop has changed, and the gradient passes through."""
+    torch.manual_seed(1)
+    level_gan = LevelGan(MountainCar(1).level_space, None, 4, (8, 8))
+    level = level_gan.box.from_unit(2 * torch.rand(16, 2) - 1)
+    places = torch.tensor([[0, 1], [1, 0], [2, 1], [3, 2]])[torch.randint(4, (16,))]
+    noise, ones, z = 0.1 * torch.randn(16, 2), torch.ones(16), torch.randn(16, 4)
+    levels = GanBatch(level, ones, level, ones, places, noise)
+
+    def changed(unit: Tensor) -> Tensor:
+        rows = []
+        for x, place, e in zip(unit, places.tolist(), noise, strict=True):
+            rows.append(torch.stack([x[p] if p < 2 else -x[p - 2] for p in place]) + e)
+        return torch.stack(rows)
+
+    engine = GradientDescent()
+    settings = GanSettings(loss="non_saturating", lambda_gan=3.0, r1=0.0, r2=0.0)
+    judge, maker = level_gan.discriminator, level_gan.generator
+    real, fake = changed(level_gan.box.to_unit(level)), changed(maker(z))
+    before = -(judge(real).sigmoid().log() + (-judge(fake)).sigmoid().log()).mean().item()
+    report = gan_update(level_gan, settings, engine, GanMinibatch(z, levels), 0.5)
+    assert report["gan/discriminator_loss"].item() == pytest.approx(before, rel=1e-5)
+    with torch.no_grad():  # back to where the generator's loss was computed
+        for weight, gradient in zip(maker.parameters(), engine.gradient[maker], strict=True):
+            weight.add_(engine.rate * gradient)
+    fake = changed(maker(z))
+    q = 0.01 + 0.98 * judge.success_logit(fake).sigmoid()
+    loss = -3 * judge(fake).sigmoid().log().mean() - (q.log() / 2 + (1 - q).log() / 2).mean()
+    for found, expected in zip(
+        engine.gradient[maker], torch.autograd.grad(loss, list(maker.parameters())), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_levels_that_are_not_changed_stay_so_in_every_part_of_a_stack() -> None:
+    fields = [torch.arange(12.0).view(3, 4) + 100 * i for i in range(5)]
+    stack = GanMinibatch(torch.zeros(3, 4, 2), GanBatch(*fields[:4], noise=fields[4]))
+    for i, one in enumerate(stack.unstack()):
+        assert one.levels.places is None
+        assert one.levels.noise is not None and torch.equal(one.levels.noise, fields[4][i])
+        assert torch.equal(one.levels.success, fields[3][i])
+    part = stack.chunk(slice(1, 3)).levels
+    assert part.places is None and part.noise is not None
+    assert torch.equal(part.noise, fields[4][1:]) and torch.equal(part.real, fields[0][1:])
+
+
 def test_a_minibatch_of_a_stack_has_its_own_rows() -> None:
     fields = [torch.arange(12.0).view(3, 4) + 100 * i for i in range(6)]
     stack = DqnMinibatch(dqn.Transitions(*fields[:5]), fields[5])

@@ -17,6 +17,7 @@ from lit_crl.envs.mazes import layouts as maze_layouts
 from lit_crl.envs.mazes.layouts import GOAL, MOVES, START, WALL
 from lit_crl.envs.mazes.maze import Maze
 from lit_crl.envs.mazes.shortest_paths import facing_distances
+from lit_crl.envs.mazes.symmetries import headings_before, turned_and_mirrored
 
 #: Rows and columns of the agent's view; the agent is in the middle of the last row.
 VIEW = 5
@@ -119,6 +120,17 @@ class FacingMaze(Maze):
         """Mask [n] of levels with one start and one goal, on free cells that a path joins."""
         starts = (self.maps(levels)[:, START:-1] > 0.5).flatten(1).sum(dim=1)
         return super().valid(levels) & (starts == 1)
+
+    def symmetries(self, levels: Tensor) -> Tensor:
+        """The levels turned and mirrored, with the headings, [8, n, d]."""
+        found = turned_and_mirrored(self.maps(levels))
+        before = (
+            headings_before()
+            .to(levels.device)[:, None, :, None, None]
+            .expand_as(found[:, :, START:-1])
+        )
+        starts = found[:, :, START:-1].gather(2, before)
+        return torch.cat([found[:, :, :START], starts, found[:, :, -1:]], dim=2).flatten(2)
 
     def optimal_steps(self, levels: Tensor) -> Tensor:
         """Fewest actions [n] from start to goal, turns included; infinite if there is no path."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from lit_crl.envs.batched import BatchedEnv
 from lit_crl.envs.mazes import layouts as maze_layouts
 from lit_crl.envs.mazes.layouts import GOAL, MOVES, START, WALL
+from lit_crl.envs.mazes.symmetries import turned_and_mirrored
 
 Target = Literal["random", "long", "perfect"]
 DRAW = {
@@ -180,6 +181,10 @@ class Maze(BatchedEnv):
     def optimal_steps(self, levels: Tensor) -> Tensor:
         """Fewest steps [n] from start to goal; infinite if there is no path."""
         return maze_layouts.path_length(self.layouts(levels))
+
+    def symmetries(self, levels: Tensor) -> Tensor:
+        """The levels turned and mirrored, [8, n, d]: the same tasks for other moves."""
+        return turned_and_mirrored(self.maps(levels)).flatten(2)
 
     def benchmark_return(self, success: Tensor, steps: Tensor) -> Tensor:
         """The score of the public benchmark: 1 − 0.9 t / T after t of T steps, 0 for a failure.

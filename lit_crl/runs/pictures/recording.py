@@ -193,11 +193,10 @@ def _images(env: LevelEnv) -> list[Array]:
             f"{env.name} cannot be drawn, because a package is missing: {error}"
         ) from error
     except ConfigError as error:
-        raise ConfigError(f"{env.gymnasium_id} cannot be drawn: {error}") from error
+        raise ConfigError(f"{env.name} cannot be drawn: {error}") from error
     except Exception as error:  # a user's render() may raise anything
         raise ConfigError(
-            f"{env.gymnasium_id} cannot be drawn: its render() raised {type(error).__name__}: "
-            f"{error}"
+            f"{env.name} cannot be drawn: its render() raised {type(error).__name__}: {error}"
         ) from error
 
 

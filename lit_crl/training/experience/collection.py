@@ -24,6 +24,7 @@ from lit_crl.dqn.replay.hindsight import Hindsight
 from lit_crl.dqn.replay.settings import ReplaySettings
 from lit_crl.envs import LevelEnv
 from lit_crl.envs.factory import EnvFactory, level_env
+from lit_crl.envs.level_files import GivenError
 from lit_crl.training.experience.rollout import Rollout
 from lit_crl.training.settings import DataSettings
 
@@ -32,11 +33,11 @@ def new_env(make: EnvFactory, num_envs: int, device: torch.device) -> LevelEnv:
     """The environments of training.
 
     Raises:
-        ConfigError: If they cannot be made; names the setting ``data.env`` or the log.
+        ConfigError: If they cannot be made; names the setting that is to blame.
     """
     try:
         return level_env(make(num_envs, device))
-    except LogError:
+    except (LogError, GivenError):
         raise
     except (ValueError, TypeError) as error:  # the second: a class with other arguments
         raise ConfigError(f"data.env: {error}") from error

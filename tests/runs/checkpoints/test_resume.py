@@ -25,7 +25,7 @@ from lit_crl.core.tensor_files import companion_name, companions, write_atomical
 from lit_crl.curriculum.archive import Archive
 from lit_crl.dqn.exploration import LinearEpsilon
 from lit_crl.dqn.replay.buffer import ReplayBuffer
-from lit_crl.envs import GymnasiumEnv, PointMass
+from lit_crl.envs import GymnasiumEnv, Maze, PointMass
 from lit_crl.runs.callbacks import (
     MetricsCsv,
     RecordMetrics,
@@ -141,6 +141,18 @@ RUNS: dict[str, dict[str, Any]] = {
     "MiniGrid's visited states from the archive": {
         "env": minigrid_states, "arm": "archive", "label_epsilon": 0.5,
     },
+    "a level GAN of a few given mazes": {
+        "env": partial(Maze, size=5, target="perfect"), "given": 6,
+        "proposals": "redrawn", "mix": {"target": 0.5, "gan": 0.5},
+        "gan": {
+            "every": 4, "updates": 2, "batch_size": 32, "reals": "target", "reference_reals": 0.0,
+            "symmetries": True, "noise": 0.02,
+        },
+    },
+    "edits of a few given levels": {
+        "arm": "edits", "given": [[-0.5, 0.0], [-0.4, 0.01]], "gan_updates": 1,
+        "mix": {"target": 0.5, "archive": 0.5},
+    },
     "validation between two GAN phases": {"validate_every": 200, "gan_every": 8, "gan_updates": 2},
 }  # fmt: skip
 
@@ -223,7 +235,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     resumed.fit(checkpoint)
     assert difference(whole.everything(), resumed.everything()) is None
     assert resumed.data.env_steps == resumed.data.schedule.budget
-    assert (whole.learner.gan_updates > 4) == (settings.get("arm") != "target")
+    assert (whole.learner.gan_updates > 4) == (settings.get("arm") not in ("target", "edits"))
 
 
 # Within an epoch, at its end, at a GAN phase, after one, and at the end of a later epoch.

@@ -125,7 +125,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 #: What a run draws takes as long as a short run itself. These draw all kinds of it: levels as
 #: pictures, levels as points of each task's own plane, a world's dreams, and no levels.
 DRAW = ("maze", "acrobot_physics", "gusty_pass", "mountain_car", "point_mass", "spiral_levels",
-        "thin_manifold", "gymnasium")  # fmt: skip
+        "thin_manifold", "few_poses", "gymnasium")  # fmt: skip
 
 
 @pytest.mark.parametrize("experiment", sorted({*experiments()} - {"from_log"}))
@@ -243,6 +243,8 @@ def test_conf_experiments_are_the_documented_ones() -> None:
         "cartpole",
         "cartpole_levels",
         "facing_maze",
+        "few_mazes",
+        "few_poses",
         "from_log",
         "gusty_pass",
         "gymnasium",
