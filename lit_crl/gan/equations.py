@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_crl.core import bernoulli
-
 GANLoss = Literal["relativistic", "non_saturating", "least_squares", "hinge"]
 #: δ: p̂ is not told apart from 0 or 1 when it is closer than this; about one in a hundred outcomes.
 RESOLUTION = 0.01
@@ -227,7 +225,7 @@ def challenge(logit: Tensor) -> Tensor:
 
 def success_loss(logit: Tensor, success: Tensor) -> Tensor:
     """Binary cross-entropy of the success head against observed outcomes in {0, 1}."""
-    return bernoulli.negative_log_likelihood(logit, success).mean()
+    return F.binary_cross_entropy_with_logits(logit, success)
 
 
 def generator_objective(challenge: Tensor, adversarial: Tensor, lambda_gan: float) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_crl.core import bernoulli
 from lit_crl.gan.equations import gradient_penalty
 
 #: Largest shift of log odds, and how often the interval of possible ones is halved.
@@ -126,7 +125,7 @@ def gaussian_loss(target: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor) -
 
 def bernoulli_loss(target: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
     """−log P(bits) for each bit, from log odds ``[E, B, d]``."""
-    nll = bernoulli.negative_log_likelihood(logit, target)
+    nll = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     return masked_mean(nll.mean(-1), mask)
 
 
@@ -199,7 +198,8 @@ def end_loss(logit: Tensor, ended: Tensor, log_odds: Tensor, mask: Tensor) -> Te
     tensor([0.6931])
     """
     drawn_logit = logit + log_odds.unsqueeze(-1)
-    return masked_mean(bernoulli.negative_log_likelihood(drawn_logit, ended), mask)
+    nll = F.binary_cross_entropy_with_logits(drawn_logit, ended, reduction="none")
+    return masked_mean(nll, mask)
 
 
 def matching_shift(logit: Tensor, weight: Tensor, ends: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from lit_crl.core.stopwatch import Stopwatch
 from lit_crl.training.batches import SingleBatch, WorldMinibatch
 from lit_crl.training.compiled.phase import CompiledPhase
 from lit_crl.training.eager import EagerPhase
+from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.flat.phase import TracedPhase
 from lit_crl.training.updates import Engine, Report, world_update
 from lit_crl.world.batch import RealSteps
@@ -191,7 +192,7 @@ def assert_same_updates(loss: WorldLoss, phase: Callable[..., Any]) -> None:
 
 
 def traced_phase(learner: LightningModule, update: Any, networks: Any) -> Any:
-    return TracedPhase(learner.trainer, update, networks)
+    return TracedPhase(learner.trainer, FlatEngine(update, networks))
 
 
 @pytest.mark.parametrize("phase", [EagerPhase, traced_phase])

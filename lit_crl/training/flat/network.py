@@ -34,14 +34,11 @@ class FlatNetwork:
 
     def rejoin(self) -> None:
         """Take over weights that somebody replaced, instead of writing them in place."""
-        for parameter, view in zip(self.present(), self._views, strict=True):
+        for (owner, name), view in zip(self._places, self._views, strict=True):
+            parameter = getattr(owner, name)
             if parameter.data_ptr() != view.data_ptr():
                 view.copy_(parameter.data)
                 parameter.data = view
-
-    def present(self) -> list[Tensor]:
-        """The network's parameters, also if somebody replaced some."""
-        return [getattr(owner, name) for owner, name in self._places]
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """A vector of tensors in the parameters' shapes."""

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lit_crl.training.batches import like, shapes, tensors_of
 from lit_crl.training.eager import count_steps
-from lit_crl.training.flat.direct import DirectEngine
 from lit_crl.training.flat.engine import FlatEngine
 from lit_crl.training.flat.tracing import traced
-from lit_crl.training.updates import AnyMinibatch, Networks, Report, Update
+from lit_crl.training.updates import AnyMinibatch, Report
 
 #: An update is recorded once there are so many of its kind: to record it takes as long as some
 #: hundred updates that are not.
@@ -28,11 +27,14 @@ class TracedPhase(Generic[AnyMinibatch]):
     It is for one process without a loss scaler and without hooks around a step, and for Adam.
     """
 
-    def __init__(self, trainer: Trainer, update: Update[AnyMinibatch], networks: Networks) -> None:
-        """Flatten the networks of ``update``, and record nothing yet; ``trainer`` counts steps."""
-        self._trainer = trainer
-        self._engine: FlatEngine[AnyMinibatch] = FlatEngine(update, networks)
-        self._direct = DirectEngine(update, self._engine)
+    def __init__(self, trainer: Trainer, engine: FlatEngine[AnyMinibatch]) -> None:
+        """Record nothing yet.
+
+        Args:
+            trainer: Counts the steps of optimizers.
+            engine: Has the networks, and makes an update.
+        """
+        self._trainer, self._engine = trainer, engine
         self._recorded: dict[object, Recorded] = {}
         #: Updates of each kind so far.
         self._made: Counter[object] = Counter()
@@ -53,7 +55,7 @@ class TracedPhase(Generic[AnyMinibatch]):
 
     def _updates(self, rates: Sequence[float], stack: AnyMinibatch) -> list[Report]:
         given = zip(self._held(rates), rates, stack.unstack(), strict=True)
-        update = self._direct.update
+        update = self._engine.update
         return [update(held if rate > 0 else None, batch) for held, rate, batch in given]
 
     def _recorded_updates(
@@ -74,7 +76,7 @@ class TracedPhase(Generic[AnyMinibatch]):
 
     def _record(self, moves: bool, minibatch: AnyMinibatch) -> Recorded:
         def update(rate: Tensor, *tensors: Tensor) -> Report:
-            return self._direct.update(rate if moves else None, like(minibatch, tensors))
+            return self._engine.update(rate if moves else None, like(minibatch, tensors))
 
         with self._engine.undone():
             rate = torch.zeros((), device=self._engine.device)

@@ -45,7 +45,6 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[.
         RuntimeError: If the next operation depends on what a tensor holds.
     """
     module = make_fx(function)(*inputs)
-    hold_memory(module)
     look_once(module)
     drop_round_trips(module.graph)
     module.graph.eliminate_dead_code()
@@ -55,13 +54,6 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[.
     vars(module).update(module.named_buffers())
     recorded: Callable[..., Any] = module.forward
     return recorded
-
-
-def hold_memory(module: GraphModule) -> None:
-    """Hold parameters by where they are now, so that nobody can exchange their data."""
-    for name, parameter in list(module.named_parameters()):
-        delattr(module, name)
-        module.register_buffer(name, parameter.detach(), persistent=False)
 
 
 def look_once(module: GraphModule) -> None:

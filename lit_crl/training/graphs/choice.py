@@ -68,7 +68,7 @@ class PhaseMaker:
             optimizer.optimizer for optimizer in networks.values() if optimizer is not None
         ]
         if all(map(is_plain_adam, optimizers)) and is_unwrapped(self._learner):
-            return TracedPhase(self._learner.trainer, update, networks)
+            return TracedPhase(self._learner.trainer, FlatEngine(update, networks))
         return EagerPhase(self._learner, update, networks)
 
     def _graphed(
