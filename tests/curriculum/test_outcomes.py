@@ -174,7 +174,8 @@ def test_an_arm_that_needs_the_gan_is_refused_without_it(arm: Any) -> None:
         data.setup("fit")
 
 
-@pytest.mark.parametrize("arm", [*NEEDS, blind])
+# Arms that make levels from given ones: tests/curriculum/test_few_levels.py.
+@pytest.mark.parametrize("arm", [*(arm for arm in NEEDS if not NEEDS[arm].given), blind])
 def test_the_gan_trains_only_where_it_is_used(make_run: Make, short_car: Any, arm: Any) -> None:
     # A share of the budget pays for screenings.
     budget = {"env_steps": 8_000, "steps_per_batch": 32} if arm == "sfl" else {"env_steps": 800}

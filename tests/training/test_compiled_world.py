@@ -113,14 +113,15 @@ def test_the_explorer_acts_in_its_environments_in_the_graph_too(traced: None) ->
     trainer.fit(learner, datamodule=data)
     assert data.rollout.play != data.rollout._play and has_pure_step(data.env)
     assert learner.explorer is not None and data._explores is not None
+    rng = torch.Generator().manual_seed(0)
     for weights in learner.explorer.parameters():
-        torch.nn.init.normal_(weights)  # another policy than the judge's
+        torch.nn.init.normal_(weights, generator=rng)  # another policy than the judge's
     explorer = Explorer(learner.flat_networks[learner.explorer], data._explores)
     q_network = learner.flat_networks[learner.q_network]
     play = CompiledPlay(
         learner.toss, learner.acting_noise, data.env, q_network, explorer, data.clock
     )
-    rng, differed = torch.Generator().manual_seed(0), 0
+    differed = 0
     for _ in range(10):
         obs = torch.rand(4, 2, generator=rng) - 0.5
         judged, explored = learner.q_network(obs).argmax(1), learner.explorer(obs).argmax(1)

@@ -32,7 +32,7 @@ MISTAKES = {
     "negative lambda": (["--model.gan.lambda_gan", "-1"], "model.gan.lambda_gan is -1.0"),
     "arm that is no path": (
         ["--data.curriculum.arm", "ued"],
-        "'oracle', an import path of a function or class",
+        "'tiles', an import path of a function or class",
     ),
     "infinite lambda": (["--model.gan.lambda_gan", ".inf"], "model.gan.lambda_gan is inf"),
     "epsilon above 1": (
