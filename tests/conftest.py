@@ -98,6 +98,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
+#: Experiments that need an extra: its name, and a module that it brings.
+EXTRAS = {
+    "atari": ("atari", "ale_py"),
+    "lunar_lander": ("box2d", "Box2D"),
+    "minatar": ("minatar", "minatar"),
+    "minigrid": ("minigrid", "minigrid"),
+}
+
+
 class ShortCar(MountainCar):
     """A mountain car that gives up after 25 steps, and that is evaluated in itself."""
 

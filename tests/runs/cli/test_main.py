@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import EXTRAS
 from jsonargparse import ArgumentError
 from omegaconf import OmegaConf
 from PIL import Image
@@ -67,14 +68,6 @@ QUICK = [
 #: A curriculum of levels, in episodes that end soon.
 SHORT = "--data.env.max_episode_steps=30"
 LEVELS = ["--experiment=mountain_car_levels", "--data.gan.updates=2", SHORT]
-
-#: Experiments that need an extra: its name, and a module that it brings.
-EXTRAS = {
-    "atari": ("atari", "ale_py"),
-    "lunar_lander": ("box2d", "Box2D"),
-    "minatar": ("minatar", "minatar"),
-    "minigrid": ("minigrid", "minigrid"),
-}
 
 #: Settings of the run that several tests share, beside the tiny ones.
 ORIGINAL = [*LEVELS, "--model.gan.lambda_gan=3", "--seed_everything=5"]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import EXTRAS
 from random_logs import random_log
 from rich.console import Console
 
@@ -208,6 +209,9 @@ def shipped_arms() -> list[Any]:
 def test_every_arm_of_the_shipped_studies_trains(
     shipped: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if shipped.experiment in EXTRAS:
+        extra, module = EXTRAS[shipped.experiment]
+        pytest.importorskip(module, reason=f"its extra is {extra}")
     for long in (Acrobot, CartPole):
         monkeypatch.setattr(long, "max_episode_steps", 8)
     if log := shipped.settings.get("data.transitions"):
