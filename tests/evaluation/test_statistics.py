@@ -1,12 +1,13 @@
 """Statistics over seeds, against scipy, brute force and closed forms."""
 
 import itertools
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, norm, trim_mean, ttest_ind
+from scipy.stats import bootstrap, norm, trim_mean, ttest_ind, ttest_rel
 from scipy.stats import t as student
 
 from lit_crl.evaluation import statistics
@@ -142,6 +143,63 @@ def test_the_difference_of_two_means_has_about_welchs_interval(seeds, pairs):
     assert found[1:] == pytest.approx([welch.low, welch.high], abs=0.06 * (welch.high - welch.low))
 
 
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_the_paired_difference_of_two_means_has_about_the_interval_of_the_paired_t_test(pairs):
+    rng = np.random.default_rng(0)
+    shared = 10 * rng.normal(size=30)
+    ours, theirs = (shared + rng.normal(size=30) for _ in range(2))
+    found = statistics.paired_difference(mean, ours[:, None], theirs[:, None], pairs, 100_000)
+    paired = ttest_rel(ours, theirs).confidence_interval(1 - 0.05 / pairs)
+    width = paired.high - paired.low
+    assert found[1:] == pytest.approx([paired.low, paired.high], abs=0.06 * width)
+    apart = statistics.difference(mean, ours[:, None], theirs[:, None], pairs)
+    assert apart.high - apart.low > 3 * width
+
+
+def test_holm_gives_each_further_difference_a_wider_level_than_bonferroni():
+    """A step-down by hand, with intervals of the normal distribution."""
+
+    def at(value):
+        def found(pairs):
+            half = NormalDist().inv_cdf(1 - 0.025 / pairs)
+            return Estimate(value, value - half, value + half)
+
+        return found
+
+    values = {"a": 2.3, "b": 9.0, "c": 0.1, "d": -2.35}
+    levels = {"b": 4, "d": 3, "a": 2, "c": 1}
+    # With 4 pairs an interval reaches 2.50 away, with 3 pairs 2.39, with 2 pairs 2.24.
+    expected = {"a": 3, "b": 4, "c": 3, "d": 3}
+    found = statistics.holm({name: at(value) for name, value in values.items()})
+    assert found == {name: at(value)(expected[name]) for name, value in values.items()}
+    assert list(found) == list(values)
+    values["d"] = -2.45
+    found = statistics.holm({name: at(value) for name, value in values.items()})
+    assert found == {name: at(value)(levels[name]) for name, value in values.items()}
+
+
+def test_holm_rejects_what_the_step_down_of_p_values_rejects():
+    """p-values of Welch's test, stepped down one after another."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        arms = {n: rng.normal(rng.choice([0.0, 1.0, 2.0]), size=10) for n in range(6)}
+        rest, first = list(arms)[1:], arms[0]
+
+        def judge(other, first=first, arms=arms):
+            test = ttest_ind(first, arms[other], equal_var=False)
+            apart = first.mean() - arms[other].mean()
+            return lambda pairs: Estimate(apart, *test.confidence_interval(1 - 0.05 / pairs))
+
+        p = {n: ttest_ind(first, arms[n], equal_var=False).pvalue for n in rest}
+        rejected = set()
+        for rank, n in enumerate(sorted(rest, key=p.__getitem__)):
+            if p[n] > 0.05 / (len(rest) - rank):
+                break
+            rejected.add(n)
+        found = statistics.holm({n: judge(n) for n in rest})
+        assert {n for n, each in found.items() if each.excludes_0} == rejected
+
+
 def test_a_difference_has_an_opposite():
     assert Estimate(1.0, -2.0, 3.0).negated() == (-1.0, -3.0, 2.0)
 
@@ -164,11 +222,15 @@ def test_of_equal_arms_a_table_rarely_calls_one_ahead(draw, seeds, arms):
     rng, wrong, tables = np.random.default_rng(0), 0, 120
     for _ in range(tables):
         first, *others = draw(rng, (arms, seeds, 1))
-        found = [
-            statistics.difference(statistics.iqm, first, other, len(others), 4_000)
-            for other in others
-        ]
-        wrong += any(statistics.verdict(each) != "undecided" for each in found)
+        found = statistics.holm(
+            {
+                n: lambda pairs, other=other, first=first: statistics.difference(
+                    statistics.iqm, first, other, pairs, 4_000
+                )
+                for n, other in enumerate(others)
+            }
+        )
+        wrong += any(statistics.verdict(each) != "undecided" for each in found.values())
     assert wrong / tables < 0.05
 
 

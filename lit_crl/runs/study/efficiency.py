@@ -11,7 +11,7 @@ import numpy as np
 from lit_crl.evaluation.solved import ROUNDING, solved_at
 from lit_crl.evaluation.statistics import interval, iqm
 from lit_crl.runs.study.plan import Study
-from lit_crl.runs.study.results import TOO_FEW, Row, Standing, compare_pairs
+from lit_crl.runs.study.results import TOO_FEW, UNPAIRED, Row, Standing, compare_pairs
 
 
 class Solved(NamedTuple):
@@ -106,6 +106,6 @@ def _shown(standing: Standing | None) -> str:
     if standing is None:
         return ""
     value, low, high = standing.difference.negated()
-    if standing.verdict == TOO_FEW:
+    if standing.verdict in (TOO_FEW, UNPAIRED):
         return f"{value:+,.0f} {standing.verdict}"
     return f"{value:+,.0f} [{low:+,.0f}, {high:+,.0f}] {standing.verdict}"

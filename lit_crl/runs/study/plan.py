@@ -37,6 +37,8 @@ class Study:
             validations in the ``last_half`` of the run.
         curves: Further numbers of evaluations to draw over env steps.
         against: The arms that every arm is compared with.
+        paired: Whether a seed brings the same luck to every arm, for instance the same given levels
+            or the same log. Arms are then compared seed by seed.
         equivalence_margin: The largest difference in the metric that does not matter. Arms are
             called equivalent only if this is given; choose it before the runs.
         bar: The value of the metric from which on a validation counts as solved. Arms are then also
@@ -54,6 +56,7 @@ class Study:
     score: str = "test"
     curves: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=lambda: ["reference", "archive"])
+    paired: bool = False
     equivalence_margin: float | None = None
     bar: float | None = None
     sweep: str = ""

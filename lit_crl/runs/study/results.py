@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from lit_crl.evaluation.statistics import Estimate, Scores, difference, interval, iqm, verdict
+from lit_crl.evaluation.statistics import (
+    Estimate,
+    Scores,
+    difference,
+    holm,
+    interval,
+    iqm,
+    paired_difference,
+    verdict,
+)
 from lit_crl.runs.study.plan import Job, Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
@@ -36,6 +45,8 @@ KEYS = ("arm", "seed", "phase", "env_steps")
 #: Fewest seeds of an arm with a verdict: with fewer, intervals are too narrow.
 MIN_SEEDS = 5
 TOO_FEW = "too few seeds"
+#: The verdict of arms that are compared seed by seed while runs are missing.
+UNPAIRED = "runs are missing"
 
 
 @dataclass(frozen=True)
@@ -209,8 +220,8 @@ def _aligned(seeds: Sequence[Mapping[int, float]]) -> tuple[list[int], list[Scor
 class Standing:
     """Where an arm stands against another: its difference in the metric, and a verdict.
 
-    If an arm has fewer than ``MIN_SEEDS`` seeds, the verdict is ``too few seeds``, and the
-    difference has no interval.
+    If an arm has fewer than ``MIN_SEEDS`` seeds, or paired seeds are missing, the verdict says so,
+    and the difference has no interval.
     """
 
     difference: Estimate
@@ -219,18 +230,18 @@ class Standing:
     def __str__(self) -> str:
         """Its cell of the table."""
         value, low, high = self.difference
-        if self.verdict == TOO_FEW:
-            return f"{value:+.3f} {TOO_FEW}"
+        if self.verdict in (TOO_FEW, UNPAIRED):
+            return f"{value:+.3f} {self.verdict}"
         return f"{value:+.3f} [{low:+.3f}, {high:+.3f}] {self.verdict}"
 
 
 def compare_pairs(study: Study, scores: Mapping[str, Scores]) -> dict[tuple[str, str], Standing]:
     """Where every arm stands against those of ``study.against``.
 
-    The intervals are simultaneous over all pairs, each of which counts once.
+    Verdicts hold together over all pairs, each of which counts once.
 
     Args:
-        study: Has the arms to compare, and the margin of equivalence.
+        study: Has the arms to compare, the margin of equivalence, and whether seeds are paired.
         scores: Scores ``[S, 1]`` of each arm.
     """
     pairs = [
@@ -238,18 +249,31 @@ def compare_pairs(study: Study, scores: Mapping[str, Scores]) -> dict[tuple[str,
         for one, other in combinations([arm for arm in study.arms if arm in scores], 2)
         if one in study.against or other in study.against
     ]
+    unjudged = {pair: reason for pair in pairs if (reason := _why_unjudged(study, scores, pair))}
+    compare = paired_difference if study.paired else difference
+
+    def judge(pair: tuple[str, str]) -> Callable[[int], Estimate]:
+        one, other = pair
+        return lambda pairs: compare(iqm, scores[one], scores[other], pairs)
+
+    apart = holm({pair: judge(pair) for pair in pairs if pair not in unjudged})
+    for one, other in unjudged:
+        apart[one, other] = Estimate(*3 * [float(iqm(scores[one]) - iqm(scores[other]))])
     found = {}
     for one, other in pairs:
-        ours, theirs = scores[one], scores[other]
-        too_few = min(len(ours), len(theirs)) < MIN_SEEDS
-        if too_few:
-            apart = Estimate(*3 * [float(iqm(ours) - iqm(theirs))])
-        else:
-            apart = difference(iqm, ours, theirs, len(pairs))
-        for pair, each in (((one, other), apart), ((other, one), apart.negated())):
-            words = TOO_FEW if too_few else verdict(each, study.equivalence_margin)
-            found[pair] = Standing(each, words)
+        each = apart[one, other]
+        for pair, ours in (((one, other), each), ((other, one), each.negated())):
+            words = unjudged.get((one, other)) or verdict(ours, study.equivalence_margin)
+            found[pair] = Standing(ours, words)
     return found
+
+
+def _why_unjudged(study: Study, scores: Mapping[str, Scores], pair: tuple[str, str]) -> str:
+    """What two arms have in the place of a verdict; empty if they get one."""
+    one, other = (len(scores[arm]) for arm in pair)
+    if min(one, other) < MIN_SEEDS:
+        return TOO_FEW
+    return UNPAIRED if study.paired and one != other else ""
 
 
 def table(study: Study, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -670,6 +670,11 @@ def test_every_pair_of_a_table_counts_once(tmp_path: Path) -> None:
     found = results.compare_pairs(given, scores)
     assert len(found) == 10 and ("c", "d") not in found
     assert found["a", "c"].difference == difference(iqm, scores["a"], scores["c"], pairs=5)
+    scores["a"] = scores["a"] + 5  # clear of b, c and d: two differences of b are left to judge
+    found = results.compare_pairs(given, scores)
+    assert found["b", "c"].difference == difference(iqm, scores["b"], scores["c"], pairs=2)
+    scores["a"] = scores["a"] - 5
+    found = results.compare_pairs(given, scores)
     for (one, other), standing in found.items():
         assert standing.difference.negated() == found[other, one].difference
     assert str(found["c", "a"]).endswith("undecided")
@@ -679,6 +684,21 @@ def test_arms_of_few_seeds_get_no_verdict(tmp_path: Path) -> None:
     scores = {"reference": np.zeros((9, 1)), "gan": np.ones((4, 1))}
     found = results.compare_pairs(study(tmp_path), scores)
     assert str(found["gan", "reference"]) == "+1.000 too few seeds"
+
+
+def test_paired_arms_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    """Luck that a seed brings to both arms hides their difference unless they are paired."""
+    rng = np.random.default_rng(0)
+    luck = rng.random((6, 1))
+    scores = {"reference": luck, "gan": luck + 0.1 + 0.01 * rng.random((6, 1))}
+    verdicts = {
+        paired: results.compare_pairs(study(tmp_path, paired=paired), scores)["gan", "reference"]
+        for paired in (False, True)
+    }
+    assert verdicts[False].verdict == "undecided" and verdicts[True].verdict == "ahead"
+    shorter = {**scores, "gan": scores["gan"][:-1]}
+    found = results.compare_pairs(study(tmp_path, paired=True), shorter)
+    assert str(found["gan", "reference"]).endswith("runs are missing")
 
 
 def test_arms_are_equivalent_only_by_a_margin_that_the_file_names(tmp_path: Path) -> None:
