@@ -16,6 +16,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("study", help="the study's YAML file, e.g. conf/study/point_mass.yaml")
     parser.add_argument("--root", type=Path, default=Path("studies"), help="where studies live")
     parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="run the study's trials of every arm in its place, on seeds that it does not report",
+    )
+    parser.add_argument(
         "--processes",
         type=int,
         help="processes at a time, a core each (default: as many as there are free cores)",
@@ -34,14 +39,14 @@ def main(args: Sequence[str] | None = None) -> None:
     from lit_crl.runs.cli.entry import refuse
     from lit_crl.runs.study.backends import connect
     from lit_crl.runs.study.runner import interruptible
-    from lit_crl.runs.study.study import run_study
+    from lit_crl.runs.study.study import run_study, tune_study
 
     try:
         if given.processes is not None:
             positive(processes=given.processes)
         backend = partial(connect, given.backend, given.processes, given.address)
         with interruptible():
-            run_study(given.study, given.root, backend)
+            (tune_study if given.tune else run_study)(given.study, given.root, backend)
     except ConfigError as error:
         refuse(error)
     except RunError as error:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,22 @@ from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
 
 #: What of the metric can be compared.
 SCORES = ("test", "best", "last_half")
+
+
+@dataclass
+class Tuning:
+    """What is tried for every arm before its runs, on seeds that are not reported.
+
+    Args:
+        trials: Settings of each trial beyond those of an arm, by their dotted keys. Every arm gets
+            every trial.
+        seeds: Runs of each trial.
+        first_seed: The first seed.
+    """
+
+    trials: dict[str, dict[str, Any]] = MISSING
+    seeds: int = 1
+    first_seed: int = 1000
 
 
 @dataclass
@@ -44,6 +60,7 @@ class Study:
         bar: The value of the metric from which on a validation counts as solved. Arms are then also
             compared by their env steps until two validations running are; None: they are not.
         sweep: A dotted key that arms set to different numbers; the metric is drawn over it, too.
+        tuning: Trials for every arm, on other seeds than those of the study; None: there are none.
     """
 
     name: str = MISSING
@@ -60,6 +77,7 @@ class Study:
     equivalence_margin: float | None = None
     bar: float | None = None
     sweep: str = ""
+    tuning: Tuning | None = None
 
     @property
     def axis(self) -> str:
@@ -71,6 +89,26 @@ class Study:
         """The number that ``sweep`` has in each arm that sets it."""
         found = ((arm, setting(given, self.sweep)) for arm, given in self.arms.items())
         return {arm: float(value) for arm, value in found if isinstance(value, (int, float))}
+
+
+def tuning_of(study: Study) -> Study:
+    """The study of the trials: an arm ``ARM-TRIAL`` for each arm and trial.
+
+    Raises:
+        ConfigError: If the study has no trials.
+    """
+    if study.tuning is None:
+        raise ConfigError(f"the study {study.name} has no tuning: name its trials there")
+    arms = {
+        f"{arm}-{trial}": {**settings, **tried}
+        for arm, settings in study.arms.items()
+        for trial, tried in study.tuning.trials.items()
+    }
+    tuning = study.tuning
+    return replace(
+        study, name=f"{study.name}_tuning", arms=arms, against=[], sweep="", tuning=None,
+        seeds=tuning.seeds, first_seed=tuning.first_seed,
+    )  # fmt: skip
 
 
 def setting(settings: Mapping[str, Any], key: str) -> Any:
@@ -186,9 +224,26 @@ def read_study(path: Path) -> Study:
             "that arms set to different numbers"
         )
     positive(seeds=study.seeds)
+    if study.tuning is not None:
+        _check_tuning(study, study.tuning, path)
     if study.equivalence_margin is not None:
         positive(equivalence_margin=study.equivalence_margin)
     return study
+
+
+def _check_tuning(study: Study, tuning: Tuning, path: Path) -> None:
+    if not tuning.trials:
+        raise ConfigError(f"{path}: tuning.trials is empty: name at least one")
+    for name in tuning.trials:
+        check_folder_name("name of a trial", name)
+    positive(tuning__seeds=tuning.seeds)
+    reported = range(study.first_seed, study.first_seed + study.seeds)
+    tried = range(tuning.first_seed, tuning.first_seed + tuning.seeds)
+    if set(reported) & set(tried):
+        raise ConfigError(
+            f"{path}: tuning.first_seed is {tuning.first_seed}, but trials on seeds that are "
+            f"reported would flatter an arm: use {reported.stop} or more"
+        )
 
 
 def check_same(study: Study, before: Study, folder: Path) -> None:

@@ -14,7 +14,7 @@ from lit_crl.runs.bars import line_console
 from lit_crl.runs.study import efficiency, figures, galleries, results, runner
 from lit_crl.runs.study.backends import Backend, local
 from lit_crl.runs.study.code_version import check_same_code
-from lit_crl.runs.study.plan import Study, check_same, find_study, jobs_of, read_study
+from lit_crl.runs.study.plan import Study, check_same, find_study, jobs_of, read_study, tuning_of
 
 
 def run_study(
@@ -36,13 +36,34 @@ def run_study(
             code.
         RunError: If runs failed; the others are still compared.
     """
+    return _run(given, root, connect, lambda study: study)
+
+
+def tune_study(
+    given: str | Path, root: Path, connect: Callable[[], Backend] = local.connect
+) -> list[results.Row]:
+    """Run the trials of a study in ``root/<name>_tuning``, as ``run_study`` runs its arms.
+
+    Raises:
+        ConfigError: As ``run_study`` does, and if the study has no trials.
+        RunError: If runs failed.
+    """
+    return _run(given, root, connect, tuning_of)
+
+
+def _run(
+    given: str | Path,
+    root: Path,
+    connect: Callable[[], Backend],
+    part_of: Callable[[Study], Study],
+) -> list[results.Row]:
     path = find_study(str(given))
-    study = read_study(path)
+    study = part_of(read_study(path))
     folder = root / study.name
     folders.check_writable(folder)
     copy = folder / "study.yaml"
     if copy.is_file():
-        check_same(study, read_study(copy), folder)
+        check_same(study, part_of(read_study(copy)), folder)
     jobs = jobs_of(study, folder)
     missing = not all(job.is_done for job in jobs)
     if missing:

@@ -43,7 +43,7 @@ from lit_crl.runs.study.backends.local import Local
 from lit_crl.runs.study.command import main
 from lit_crl.runs.study.plan import Job, Study
 from lit_crl.runs.study.results import Row
-from lit_crl.runs.study.study import draw, run_study
+from lit_crl.runs.study.study import draw, run_study, tune_study
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -111,6 +111,41 @@ def test_every_arm_has_every_seed(tmp_path: Path) -> None:
     for job in jobs:
         assert f"--name={job.run_folder.name}" in job.command
         assert job.log.parent == job.run_folder.parent and job.log.suffix == ".log"
+
+
+def test_every_arm_gets_every_trial_on_seeds_that_are_not_reported(tmp_path: Path) -> None:
+    trials = {"few": {"data.gan.updates": 1}, "many": {"data.gan.updates": 9}}
+    given = study(tmp_path, tuning={"trials": trials, "seeds": 2})
+    tuned = plan.tuning_of(given)
+    jobs = plan.jobs_of(tuned, tmp_path)
+    labels = ["reference-few", "reference-many", "gan-few", "gan-many"]
+    assert [(job.label, job.seed) for job in jobs] == [(n, s) for s in (1000, 1001) for n in labels]
+    assert tuned.name == "small_tuning" and tuned.against == []
+    assert [arg for arg in jobs[3].command if "gan.updates" in arg][-1].endswith("9")
+    assert jobs[0].command.index("--data.curriculum.arm=reference")
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        ({"trials": {}}, "tuning.trials is empty"),
+        ({"seeds": 2}, "missing mandatory value: trials"),
+        ({"trials": {"a/b": {}}}, "name of a trial"),
+        ({"trials": {"a": {}}, "seeds": 0}, "tuning.seeds is 0"),
+        ({"trials": {"a": {}}, "first_seed": 1}, "use 2 or more"),
+    ],
+)
+def test_wrong_trials_are_told_in_a_sentence(
+    tmp_path: Path, tuning: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        study(tmp_path, tuning=tuning)
+
+
+def test_a_study_without_trials_is_not_tuned(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no tuning"):
+        tune_study(write(tmp_path), tmp_path)
+    assert not (tmp_path / "small_tuning").exists()
 
 
 def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
