@@ -45,6 +45,7 @@ class FlatEngine(Generic[AnyMinibatch]):
         self._prefixes = {network: f"networks.{i}." for i, network in enumerate(networks)}
         #: Parameters of every network.
         self.flat = {network: FlatNetwork(network) for network in networks}
+        self._is_tied = any(flat.is_tied for flat in self.flat.values())
         self.adams = {
             network: FlatAdam(optimizer.optimizer, self.flat[network])
             for network, optimizer in networks.items()
@@ -109,7 +110,9 @@ class FlatEngine(Generic[AnyMinibatch]):
         views: dict[str, Tensor] = {}
         for network, flat in self.flat.items():
             views |= flat.views(self._prefixes[network])
-        report: Report = functional_call(self._together, views, (function, *args))
+        report: Report = functional_call(
+            self._together, views, (function, *args), tie_weights=self._is_tied
+        )
         return report
 
     def _one(self, rate: Tensor | None, minibatch: AnyMinibatch) -> Report:
@@ -132,7 +135,9 @@ class FlatEngine(Generic[AnyMinibatch]):
         flat, prefix = self.flat[network], self._prefixes[network]
 
         def loss_at(parameters: dict[str, Tensor]) -> LossAndReport:
-            found: LossAndReport = functional_call(self._together, parameters, (loss,))
+            found: LossAndReport = functional_call(
+                self._together, parameters, (loss,), tie_weights=self._is_tied
+            )
             return found
 
         gradients: dict[str, Tensor]

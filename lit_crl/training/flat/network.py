@@ -21,6 +21,8 @@ class FlatNetwork:
         self.network = network
         self.parameters = list(network.parameters())
         self.names = [name for name, _ in network.named_parameters()]
+        #: Whether layers share weights; ``functional_call`` must look for them then.
+        self.is_tied = len(list(network.named_parameters(remove_duplicate=False))) > len(self.names)
         self.shapes = [p.shape for p in self.parameters]
         self.is_transposed = [
             len(shape) in (2, 3) and shape[-1] < shape[-2] for shape in self.shapes
@@ -61,5 +63,7 @@ class FlatNetwork:
     @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Tensor:
         """The network's output for ``inputs [B, ...]``."""
-        outputs: Tensor = functional_call(self.network, self.views(), inputs)
+        outputs: Tensor = functional_call(
+            self.network, self.views(), inputs, tie_weights=self.is_tied
+        )
         return outputs
