@@ -29,8 +29,9 @@ from lit_crl.training.renamed import RENAMED
 # The networks here are tiny, and threads that wait for each other would take most of the time.
 torch.set_num_threads(1)
 
-# A change that passes once passes again; `pytest --hypothesis-profile=default` draws new examples.
-settings.register_profile("repeatable", derandomize=True)
+# A change that passes once passes again; `pytest --hypothesis-profile=default` draws new examples,
+# and three times as many.
+settings.register_profile("repeatable", derandomize=True, max_examples=30)
 settings.load_profile("repeatable")
 
 

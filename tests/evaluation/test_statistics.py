@@ -216,16 +216,23 @@ def collapsing(rng, shape):
 
 
 @pytest.mark.parametrize("draw", [collapsing, lambda rng, shape: rng.random(shape)])
-@pytest.mark.parametrize(("seeds", "arms"), [(5, 10), pytest.param(10, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("seeds", "arms"),
+    [
+        (5, 5),
+        pytest.param(5, 10, marks=pytest.mark.slow),
+        pytest.param(10, 6, marks=pytest.mark.slow),
+    ],
+)
 def test_of_equal_arms_a_table_rarely_calls_one_ahead(draw, seeds, arms):
-    """One arm against all others: percentiles alone, so corrected, find one in 12 to 15 % at 5."""
+    """One arm against all others: of ten arms, percentiles alone find one in 12 to 15 %."""
     rng, wrong, tables = np.random.default_rng(0), 0, 120
     for _ in range(tables):
         first, *others = draw(rng, (arms, seeds, 1))
         found = statistics.holm(
             {
                 n: lambda pairs, other=other, first=first: statistics.difference(
-                    statistics.iqm, first, other, pairs, 4_000
+                    statistics.iqm, first, other, pairs, 2_000
                 )
                 for n, other in enumerate(others)
             }
