@@ -121,8 +121,10 @@ def test_the_front_page_says_what_is_learnt_from_a_log() -> None:
 #: Rows of the page of experiments, and the study and arm that they are from.
 EXPERIMENTS = {
     "ours | 500,000": ("minatar_breakout", "dqn"),
-    "DQN": ("minatar_rainbow_breakout", "dqn"),
-    "Rainbow": ("minatar_rainbow_breakout", "rainbow"),
+    "Breakout: DQN": ("minatar_rainbow_breakout", "dqn"),
+    "Breakout: Rainbow": ("minatar_rainbow_breakout", "rainbow"),
+    "Space Invaders: DQN": ("minatar_rainbow_space_invaders", "dqn"),
+    "Space Invaders: Rainbow": ("minatar_rainbow_space_invaders", "rainbow"),
     "Space Invaders": ("minatar_games", "space_invaders"),
     "Freeway": ("minatar_games", "freeway"),
     "Asterix": ("minatar_games", "asterix"),
@@ -139,6 +141,18 @@ def test_the_page_of_experiments_says_what_the_results_say(row: str) -> None:
     text = (ROOT / "conf" / "experiment" / "README.md").read_text()
     (line,) = re.findall(rf"^\| {re.escape(row)} \|.*", text, re.MULTILINE)
     assert f"| {len(scores)} | {found.value:.1f} [{found.low:.1f}, {found.high:.1f}] |" in line
+
+
+@pytest.mark.parametrize("game", ["Breakout", "Space Invaders"])
+def test_the_page_of_experiments_says_how_far_rainbow_is_ahead(game: str) -> None:
+    name = f"minatar_rainbow_{game.lower().replace(' ', '_')}"
+    study = read_study(ROOT / "conf" / "study" / f"{name}.yaml")
+    rows = read_csv(ROOT / "tests" / "benchmarks" / "studies" / f"{name}.csv")
+    scores = {arm: each[:, None] for arm, each in compared_scores(study, rows).items()}
+    found = compare_pairs(study, scores)["rainbow", "dqn"].difference
+    text = (ROOT / "conf" / "experiment" / "README.md").read_text()
+    (line,) = re.findall(rf"^\| {game}: Rainbow \|.*", text, re.MULTILINE)
+    assert line.endswith(f"| {shown(found, 1)} |")
 
 
 def test_the_page_of_experiments_says_how_soon_doors_are_opened() -> None:
