@@ -228,7 +228,9 @@ def test_objects_are_taken_as_they_are_and_named_for_the_command_line(
     assert json.loads((config.parent / "summary.json").read_text())["env_steps"] == 896
 
 
-@pytest.mark.parametrize("kind", ["a lambda", "a partial of a local class"])
+@pytest.mark.parametrize(
+    "kind", ["a lambda", pytest.param("a partial of a local class", marks=pytest.mark.slow)]
+)
 def test_what_no_file_can_name_trains_and_goes_on_from_python_alone(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,7 +136,9 @@ def test_a_run_of_maps_dreams_maps_and_everything_of_it_is_measured(loss: str) -
     assert all(np.isfinite(number) for number in found.values())
 
 
-@pytest.mark.parametrize("loss", ["gan_reconstruction", "likelihood"])
+@pytest.mark.parametrize(
+    "loss", ["gan_reconstruction", pytest.param("likelihood", marks=pytest.mark.slow)]
+)
 def test_recorded_updates_of_maps_are_the_same_bit_for_bit(
     loss: str, request: pytest.FixtureRequest
 ) -> None:

@@ -289,9 +289,11 @@ def test_when_one_process_dies_or_hangs_all_end_within_a_minute(
     os.kill(child, signum)
     output, errors = process.communicate(timeout=60)
     assert output.count("16 environments") == 1 and "2 × cpu" in output
-    assert process.returncode == 1
-    assert "Traceback" not in errors
-    assert "process 0 lost another one" in errors.strip().splitlines()[-1]
+    # Where a busy machine has not noticed after five seconds, Lightning kills all.
+    assert process.returncode in (1, -signal.SIGKILL)
+    if process.returncode == 1:
+        assert "Traceback" not in errors
+        assert "process 0 lost another one" in errors.strip().splitlines()[-1]
     time.sleep(1.0)
     assert is_gone(child)
 

@@ -102,7 +102,9 @@ def test_explorer_and_judge_choose_their_own_actions() -> None:
         ({}, True),
         ({"dreams": {"level_states": 0.5, "judge_share": 0.25, "curiosity": -1.0}, **LEVELS}, True),
         ({"dreams": {"dynamics": "perfect", "gate": 0.5}}, True),
-        ({"dreams": {"error_bound": 0.55, "updates": 20}}, False),
+        pytest.param(
+            {"dreams": {"error_bound": 0.55, "updates": 20}}, False, marks=pytest.mark.slow
+        ),
         ({"env": SMALL_MAZE, "world": {"loss": "gan", "hidden": (128, 128)}}, True),
     ],
 )

@@ -271,7 +271,7 @@ def test_nothing_in_a_cycle_waits(make_run: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("graphs", "handed_over", "one_hot")
-@pytest.mark.parametrize("curiosity", [0.1, -0.1])
+@pytest.mark.parametrize("curiosity", [0.1, pytest.param(-0.1, marks=pytest.mark.slow)])
 def test_nothing_waits_between_two_phases_of_a_world(curiosity: float) -> None:
     each = 4 * 4  # env steps of a batch; 10 batches of them warm the replay up
     learner, data = fitted(

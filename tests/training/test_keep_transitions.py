@@ -62,7 +62,7 @@ def steps_of_column(replay: Any, column: int) -> Any:
     return steps_at(replay, rows * replay.num_envs + column)
 
 
-@pytest.mark.parametrize("env", [ShortCar, cartpole])
+@pytest.mark.parametrize("env", [ShortCar, pytest.param(cartpole, marks=pytest.mark.slow)])
 def test_the_file_is_the_live_replay(env: Make, tmp_path: Path) -> None:
     run = kept(tmp_path, env).fit()
     given, envs = arrays(tmp_path), run.data.num_envs
@@ -106,7 +106,9 @@ def test_gymnasiums_own_environment_gives_the_same_observations(tmp_path: Path) 
             row += 1
 
 
-@pytest.mark.parametrize("env", [ShortCar, cartpole, unsaveable_cartpole])
+@pytest.mark.parametrize(
+    "env", [pytest.param(ShortCar, marks=pytest.mark.slow), cartpole, unsaveable_cartpole]
+)
 def test_a_resumed_run_has_every_row_once(env: Make, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     kept(whole, env).fit()

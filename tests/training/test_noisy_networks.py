@@ -138,7 +138,7 @@ def test_noise_explores_in_the_place_of_epsilon_unless_that_is_asked_for(
     assert plain.data.epsilon.max() == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_the_uninterrupted_one(
     make_run: Make, difference: Difference, tmp_path: Path, compile: bool, traced: None
 ) -> None:

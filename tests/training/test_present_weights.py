@@ -85,7 +85,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("recorded", in_place),
         ("recorded", replaced),
         ("eager", other_data),
-        ("compiled", in_place),
+        pytest.param("compiled", in_place, marks=pytest.mark.slow),
         ("compiled", replaced),
         ("compiled", other_data),
         ("graphs", in_place),

@@ -89,7 +89,9 @@ def test_targets_say_what_changes_in_any_layout(
     assert torch.equal(maps, one.reshape(space.image_shape))
 
 
-@pytest.mark.parametrize("loss", ["gan", "gan_reconstruction", "likelihood"])
+@pytest.mark.parametrize(
+    "loss", ["gan", pytest.param("gan_reconstruction", marks=pytest.mark.slow), "likelihood"]
+)
 def test_each_loss_learns_what_follows_what_it_pays_and_where_it_ends(loss: str) -> None:
     world, rows = trained(loss, 200)
     going = rows.learns_next

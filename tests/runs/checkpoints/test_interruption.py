@@ -91,7 +91,7 @@ def stop(root: Path) -> RunStopped:
     ("number", "signum"),
     [
         pytest.param(0, SIGNALS[0], id="first"),
-        pytest.param(1, SIGNALS[1], id="second"),
+        pytest.param(1, SIGNALS[1], id="second", marks=pytest.mark.slow),
         pytest.param(3, SIGNALS[0], id="last"),
     ],
 )

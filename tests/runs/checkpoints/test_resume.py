@@ -239,7 +239,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
 
 # Within an epoch, at its end, at a GAN phase, after one, and at the end of a later epoch.
-@pytest.mark.parametrize("batches", [9, 10, 12, 13, 20])
+@pytest.mark.parametrize(
+    "batches",
+    [9, pytest.param(10, marks=pytest.mark.slow), 12, pytest.param(13, marks=pytest.mark.slow), 20],
+)
 def test_a_run_killed_after_any_batch_resumes_from_within_its_epoch(
     make_run: Make, difference: Difference, default: Whole, tmp_path: Path, batches: int
 ) -> None:
@@ -398,10 +401,12 @@ def test_other_settings_of_the_gans_optimizers_beat_the_checkpoint(
     [
         (optimizer("Adam"), optimizer("AdamW", weight_decay=0.1), True),  # the same moments
         (optimizer("Adam"), optimizer("SGD"), False),
-        (optimizer("Adam"), optimizer("NAdam"), False),
+        pytest.param(optimizer("Adam"), optimizer("NAdam"), False, marks=pytest.mark.slow),
         (optimizer("Adam"), optimizer("Adam", amsgrad=True), False),
         (optimizer("RMSprop"), optimizer("RMSprop", momentum=0.9), False),
-        (optimizer("SGD", momentum=0.9), optimizer("Adam"), False),
+        pytest.param(
+            optimizer("SGD", momentum=0.9), optimizer("Adam"), False, marks=pytest.mark.slow
+        ),
         (
             optimizer("Adam", "discriminator_optimizer"),
             optimizer("SGD", "discriminator_optimizer"),
@@ -458,9 +463,9 @@ def test_what_was_collected_under_other_settings_is_refused(
     [
         {"batch_size": 8, "updates_per_batch": 5},
         {"steps_per_batch": 2, "gan_every": 3},
-        {"validate_every": 64},
+        pytest.param({"validate_every": 64}, marks=pytest.mark.slow),
         {"validate_every": 10_000},
-        {"gan_updates": 5, "gan_batch_size": 8},
+        pytest.param({"gan_updates": 5, "gan_batch_size": 8}, marks=pytest.mark.slow),
         {"exploration": LinearEpsilon(1.0, 0.1, 800), "label_epsilon": 0.5},
         {"warmup": 800},
     ],

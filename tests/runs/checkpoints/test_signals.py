@@ -213,6 +213,7 @@ def kill_and_resume(
     assert "Resuming from" in output or "starting afresh" in output
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_one_that_was_not(
     tmp_path: Path, whole: Any, difference: Any
 ) -> None:

@@ -588,6 +588,7 @@ def sweep_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_the_sweep_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = yaml.safe_load((conf_folder() / "sweep.yaml").read_text())
     values = {
