@@ -26,13 +26,19 @@ class Tuning:
     Args:
         trials: Settings of each trial beyond those of an arm, by their dotted keys. Every arm gets
             every trial.
+        own: In their place, the trials of single arms, as many for each.
         seeds: Runs of each trial.
         first_seed: The first seed.
     """
 
-    trials: dict[str, dict[str, Any]] = MISSING
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     seeds: int = 1
     first_seed: int = 1000
+
+    def of(self, arm: str) -> dict[str, dict[str, Any]]:
+        """The trials of an arm."""
+        return self.own.get(arm, self.trials)
 
 
 @dataclass
@@ -102,7 +108,7 @@ def tuning_of(study: Study) -> Study:
     arms = {
         f"{arm}-{trial}": {**settings, **tried}
         for arm, settings in study.arms.items()
-        for trial, tried in study.tuning.trials.items()
+        for trial, tried in study.tuning.of(arm).items()
     }
     tuning = study.tuning
     return replace(
@@ -232,10 +238,19 @@ def read_study(path: Path) -> Study:
 
 
 def _check_tuning(study: Study, tuning: Tuning, path: Path) -> None:
-    if not tuning.trials:
-        raise ConfigError(f"{path}: tuning.trials is empty: name at least one")
-    for name in tuning.trials:
-        check_folder_name("name of a trial", name)
+    if strangers := tuning.own.keys() - study.arms.keys():
+        raise ConfigError(
+            f"{path}: tuning.own names {', '.join(sorted(strangers))}, which no arm is called: use "
+            f"{', '.join(study.arms)}"
+        )
+    counts = {arm: len(tuning.of(arm)) for arm in study.arms}
+    if 0 in counts.values() or len(set(counts.values())) > 1:
+        raise ConfigError(
+            f"{path}: tuning has {counts} trials: give every arm as many, and at least one"
+        )
+    for trials in (tuning.trials, *tuning.own.values()):
+        for name in trials:
+            check_folder_name("name of a trial", name)
     positive(tuning__seeds=tuning.seeds)
     reported = range(study.first_seed, study.first_seed + study.seeds)
     tried = range(tuning.first_seed, tuning.first_seed + tuning.seeds)

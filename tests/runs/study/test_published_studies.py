@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from lit_crl.evaluation.statistics import (
     Estimate,
@@ -16,7 +17,7 @@ from lit_crl.evaluation.statistics import (
     verdict,
 )
 from lit_crl.runs.study.efficiency import efficiency_table
-from lit_crl.runs.study.plan import read_study
+from lit_crl.runs.study.plan import read_study, tuning_of
 from lit_crl.runs.study.results import (
     compare_pairs,
     compared_scores,
@@ -45,6 +46,27 @@ def test_the_table_follows_from_the_results(path: Path) -> None:
     assert markdown(*table(study, rows)) in RESULTS.read_text()
     if study.bar is not None:
         assert markdown(*efficiency_table(study, rows)) in RESULTS.read_text()
+
+
+TUNED = sorted((ROOT / "tests" / "benchmarks" / "studies" / "tuning").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
+def test_every_arm_has_the_settings_of_its_best_trial(path: Path) -> None:
+    study = read_study(ROOT / "conf" / "study" / f"{path.stem}.yaml")
+    file = OmegaConf.load(ROOT / "conf" / "experiment" / f"{study.experiment}.yaml")
+    assert study.tuning is not None
+    scores = compared_scores(tuning_of(study), read_csv(path))
+    lines = []
+    for arm, settings in study.arms.items():
+        trials = study.tuning.of(arm)
+        found = [float(scores[f"{arm}-{trial}"].mean()) for trial in trials]
+        lines.append([arm, *(f"{score:.3g}" for score in found)])
+        if len(set(found)) > 1:
+            for key, value in trials[list(trials)[found.index(max(found))]].items():
+                of_experiment = OmegaConf.to_object(OmegaConf.select(file, key))
+                assert settings.get(key, of_experiment) == value, (arm, key)
+    assert "\n".join(f"| {' | '.join(line)} |" for line in lines) in RESULTS.read_text()
 
 
 #: The rows of the short tables, and the studies that they are from.

@@ -125,11 +125,19 @@ def test_every_arm_gets_every_trial_on_seeds_that_are_not_reported(tmp_path: Pat
     assert jobs[0].command.index("--data.curriculum.arm=reference")
 
 
+def test_an_arm_may_have_trials_of_its_own(tmp_path: Path) -> None:
+    own = {"gan": {"strong": {"model.gan.lambda_gan": 9}}}
+    tuned = plan.tuning_of(study(tmp_path, tuning={"trials": {"as_it_is": {}}, "own": own}))
+    assert list(tuned.arms) == ["reference-as_it_is", "gan-strong"]
+    assert tuned.arms["gan-strong"] == SMALL["arms"]["gan"] | {"model.gan.lambda_gan": 9}
+
+
 @pytest.mark.parametrize(
     ("tuning", "words"),
     [
-        ({"trials": {}}, "tuning.trials is empty"),
-        ({"seeds": 2}, "missing mandatory value: trials"),
+        ({"trials": {}}, "give every arm as many, and at least one"),
+        ({"trials": {"a": {}}, "own": {"gan": {"b": {}, "c": {}}}}, "give every arm as many"),
+        ({"trials": {"a": {}}, "own": {"gam": {"b": {}}}}, "gam, which no arm is called"),
         ({"trials": {"a/b": {}}}, "name of a trial"),
         ({"trials": {"a": {}}, "seeds": 0}, "tuning.seeds is 0"),
         ({"trials": {"a": {}}, "first_seed": 1}, "use 2 or more"),
