@@ -1018,3 +1018,18 @@ def test_a_stopped_study_goes_on_and_ends_as_if_it_had_not_stopped(tmp_path: Pat
         return [r for r in rows if r.metric != "wall_seconds"]
 
     assert scores("parts") == scores("whole")
+
+
+@pytest.mark.slow
+def test_the_log_of_a_study_is_recorded_as_its_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (conf_folder() / "study/world_log_cartpole.yaml").read_text()
+    comment = " ".join(re.findall(r"^# *(.*?)\\?$", text, re.MULTILINE))
+    (command,) = re.findall(r"python -m lit_crl (fit .*?);", comment)
+    fit(command.replace("$s", "0").split())
+    path = plan.read_study(conf_folder() / "study/world_log_cartpole.yaml").settings
+    with np.load(path["data.transitions"].format(seed=0)) as log:
+        assert len(log["reward"]) == 10_000
+        assert 300 < log["terminated"].sum() < 600
