@@ -6,7 +6,7 @@ from pathlib import Path
 from lit_crl.core.checks import ConfigError
 from lit_crl.core.version import __version__
 from lit_crl.runs.callbacks.report import git_commit
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 #: File of a study's folder that says which code started its runs.
 FILE = "code_version.txt"

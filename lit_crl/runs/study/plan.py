@@ -1,7 +1,5 @@
-"""A study file, and the runs that follow from it."""
+"""A study file: what it compares, by which number, and what was tried for its arms before."""
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,33 +10,11 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_crl.core.checks import ConfigError, positive
-from lit_crl.runs.cli.arguments import flags
 from lit_crl.runs.folders import check_folder_name, conf_folder, experiments
+from lit_crl.runs.study.tuning import Tuning
 
 #: What of the metric can be compared.
 SCORES = ("test", "best", "last_half")
-
-
-@dataclass
-class Tuning:
-    """What is tried for every arm before its runs, on seeds that are not reported.
-
-    Args:
-        trials: Settings of each trial beyond those of an arm, by their dotted keys. Every arm gets
-            every trial.
-        own: In their place, the trials of single arms, as many for each.
-        seeds: Runs of each trial.
-        first_seed: The first seed.
-    """
-
-    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
-    own: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    seeds: int = 1
-    first_seed: int = 1000
-
-    def of(self, arm: str) -> dict[str, dict[str, Any]]:
-        """The trials of an arm."""
-        return self.own.get(arm, self.trials)
 
 
 @dataclass
@@ -131,51 +107,6 @@ def setting(settings: Mapping[str, Any], key: str) -> Any:
     return None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run, in its own process.
-
-    Args:
-        label: The arm of a study, or the experiment, of which this is one seed.
-        seed: The seed.
-        run_folder: The folder of the run.
-        arguments: The command line after ``python -m lit_crl``.
-        env_steps: The budget, for the progress bar.
-    """
-
-    label: str
-    seed: int
-    run_folder: Path
-    arguments: tuple[str, ...]
-    env_steps: int
-
-    @property
-    def name(self) -> str:
-        """Its name in messages."""
-        return f"{self.label}, seed {self.seed}"
-
-    @property
-    def log(self) -> Path:
-        """The file for its output, beside its folder."""
-        return self.run_folder.parent / f"{self.run_folder.name}.log"
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has written its summary."""
-        return (self.run_folder / "summary.json").is_file()
-
-    def summary(self) -> dict[str, Any]:
-        """Its ``summary.json``, once it is done."""
-        text = (self.run_folder / "summary.json").read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    @property
-    def command(self) -> list[str]:
-        """The command to execute; it goes on where an earlier start stopped."""
-        return [sys.executable, "-m", "lit_crl", *self.arguments]
-
-
 def find_study(given: str) -> Path:
     """The file of a study; ``conf/study/NAME`` also finds the studies of the package.
 
@@ -231,34 +162,12 @@ def read_study(path: Path) -> Study:
         )
     positive(seeds=study.seeds)
     if study.tuning is not None:
-        _check_tuning(study, study.tuning, path)
+        study.tuning.check(
+            study.arms, range(study.first_seed, study.first_seed + study.seeds), path
+        )
     if study.equivalence_margin is not None:
         positive(equivalence_margin=study.equivalence_margin)
     return study
-
-
-def _check_tuning(study: Study, tuning: Tuning, path: Path) -> None:
-    if strangers := tuning.own.keys() - study.arms.keys():
-        raise ConfigError(
-            f"{path}: tuning.own names {', '.join(sorted(strangers))}, which no arm is called: use "
-            f"{', '.join(study.arms)}"
-        )
-    counts = {arm: len(tuning.of(arm)) for arm in study.arms}
-    if 0 in counts.values() or len(set(counts.values())) > 1:
-        raise ConfigError(
-            f"{path}: tuning has {counts} trials: give every arm as many, and at least one"
-        )
-    for trials in (tuning.trials, *tuning.own.values()):
-        for name in trials:
-            check_folder_name("name of a trial", name)
-    positive(tuning__seeds=tuning.seeds)
-    reported = range(study.first_seed, study.first_seed + study.seeds)
-    tried = range(tuning.first_seed, tuning.first_seed + tuning.seeds)
-    if set(reported) & set(tried):
-        raise ConfigError(
-            f"{path}: tuning.first_seed is {tuning.first_seed}, but trials on seeds that are "
-            f"reported would flatter an arm: use {reported.stop} or more"
-        )
 
 
 def check_same(study: Study, before: Study, folder: Path) -> None:
@@ -276,44 +185,3 @@ def check_same(study: Study, before: Study, folder: Path) -> None:
             f"{folder} holds runs with other {', '.join(changed)}: give the study another name, or "
             "another --root"
         )
-
-
-def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """The runs of a study in ``folder``, seed by seed, so that all arms grow together."""
-    jobs = []
-    for seed in range(study.first_seed, study.first_seed + study.seeds):
-        for arm, settings in study.arms.items():
-            run_folder = folder / study.experiment / f"{arm}-seed{seed}"
-            arguments = (
-                "fit",
-                f"--experiment={study.experiment}",
-                f"--name={run_folder.name}",
-                f"--trainer.default_root_dir={folder}",
-                f"--seed_everything={seed}",
-                "--ckpt_path=last",
-                f"--group={study.name}",
-                *flags({"tags": [arm, study.experiment]}),
-                *flags(of_seed(study.settings, seed)),
-                *flags(of_seed(settings, seed)),
-            )
-            jobs.append(Job(arm, seed, run_folder, arguments, env_step_budget(study, arm)))
-    return jobs
-
-
-def of_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Settings in whose texts ``{seed}`` is the number of a seed.
-
-    >>> of_seed({"data.transitions": "logs/{seed}.npz", "data.gan.updates": 0}, 7)
-    {'data.transitions': 'logs/7.npz', 'data.gan.updates': 0}
-    """
-    return {
-        key: value.replace("{seed}", str(seed)) if isinstance(value, str) else value
-        for key, value in settings.items()
-    }
-
-
-def env_step_budget(study: Study, arm: str) -> int:
-    """Env steps of one run: the arm's, the study's, or else the experiment's."""
-    file = OmegaConf.load(conf_folder() / "experiment" / f"{study.experiment}.yaml")
-    of_experiment = OmegaConf.select(file, "data.collect.env_steps", default=100_000)
-    return int({**study.settings, **study.arms[arm]}.get("data.collect.env_steps", of_experiment))

@@ -22,7 +22,8 @@ from lit_crl.evaluation.statistics import (
     paired_difference,
     verdict,
 )
-from lit_crl.runs.study.plan import Job, Study
+from lit_crl.runs.study.jobs import Job
+from lit_crl.runs.study.plan import Study
 
 #: Columns of ``metrics.csv`` that are evaluations.
 EVALUATION = "evaluation/"

@@ -15,7 +15,7 @@ from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.runs.bars import Bar, line_console
 from lit_crl.runs.folders import is_run
 from lit_crl.runs.study.backends import Backend, Running, local
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 #: Seconds between two checks of the processes.
 CHECK_EVERY = 0.5

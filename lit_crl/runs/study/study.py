@@ -14,7 +14,8 @@ from lit_crl.runs.bars import line_console
 from lit_crl.runs.study import efficiency, figures, galleries, results, runner
 from lit_crl.runs.study.backends import Backend, local
 from lit_crl.runs.study.code_version import check_same_code
-from lit_crl.runs.study.plan import Study, check_same, find_study, jobs_of, read_study, tuning_of
+from lit_crl.runs.study.jobs import jobs_of
+from lit_crl.runs.study.plan import Study, check_same, find_study, read_study, tuning_of
 
 
 def run_study(

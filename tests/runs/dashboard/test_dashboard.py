@@ -31,7 +31,8 @@ from lit_crl.runs.dashboard.callback import MOMENTS, Dashboard
 from lit_crl.runs.dashboard.overview import DRAWN, film_of, gallery, overview
 from lit_crl.runs.dashboard.wandb_logger import WandbDisplay, earlier_segments
 from lit_crl.runs.folders import conf_folder
-from lit_crl.runs.study import plan
+from lit_crl.runs.study.jobs import jobs_of
+from lit_crl.runs.study.plan import read_study
 from lit_crl.training.schedule import Schedule
 from lit_crl.training.settings import CollectSettings
 
@@ -344,7 +345,7 @@ def test_a_study_names_its_runs(tmp_path: Path) -> None:
     file.write_text(
         "{name: s, experiment: maze, seeds: 1, arms: {gan: {data.curriculum.arm: gan}}}"
     )
-    (job,) = plan.jobs_of(plan.read_study(file), tmp_path)
+    (job,) = jobs_of(read_study(file), tmp_path)
     assert "--group=s" in job.arguments
     assert "--tags=[gan, maze]" in job.arguments
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.runs.study import runner
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 ray = pytest.importorskip("ray")
 # Ray leaves sockets and files to the interpreter's end.

@@ -41,7 +41,8 @@ from lit_crl.runs.study import (
 from lit_crl.runs.study.backends import connect, local
 from lit_crl.runs.study.backends.local import Local
 from lit_crl.runs.study.command import main
-from lit_crl.runs.study.plan import Job, Study
+from lit_crl.runs.study.jobs import Job, env_step_budget, jobs_of
+from lit_crl.runs.study.plan import Study
 from lit_crl.runs.study.results import Row
 from lit_crl.runs.study.study import draw, run_study, tune_study
 
@@ -103,7 +104,7 @@ def study(folder: Path, **changes: Any) -> Study:
 
 
 def test_every_arm_has_every_seed(tmp_path: Path) -> None:
-    jobs = plan.jobs_of(study(tmp_path, seeds=3, first_seed=5), tmp_path)
+    jobs = jobs_of(study(tmp_path, seeds=3, first_seed=5), tmp_path)
     expected = [(arm, seed) for seed in (5, 6, 7) for arm in ("reference", "gan")]
     assert [(job.label, job.seed) for job in jobs] == expected
     assert "--seed_everything=6" in jobs[2].command
@@ -117,7 +118,7 @@ def test_every_arm_gets_every_trial_on_seeds_that_are_not_reported(tmp_path: Pat
     trials = {"few": {"data.gan.updates": 1}, "many": {"data.gan.updates": 9}}
     given = study(tmp_path, tuning={"trials": trials, "seeds": 2})
     tuned = plan.tuning_of(given)
-    jobs = plan.jobs_of(tuned, tmp_path)
+    jobs = jobs_of(tuned, tmp_path)
     labels = ["reference-few", "reference-many", "gan-few", "gan-many"]
     assert [(job.label, job.seed) for job in jobs] == [(n, s) for s in (1000, 1001) for n in labels]
     assert tuned.name == "small_tuning" and tuned.against == []
@@ -162,7 +163,7 @@ def test_settings_reach_the_command_line_as_yaml(tmp_path: Path) -> None:
         "model.network.hidden": [8, 8],
         "data.collect.env_steps": 10,
     }
-    command = plan.jobs_of(study(tmp_path, settings=settings), tmp_path)[0].command
+    command = jobs_of(study(tmp_path, settings=settings), tmp_path)[0].command
     given = dict(argument[2:].split("=", 1) for argument in command if argument.startswith("--"))
     for key in ("model.network.hidden", "data.collect.env_steps"):
         assert yaml.safe_load(given[key]) == settings[key]
@@ -260,7 +261,7 @@ def test_every_arm_of_the_shipped_studies_trains(
     if log := shipped.settings.get("data.transitions"):
         monkeypatch.chdir(tmp_path)
         random_log(Path(log.format(seed=0)), shipped.settings["data.env"])
-    (job,) = plan.jobs_of(shipped, tmp_path)
+    (job,) = jobs_of(shipped, tmp_path)
     fit([*job.arguments, "--trainer.log_every_n_steps=1"])
     assert job.is_done
     rows = results.rows_of(job.label, 0, job.run_folder)
@@ -272,7 +273,7 @@ def test_the_budget_of_a_shipped_study_is_that_of_its_file(shipped: Study) -> No
     budget = shipped.settings.get("data.collect.env_steps")
     for arm, settings in shipped.arms.items():
         own = settings.get("data.collect.env_steps", budget)
-        assert own is None or plan.env_step_budget(shipped, arm) == own
+        assert own is None or env_step_budget(shipped, arm) == own
 
 
 def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
@@ -958,7 +959,7 @@ def test_a_study_from_file_to_figures(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_study_is_not_continued_by_other_code(tmp_path: Path) -> None:
-    for job in plan.jobs_of(study(tmp_path, seeds=1), tmp_path / "small"):
+    for job in jobs_of(study(tmp_path, seeds=1), tmp_path / "small"):
         job.run_folder.mkdir(parents=True)
         commit = "a" * 40 if job.label == "gan" else None
         summary = {"git_commit": commit, "versions": {"lit_crl": "0.0.1"}, "env_steps": 1}

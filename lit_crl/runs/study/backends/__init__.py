@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Protocol
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 
 class Running(Protocol):

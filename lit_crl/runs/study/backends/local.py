@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lit_crl.core.checks import ConfigError
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 #: Seconds that a run has to save itself after ``terminate``, before it is killed.
 GRACE = 120.0

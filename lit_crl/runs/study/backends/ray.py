@@ -20,7 +20,7 @@ from ray.exceptions import RayError, TaskCancelledError
 
 from lit_crl.core.checks import ConfigError, RunError
 from lit_crl.runs.study.backends.local import Local
-from lit_crl.runs.study.plan import Job
+from lit_crl.runs.study.jobs import Job
 
 #: Seconds between two checks of a process.
 CHECK_EVERY = 0.2
