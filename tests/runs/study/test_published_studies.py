@@ -224,7 +224,13 @@ def test_what_the_text_says_of_twenty_dimensions_halfway_follows_from_the_result
     assert f"a difference of {shown(found, 2)} if it is taken alone" in text
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+#: Studies that were run anew, by code whose numbers are what their names say.
+RENEWED = ("given_poses",)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in KEPT if path.stem not in RENEWED], ids=lambda path: path.stem
+)
 def test_no_number_is_kept_whose_name_says_what_it_is_not(path: Path) -> None:
     """Earlier code had a tail that followed from the mean, and a uniqueness blind to collapse."""
     with path.open(newline="") as file:
