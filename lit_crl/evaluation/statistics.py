@@ -178,10 +178,7 @@ def difference(
     tail = ALPHA / pairs / 2
     stretch = t_quantile(1 - tail, freedom) / NormalDist().inv_cdf(1 - tail)
     stretch *= np.sqrt(corrected.sum() / plain.sum())
-    low, high = np.quantile(both[0] - both[1], [tail, 1 - tail])
-    return Estimate(
-        value, float(value + stretch * (low - value)), float(value + stretch * (high - value))
-    )
+    return _stretched(value, both[0] - both[1], tail, stretch)
 
 
 def paired_difference(
@@ -213,10 +210,14 @@ def paired_difference(
     tail = ALPHA / pairs / 2
     stretch = t_quantile(1 - tail, n - 1) / NormalDist().inv_cdf(1 - tail)
     stretch *= np.sqrt(n / (n - 1))
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return Estimate(
-        value, float(value + stretch * (low - value)), float(value + stretch * (high - value))
-    )
+    return _stretched(value, found, tail, stretch)
+
+
+def _stretched(value: float, found: Scores, tail: float, stretch: float) -> Estimate:
+    """The percentiles of the bootstrap ``found [R]``, moved away from the value."""
+    ends = np.quantile(found, [tail, 1 - tail])
+    low, high = value + stretch * (ends - value)
+    return Estimate(value, float(low), float(high))
 
 
 def holm(compare: Mapping[Pair, Callable[[int], Estimate]]) -> dict[Pair, Estimate]:
